@@ -1,0 +1,72 @@
+// Workers: a fixed pool of threads for data-parallel loops.
+//
+// run(tasks, fn) calls fn(task, worker) once for each task in 0 ... tasks-1 and returns when all
+// are done; the calling thread works too (it is worker 0). Tasks are handed out dynamically, so fn
+// must not depend on which worker runs it: results are then the same for any number of threads.
+// Owned and used by one thread at a time; calls do not nest. No allocation after construction.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace mkv {
+
+class Workers {
+ public:
+  // `count` threads in all, the caller's included; 0 means one for each processor.
+  explicit Workers(size_t count = 0);
+  ~Workers();
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+
+  size_t count() const { return threads_.size() + 1; }
+
+  template <class Fn>
+  void run(size_t tasks, const Fn& fn) {
+    if (tasks == 0) return;
+    if (tasks == 1 || threads_.empty()) {
+      for (size_t task = 0; task < tasks; ++task) fn(task, size_t{0});
+      return;
+    }
+    run_job({[](const void* f, size_t task, size_t worker) {
+               (*static_cast<const Fn*>(f))(task, worker);
+             },
+             &fn, tasks});
+  }
+
+  // Splits 0 ... size-1 into ranges of `grain` (the last may be shorter): fn(begin, end, worker).
+  template <class Fn>
+  void run_ranges(size_t size, size_t grain, const Fn& fn) {
+    run((size + grain - 1) / grain, [&](size_t task, size_t worker) {
+      const size_t begin = task * grain;
+      fn(begin, begin + grain < size ? begin + grain : size, worker);
+    });
+  }
+
+ private:
+  struct Job {
+    void (*call)(const void* fn, size_t task, size_t worker) = nullptr;
+    const void* fn = nullptr;
+    size_t tasks = 0;
+  };
+  void run_job(const Job& job);
+  void take_tasks(size_t worker);
+  void loop(size_t worker);
+
+  std::vector<std::thread> threads_;
+  Job job_;
+  std::atomic<size_t> next_task_{0};
+  std::atomic<size_t> generation_{0};  // rises by one with each job, and once more to stop
+  std::atomic<size_t> busy_{0};        // workers that have not finished the current job
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+}  // namespace mkv

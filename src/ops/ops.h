@@ -1,0 +1,49 @@
+// Vector kernels of the forward pass. Each has a scalar reference in ops/reference.h and runs the
+// best instruction set of the machine, chosen at run time (ops/instruction_set.h can lower it).
+// Shapes in brackets; all floats are float32 unless a Weight says otherwise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/view.h"
+#include "base/workers.h"
+#include "ops/weight.h"
+
+namespace mkv {
+
+// out[cols] = one row of a weight, as float32.
+void dequantize_row(const Weight& w, size_t row, std::span<float> out);
+
+// y[tokens x w.rows] = x[tokens x w.cols] * W^T. One token: a mat-vec over the quantised bytes;
+// more: panels of dequantised rows times all tokens (oneDNN). The split into tasks depends on the
+// shapes only, so results are bit-equal for any number of workers.
+// (Two results for the same row differ by rounding between one token and several.)
+void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers);
+
+// sum_i a[i] * b[i]; equal sizes.
+float dot(std::span<const float> a, std::span<const float> b);
+// y[i] += scale * x[i]
+void axpy(float scale, std::span<const float> x, std::span<float> y);
+
+// out = x / rms(x) * weight, rms = sqrt(mean(x^2) + epsilon). x and out may be the same.
+void rms_norm(std::span<const float> x, std::span<const float> weight, float epsilon,
+              std::span<float> out);
+// gate[i] = silu(gate[i]) * up[i]
+void swiglu(std::span<float> gate, std::span<const float> up);
+
+// Softmax in place of x * scale; -inf entries get 0. All -inf gives all 0.
+void softmax(std::span<float> x, float scale);
+// ln(sum exp(x)).
+float log_sum_exp(std::span<const float> x);
+
+// Bulk conversions (round to nearest even).
+void f32_to_f16(std::span<const float> in, std::span<uint16_t> out);
+void f16_to_f32(std::span<const uint16_t> in, std::span<float> out);
+
+// Rotates one head in place, half-split (Hugging Face) order: pairs (i, i + n/2) of the leading
+// n = 2 * cos.size() elements turn by the angle whose cosine and sine are given. RoFormer eq. 34.
+void rope(std::span<float> head, std::span<const float> cos, std::span<const float> sin);
+
+}  // namespace mkv
