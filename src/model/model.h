@@ -1,0 +1,103 @@
+// Model: a LLaMA-family transformer, read from a GGUF file or a Hugging Face folder and run as it
+// is.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/result.h"
+#include "base/workers.h"
+#include "nest/kv_cache.h"
+#include "ops/rotary.h"
+#include "ops/weight.h"
+#include "text/tokenizer.h"
+
+namespace mkv {
+
+struct ModelConfig {         // Hugging Face's names
+  std::string architecture;  // llama, mistral, qwen2 or qwen3
+  std::string name;
+  size_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
+  size_t num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  size_t max_position_embeddings = 0;
+  float rms_norm_epsilon = 1e-5f;
+  Rotary rotary;
+
+  KvShape kv_shape() const { return {num_layers, num_kv_heads, head_dim}; }
+  float attention_scale() const;  // 1 / sqrt(head_dim)
+};
+
+// One layer's projections, for those who gather statistics. Positions first_position ... + rows
+// - 1.
+struct LayerObservation {
+  size_t layer = 0, first_position = 0;
+  View<const float> queries;           // [tokens x heads*head_dim], after RoPE
+  View<const float> keys_before_rope;  // [tokens x kv_heads*head_dim], after QK norm
+  View<const float> keys, values;      // [tokens x kv_heads*head_dim]
+  View<const float> attended;          // [tokens x heads*head_dim], attention's output before W_O
+};
+using LayerObserver = std::function<void(const LayerObservation&)>;
+
+// New tokens of one sequence; their positions follow cache->length().
+struct SequenceSlice {
+  std::span<const TokenId> tokens;
+  KvCache* cache = nullptr;
+};
+
+// Activations of a forward pass, reused; one a thread that calls.
+struct Scratch {
+  Matrix<float> normed, queries, keys, keys_before_rope, values, attended, projected, gate, up;
+  Matrix<float> cos, sin;
+  AttentionScratch attention;
+};
+
+// Immutable after load: const members are safe from many threads, each with its own Scratch.
+class Model {
+ public:
+  static Result<Model> load(const std::filesystem::path& path);
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+  ~Model();
+
+  const ModelConfig& config() const;
+  const Tokenizer& tokenizer() const;
+  const std::optional<std::string>& chat_template() const;  // Jinja source
+  const Weight& output_projection(size_t layer) const;      // W_O [hidden x heads*head_dim]
+  size_t weight_bytes() const;
+  size_t parameters() const;
+  std::string weights_hash() const;  // SHA-256 over names, shapes and bytes; computed on first use
+
+  KvCache exact_cache(size_t capacity) const;
+
+  // Runs new tokens through all layers: hidden[sum of tokens x hidden_size], after the last norm.
+  // Errors: a token out of the vocabulary, a cache without room. On error no cache has changed
+  // length.
+  Result<void> forward(std::span<const SequenceSlice> slices, Matrix<float>& hidden,
+                       Scratch& scratch, Workers& workers,
+                       const LayerObserver& observer = {}) const;
+
+  // The same in parts, for searches that change one layer and re-run only what follows it: embed,
+  // then layers first ... last-1 in place, then finish (the last norm). Caches are not committed.
+  Result<void> embed(std::span<const TokenId> tokens, Matrix<float>& hidden) const;
+  Result<void> run_layers(std::span<const SequenceSlice> slices, size_t first, size_t last,
+                          Matrix<float>& hidden, Scratch& scratch, Workers& workers,
+                          const LayerObserver& observer = {}) const;
+  void finish(Matrix<float>& hidden) const;
+
+  // logits[rows x vocab_size] of hidden rows.
+  void logits(View<const float> hidden, View<float> logits, Workers& workers) const;
+
+ private:
+  struct Parts;
+  explicit Model(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace mkv

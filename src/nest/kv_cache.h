@@ -1,0 +1,69 @@
+// KvCache: the keys and values of one sequence, for all layers of a model.
+//
+// A token is exact (f16) while it is one of the leading `sinks` or in the recent window, and coded
+// by the nest otherwise. The window moves in blocks of kBlockTokens, so a token at position t sees
+// exact keys and values of the sinks and of the last recent-kBlockTokens+1 ... recent tokens,
+// itself included, and codes of the rest - whether it comes in a long prefill or alone: prefill and
+// decode give the same view. Without a nest every token is exact.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/result.h"
+#include "base/view.h"
+#include "base/workers.h"
+#include "nest/nest.h"
+#include "ops/rotary.h"
+
+namespace mkv {
+
+inline constexpr size_t kBlockTokens = 64;
+
+// One layer's projections of the new tokens, after RoPE. [tokens x heads*head_dim] for queries,
+// [tokens x kv_heads*head_dim] for the rest; query head h reads KV head h / (heads / kv_heads).
+struct AttentionInput {
+  View<const float> queries, keys, values;
+  float scale = 1.0f;  // of the scores, e.g. 1 / sqrt(head_dim)
+};
+
+// Scratch of attention, reused from call to call; one a thread that calls.
+struct AttentionScratch {
+  std::vector<Buffer<float>> floats;
+};
+
+class KvCache {
+ public:
+  // Exact. `rotary` outlives the cache.
+  KvCache(KvShape shape, const Rotary& rotary, size_t capacity);
+  // Coded with `nest` (which outlives the cache, as does `rotary`) at the given ranks.
+  KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity);
+  KvCache(KvCache&&) noexcept;
+  KvCache& operator=(KvCache&&) noexcept;
+  ~KvCache();
+
+  size_t length() const;    // tokens committed
+  size_t capacity() const;  // most tokens that fit
+  // Adds the tokens' keys and values to a layer and attends from each token to everything up to
+  // itself: out[tokens x heads*head_dim]. length() + tokens must be <= capacity().
+  void attend(size_t layer, const AttentionInput& input, View<float> out, AttentionScratch& scratch,
+              Workers& workers);
+  // Ends a forward pass: all layers have the new tokens; the length moves, the window too.
+  void commit(size_t tokens);
+  void clear();
+
+  // Cuts to fewer slabs in place and gives the memory back; ranks only go down.
+  Result<void> shrink(const Ranks& ranks);
+  const Ranks& ranks() const;
+
+  // Payload: codes, exact tokens and block padding of the committed tokens.
+  size_t bytes() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mkv

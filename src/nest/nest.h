@@ -1,0 +1,115 @@
+// A nest: for every layer, group of KV heads and side, a basis whose latents may be cut anywhere,
+// and the ladder that says which cut comes next (arXiv:2410.14731 §3; docs/method.md).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/result.h"
+#include "nest/shape.h"
+
+namespace mkv {
+
+// How a mean is taken away before coding (design: docs/method.md "Position mean").
+enum class KeyMean : uint8_t {
+  none,
+  plain,     // one mean of the keys after RoPE
+  position,  // R_t mu, mu = mean of the keys before RoPE: no cost in the cache, one term in scores
+};
+
+// One latent space. For a row vector x of dims = group_size * head_dim values (the heads of the
+// group side by side, Hugging Face order): z = (x - mean) * encode, x ~ z * decode^T + mean.
+struct Basis {
+  Matrix<float> encode, decode;  // [dims x dims], columns by importance; equal when orthogonal
+  std::vector<float> mean;       // [dims]; keys: see KeyMean; values: plain
+};
+
+// What a latent space is cut into. A slab is the unit of rank: any prefix of the slabs decodes.
+enum class SlabKind : uint8_t {
+  column,  // one latent column at 16 bits (f16): the paper's cache
+};
+
+// Slabs kept for every latent space, by flat index (Nest::flat).
+using Ranks = std::vector<uint16_t>;
+
+// One monotone path from full rank to nothing: cut i takes `step` slabs off the space `cuts[i]`.
+struct Ladder {
+  size_t step = 1;
+  std::vector<uint32_t> cuts;
+
+  size_t rungs() const { return cuts.size() + 1; }  // rung 0 keeps everything
+};
+
+// What was measured at a rung when the nest was made.
+struct RungMeasurement {
+  size_t rung = 0;
+  double bits_per_value = 0;  // average over the coded tokens
+  double kl = 0;
+  double perplexity_increase = 0;  // fraction: 0.01 = 1 %
+};
+
+struct NestConfig {
+  KvShape shape;
+  size_t group_size = 1;  // KV heads that share a basis
+  SlabKind slab_kind = SlabKind::column;
+  KeyMean key_mean = KeyMean::position;
+  size_t sinks = 4;        // leading tokens kept exact
+  size_t recent = 128;     // most recent tokens kept exact; a multiple of kBlockTokens, 0 = none
+  std::string model_hash;  // SHA-256 of the model's weights
+  std::map<std::string, std::string> origin;  // how it was made, for the model card
+};
+
+class Nest {
+ public:
+  // Bases start as the identity, the ladder as the uniform one (see uniform_ladder).
+  static Result<Nest> create(NestConfig config);
+
+  const NestConfig& config() const { return config_; }
+  size_t groups() const { return config_.shape.kv_heads / config_.group_size; }
+  size_t dims() const { return config_.group_size * config_.shape.head_dim; }
+  size_t spaces() const { return config_.shape.layers * groups() * 2; }
+  size_t slabs_per_space() const;
+  double slab_bits_per_token() const;  // of one slab
+  size_t flat(GroupId id) const;       // layer-major, then group, then key before value
+  GroupId unflat(size_t index) const;
+
+  Basis& basis(GroupId id) { return bases_[flat(id)]; }
+  const Basis& basis(GroupId id) const { return bases_[flat(id)]; }
+
+  const Ladder& ladder() const { return ladder_; }
+  Result<void> set_ladder(Ladder ladder);
+  std::vector<RungMeasurement>& measurements() { return measurements_; }
+  const std::vector<RungMeasurement>& measurements() const { return measurements_; }
+
+  Ranks full_ranks() const;
+  Ranks ranks_at(size_t rung) const;
+  double coded_bits_per_value(const Ranks& ranks) const;
+  Nest clone() const;
+
+  // Largest |U^T U - I| over all bases (encode^T decode - I for oblique ones).
+  double orthogonality_error() const;
+
+  Result<void> save(const std::filesystem::path& folder) const;
+  static Result<Nest> load(const std::filesystem::path& folder);
+
+ private:
+  explicit Nest(NestConfig config) : config_(std::move(config)) {}
+  NestConfig config_;
+  std::vector<Basis> bases_;
+  Ladder ladder_;
+  std::vector<RungMeasurement> measurements_;
+};
+
+// Round-robin over all spaces, `step` slabs at a time: after each full round every space is equal.
+Ladder uniform_ladder(const Nest& nest, size_t step);
+
+// "25%" of the 16-bit cache, "2bits" a value of the coded tokens, or "max": the lowest rung that
+// does not exceed it. Out of range is an error that names the range.
+Result<size_t> rung_for_budget(const Nest& nest, std::string_view budget);
+
+}  // namespace mkv
