@@ -48,6 +48,10 @@ class Buffer {
     if (size > size_) std::memset(static_cast<void*>(data_ + size_), 0, (size - size_) * sizeof(T));
     size_ = size;
   }
+  // Makes room for `capacity` elements without changing the size.
+  void reserve(size_t capacity) {
+    if (capacity > capacity_) reallocate(capacity);
+  }
   // Like resize, but the memory is exactly what `size` needs.
   void resize_exactly(size_t size) {
     if (size != capacity_) {

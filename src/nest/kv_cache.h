@@ -61,8 +61,9 @@ class KvCache {
   // Payload: codes, exact tokens and block padding of the committed tokens.
   size_t bytes() const;
 
+  struct State;  // nest/kv_state.h
+
  private:
-  struct State;
   std::unique_ptr<State> state_;
 };
 

@@ -1,0 +1,234 @@
+// Attention of many new tokens: keys and values are expanded to float32 span by span, each span
+// once for all of them, and each tile of queries keeps an online softmax (arXiv:2205.14135,
+// Algorithm 1). Every token gets the view it would have alone: see nest/kv_cache.h.
+#include <algorithm>
+#include <cmath>
+
+#include "base/half.h"
+#include "nest/block_kernels.h"
+#include "nest/kv_state.h"
+#include "ops/gemm.h"
+
+namespace mkv {
+namespace {
+
+constexpr size_t kSpanBlocks = 4;
+constexpr size_t kSpanTokens = kSpanBlocks * kBlockTokens;
+
+// New tokens of one block (or, before row 0, the sinks themselves): they share a view.
+struct Tile {
+  size_t token = 0, count = 0;  // among the new tokens
+  bool sink = false;
+  size_t block = 0, row = 0;  // of the first token, when not a sink
+};
+
+std::vector<Tile> make_tiles(const KvCache::State& state, size_t tokens) {
+  std::vector<Tile> tiles;
+  for (size_t t = 0; t < tokens;) {
+    const size_t position = state.length + t;
+    Tile tile{.token = t};
+    if (position < state.sinks) {
+      tile.sink = true;
+      tile.count = std::min(tokens - t, state.sinks - position);
+    } else {
+      tile.row = position - state.sinks;
+      tile.block = tile.row / kBlockTokens;
+      tile.count = std::min(tokens - t, (tile.block + 1) * kBlockTokens - tile.row);
+    }
+    tiles.push_back(tile);
+    t += tile.count;
+  }
+  return tiles;
+}
+
+class Prefill {
+ public:
+  Prefill(KvCache::State& state, size_t layer, const AttentionInput& input, View<float> out,
+          AttentionScratch& scratch, Workers& workers)
+      : state_(state),
+        layer_(layer),
+        input_(input),
+        out_(out),
+        workers_(workers),
+        head_dim_(state.shape.head_dim),
+        kv_heads_(state.shape.kv_heads),
+        repeats_(input.queries.cols / state.width()),
+        tiles_(make_tiles(state, input.queries.rows)) {
+    const size_t rows = input.queries.rows * kv_heads_ * repeats_;
+    scratch.floats.resize(std::max(scratch.floats.size(), 5 + workers.count()));
+    auto take = [&](size_t slot, size_t size) {
+      scratch.floats[slot].resize(std::max(scratch.floats[slot].size(), size));
+      return scratch.floats[slot].data();
+    };
+    queries_ = take(0, rows * head_dim_);
+    sums_ = take(1, rows * head_dim_);
+    states_ = take(2, rows * 2);
+    keys_ = take(3, state.width() * kSpanTokens);
+    values_ = take(4, state.width() * kSpanTokens);
+    for (size_t w = 0; w < workers.count(); ++w) {
+      scores_.push_back(take(5 + w, kBlockTokens * repeats_ * kSpanTokens));
+    }
+  }
+
+  void run() {
+    for_tiles([&](size_t head, const Tile& tile, size_t) { gather_queries(head, tile); });
+    if (state_.sinks > 0 && state_.nest != nullptr) attend_sinks();
+    const size_t rows = state_.rows_of(state_.length + input_.queries.rows);
+    if (rows > 0) {
+      const size_t last = (rows - 1) / kBlockTokens;
+      if (state_.window_blocks == 0) {
+        attend_spans(0, last + 1, true);
+      } else {
+        attend_spans(0, state_.first_exact(last), true);
+        const size_t first_row = state_.rows_of(state_.length);
+        attend_spans(state_.first_exact(first_row / kBlockTokens), last + 1, false);
+      }
+    }
+    for_tiles([&](size_t head, const Tile& tile, size_t) { scatter(head, tile); });
+  }
+
+ private:
+  template <class Fn>
+  void for_tiles(const Fn& fn) {
+    workers_.run(kv_heads_ * tiles_.size(), [&](size_t task, size_t worker) {
+      fn(task % kv_heads_, tiles_[task / kv_heads_], worker);
+    });
+  }
+  // A tile's part of the scratch: rows (token, repeat).
+  size_t first_row(size_t head, const Tile& tile) const {
+    return (head * input_.queries.rows + tile.token) * repeats_;
+  }
+
+  void gather_queries(size_t head, const Tile& tile) {
+    const size_t first = first_row(head, tile), columns = repeats_ * head_dim_;
+    for (size_t t = 0; t < tile.count; ++t) {
+      const float* from = input_.queries.row(tile.token + t).data() + head * columns;
+      float* to = queries_ + (first + t * repeats_) * head_dim_;
+      for (size_t c = 0; c < columns; ++c) to[c] = from[c] * input_.scale;
+    }
+    std::fill_n(sums_ + first * head_dim_, tile.count * columns, 0.0f);
+    for (size_t r = first; r < first + tile.count * repeats_; ++r) {
+      states_[2 * r] = -HUGE_VALF;
+      states_[2 * r + 1] = 0.0f;
+    }
+  }
+
+  // Adds `keys` tokens, columns [first, first + keys) of the span, to a tile's softmax. Token t of
+  // the tile sees the leading visible(t) of them.
+  template <class Visible>
+  void update(size_t head, const Tile& tile, size_t first, size_t keys, size_t worker,
+              const Visible& visible) {
+    const size_t begin = first_row(head, tile), rows = tile.count * repeats_;
+    const View<float> scores(scores_[worker], rows, keys, kSpanTokens);
+    const size_t span_offset = head * head_dim_ * kSpanTokens + first;
+    gemm({queries_ + begin * head_dim_, rows, head_dim_},
+         {keys_ + span_offset, head_dim_, keys, kSpanTokens}, Transpose::no, 0.0f, scores);
+    for (size_t r = 0; r < rows; ++r) {
+      const std::span<float> row = scores.row(r);
+      const size_t seen = std::min(keys, visible(r / repeats_));
+      float& top = states_[2 * (begin + r)];
+      float& sum = states_[2 * (begin + r) + 1];
+      const float new_top = std::max(top, max_of(row.first(seen)));
+      std::fill(row.begin() + static_cast<ptrdiff_t>(seen), row.end(), 0.0f);
+      if (seen == 0) continue;
+      const float old_scale = top == -HUGE_VALF ? 0.0f : std::exp(top - new_top);
+      sum = sum * old_scale + exp_and_sum(row.first(seen), new_top);
+      if (old_scale != 1.0f) scale_by({sums_ + (begin + r) * head_dim_, head_dim_}, old_scale);
+      top = new_top;
+    }
+    gemm(scores, {values_ + span_offset, head_dim_, keys, kSpanTokens}, Transpose::yes, 1.0f,
+         {sums_ + begin * head_dim_, rows, head_dim_});
+  }
+
+  void attend_sinks() {
+    const size_t width = state_.width();
+    const Buffer<uint16_t>& sinks = state_.layers[layer_].sinks;
+    for (size_t s = 0; s < state_.sinks; ++s) {
+      for (size_t c = 0; c < width; ++c) {
+        keys_[c * kSpanTokens + s] = f16_to_f32(sinks[s * width + c]);
+        values_[c * kSpanTokens + s] = f16_to_f32(sinks[(state_.sinks + s) * width + c]);
+      }
+    }
+    for_tiles([&](size_t head, const Tile& tile, size_t worker) {
+      update(head, tile, 0, state_.sinks, worker, [&](size_t t) {
+        return tile.sink ? state_.length + tile.token + t + 1 : state_.sinks;
+      });
+    });
+  }
+
+  void expand_span(size_t first, size_t count, bool coded) {
+    if (coded) {
+      const size_t dims = state_.nest->dims();
+      workers_.run(state_.groups() * 2, [&](size_t task, size_t) {
+        thread_local Matrix<float> latents;
+        const GroupId id{layer_, task / 2, task % 2 == 0 ? Side::key : Side::value};
+        float* out = (task % 2 == 0 ? keys_ : values_) + id.group * dims * kSpanTokens;
+        decode_blocks(state_, id, first, count, {out, dims, kSpanTokens}, latents);
+      });
+      return;
+    }
+    workers_.run(count * 2, [&](size_t task, size_t) {
+      const size_t block = task / 2;
+      const ExactBlocks& exact = state_.layers[layer_].exact[task % 2];
+      widen_block(exact.block(first + block), state_.width(),
+                  {task % 2 == 0 ? keys_ : values_, state_.width(), kSpanTokens},
+                  block * kBlockTokens);
+    });
+  }
+
+  // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form.
+  void attend_spans(size_t begin, size_t end, bool coded) {
+    for (size_t span = begin; span < end; span += kSpanBlocks) {
+      const size_t count = std::min(kSpanBlocks, end - span);
+      expand_span(span, count, coded);
+      for_tiles([&](size_t head, const Tile& tile, size_t worker) {
+        if (tile.sink) return;
+        const size_t exact_from = state_.first_exact(tile.block);
+        const bool all_coded = state_.window_blocks == 0;
+        // Blocks of the span in this form that the tile sees: [from, to).
+        const size_t from = coded ? span : std::max(span, exact_from);
+        const size_t to = std::min(span + count, coded && !all_coded ? exact_from : tile.block + 1);
+        if (from >= to) return;
+        update(head, tile, (from - span) * kBlockTokens, (to - from) * kBlockTokens, worker,
+               [&](size_t t) { return tile.row + t + 1 - from * kBlockTokens; });
+      });
+    }
+  }
+
+  void scatter(size_t head, const Tile& tile) {
+    const size_t first = first_row(head, tile), columns = repeats_ * head_dim_;
+    for (size_t t = 0; t < tile.count; ++t) {
+      float* to = out_.row(tile.token + t).data() + head * columns;
+      for (size_t r = 0; r < repeats_; ++r) {
+        const size_t row = first + t * repeats_ + r;
+        const float factor = 1.0f / states_[2 * row + 1];
+        for (size_t c = 0; c < head_dim_; ++c) {
+          to[r * head_dim_ + c] = sums_[row * head_dim_ + c] * factor;
+        }
+      }
+    }
+  }
+
+  KvCache::State& state_;
+  const size_t layer_;
+  const AttentionInput& input_;
+  const View<float> out_;
+  Workers& workers_;
+  const size_t head_dim_, kv_heads_, repeats_;
+  const std::vector<Tile> tiles_;
+  float* queries_ = nullptr;  // [kv_head][token][repeat][head_dim], scaled
+  float* sums_ = nullptr;     // the same shape: sum of exp(score - top) * value
+  float* states_ = nullptr;   // [kv_head][token][repeat][top, sum of exp(score - top)]
+  float* keys_ = nullptr;     // [kv_heads*head_dim][kSpanTokens]
+  float* values_ = nullptr;
+  std::vector<float*> scores_;  // a worker each
+};
+
+}  // namespace
+
+void attend_prefill(KvCache::State& state, size_t layer, const AttentionInput& input,
+                    View<float> out, AttentionScratch& scratch, Workers& workers) {
+  Prefill(state, layer, input, out, scratch, workers).run();
+}
+
+}  // namespace mkv

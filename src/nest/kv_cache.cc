@@ -1,0 +1,216 @@
+#include "nest/kv_cache.h"
+
+#include <algorithm>
+
+#include "base/half.h"
+#include "nest/kv_state.h"
+
+namespace mkv {
+namespace {
+
+constexpr size_t kHalfBytes = 2;
+
+Buffer<float> angles_within_block(const Rotary& rotary) {
+  const size_t pairs = rotary.pairs();
+  Buffer<float> table(2 * pairs * kBlockTokens);
+  std::vector<float> cos(pairs), sin(pairs);
+  for (size_t t = 0; t < kBlockTokens; ++t) {
+    rotary.angles(static_cast<double>(t), cos, sin);
+    for (size_t i = 0; i < pairs; ++i) {
+      table[i * kBlockTokens + t] = cos[i];
+      table[(pairs + i) * kBlockTokens + t] = sin[i];
+    }
+  }
+  return table;
+}
+
+void ensure_block_angles(KvCache::State& state, size_t blocks) {
+  const size_t pairs = state.rotary->pairs();
+  const size_t have = state.block_angles.size() / (2 * pairs);
+  if (blocks <= have) return;
+  const size_t target = std::max(blocks, have + have / 2);
+  state.block_angles.resize_exactly(target * 2 * pairs);
+  for (size_t b = have; b < target; ++b) {
+    float* cos = state.block_angles.data() + b * 2 * pairs;
+    state.rotary->angles(static_cast<double>(b * kBlockTokens + state.sinks), {cos, pairs},
+                         {cos + pairs, pairs});
+  }
+}
+
+// Writes the new tokens' values of one side: sinks to their rows, the rest into exact blocks.
+void store_exact(KvCache::State& state, LayerCache& layer, Side side, View<const float> values) {
+  const size_t width = state.width(), start = state.length;
+  const size_t end = start + values.rows;
+  ExactBlocks& exact = layer.exact[static_cast<size_t>(side)];
+  if (state.rows_of(end) > 0) {
+    const size_t last_block = (state.rows_of(end) - 1) / kBlockTokens;
+    if (exact.store.blocks() == 0) exact.first = state.rows_of(start) / kBlockTokens;
+    exact.store.grow_to(last_block + 1 - exact.first);
+  }
+  for (size_t t = 0; t < values.rows; ++t) {
+    const size_t position = start + t;
+    const float* from = values.row(t).data();
+    if (position < state.sinks) {
+      uint16_t* to =
+          layer.sinks.data() + (static_cast<size_t>(side) * state.sinks + position) * width;
+      for (size_t c = 0; c < width; ++c) to[c] = f32_to_f16(from[c]);
+    } else {
+      const size_t row = position - state.sinks;
+      uint16_t* to = exact.block(row / kBlockTokens) + row % kBlockTokens;
+      for (size_t c = 0; c < width; ++c) to[c * kBlockTokens] = f32_to_f16(from[c]);
+    }
+  }
+}
+
+// Codes the rows of a layer that leave the window with the new tokens, one task a space.
+void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Workers& workers) {
+  const size_t begin = state.coded_rows(state.length);
+  const size_t end = state.coded_rows(state.length + tokens);
+  if (end <= begin) return;
+  workers.run(state.groups() * 2, [&](size_t task, size_t) {
+    thread_local CodingScratch scratch;
+    const GroupId id{layer, task / 2, task % 2 == 0 ? Side::key : Side::value};
+    state.layers[layer].coded[task].grow_to((end + kBlockTokens - 1) / kBlockTokens);
+    for (size_t row = begin; row < end;) {
+      const size_t block = row / kBlockTokens;
+      const size_t stop = std::min(end, (block + 1) * kBlockTokens);
+      code_rows(state, id, block, row - block * kBlockTokens, stop - block * kBlockTokens, scratch);
+      row = stop;
+    }
+  });
+}
+
+// Frees exact blocks that no later token sees exactly.
+void drop_coded_blocks(KvCache::State& state, LayerCache& layer, size_t tokens) {
+  if (state.window_blocks == kAllBlocks) return;
+  const size_t first = state.coded_rows(state.length + tokens) / kBlockTokens;
+  for (ExactBlocks& exact : layer.exact) {
+    if (state.window_blocks == 0) {
+      exact.store.clear();
+    } else if (first > exact.first) {
+      exact.store.drop_front(first - exact.first);
+      exact.first = first;
+    }
+  }
+}
+
+}  // namespace
+
+KvCache::KvCache(KvShape shape, const Rotary& rotary, size_t capacity)
+    : state_(std::make_unique<State>()) {
+  state_->shape = shape;
+  state_->rotary = &rotary;
+  state_->capacity = capacity;
+  state_->layers.resize(shape.layers);
+  for (LayerCache& layer : state_->layers) {
+    for (ExactBlocks& exact : layer.exact) {
+      exact.store = SlabStore(state_->width(), kBlockTokens * kHalfBytes);
+    }
+  }
+}
+
+KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity)
+    : KvCache(nest.config().shape, rotary, capacity) {
+  const NestConfig& config = nest.config();
+  MKV_CHECK(ranks.size() == nest.spaces());
+  MKV_CHECK(rotary.pairs() * 2 == config.shape.head_dim);
+  state_->nest = &nest;
+  state_->sinks = config.sinks;
+  state_->window_blocks = config.recent / kBlockTokens;
+  state_->ranks = std::move(ranks);
+  state_->relative_angles = angles_within_block(rotary);
+  for (size_t l = 0; l < config.shape.layers; ++l) {
+    LayerCache& layer = state_->layers[l];
+    layer.sinks.resize(2 * state_->sinks * state_->width());
+    for (size_t g = 0; g < nest.groups(); ++g) {
+      for (const Side side : {Side::key, Side::value}) {
+        layer.coded.emplace_back(state_->rank(l, g, side), kBlockTokens * kHalfBytes);
+      }
+    }
+  }
+}
+
+KvCache::KvCache(KvCache&&) noexcept = default;
+KvCache& KvCache::operator=(KvCache&&) noexcept = default;
+KvCache::~KvCache() = default;
+
+size_t KvCache::length() const { return state_->length; }
+size_t KvCache::capacity() const { return state_->capacity; }
+const Ranks& KvCache::ranks() const { return state_->ranks; }
+
+void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
+                     AttentionScratch& scratch, Workers& workers) {
+  State& state = *state_;
+  const size_t tokens = input.keys.rows;
+  MKV_CHECK(layer < state.layers.size() && state.length + tokens <= state.capacity);
+  MKV_CHECK(input.keys.cols == state.width() && input.values.cols == state.width());
+  MKV_CHECK(input.queries.cols % state.width() == 0 && input.queries.rows == tokens);
+  if (tokens == 0) return;
+  LayerCache& cache = state.layers[layer];
+  if (state.nest != nullptr) {
+    ensure_block_angles(state, state.rows_of(state.length + tokens) / kBlockTokens + 1);
+  }
+  workers.run(2, [&](size_t side, size_t) {
+    store_exact(state, cache, side == 0 ? Side::key : Side::value,
+                side == 0 ? input.keys : input.values);
+  });
+  code_leaving_rows(state, layer, tokens, workers);
+  if (tokens == 1) {
+    attend_decode(state, layer, input, out, scratch, workers);
+  } else {
+    attend_prefill(state, layer, input, out, scratch, workers);
+  }
+  drop_coded_blocks(state, cache, tokens);
+}
+
+void KvCache::commit(size_t tokens) {
+  MKV_CHECK(state_->length + tokens <= state_->capacity);
+  state_->length += tokens;
+}
+
+void KvCache::clear() {
+  state_->length = 0;
+  for (LayerCache& layer : state_->layers) {
+    for (SlabStore& store : layer.coded) store.clear();
+    for (ExactBlocks& exact : layer.exact) {
+      exact.store.clear();
+      exact.first = 0;
+    }
+  }
+}
+
+Result<void> KvCache::shrink(const Ranks& ranks) {
+  State& state = *state_;
+  if (ranks.size() != state.ranks.size()) {
+    return make_error(ErrorCode::invalid_argument, "shrink: the cache has " +
+                                                       std::to_string(state.ranks.size()) +
+                                                       " latent spaces, the ranks given are for " +
+                                                       std::to_string(ranks.size()));
+  }
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    if (ranks[i] > state.ranks[i]) {
+      return make_error(ErrorCode::invalid_argument,
+                        "shrink: latent space " + std::to_string(i) + " has rank " +
+                            std::to_string(state.ranks[i]) + " and cannot grow to " +
+                            std::to_string(ranks[i]));
+    }
+  }
+  const size_t spaces_per_layer = state.groups() * 2;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    state.layers[i / spaces_per_layer].coded[i % spaces_per_layer].keep_slabs(ranks[i]);
+  }
+  state.ranks = ranks;
+  return {};
+}
+
+size_t KvCache::bytes() const {
+  size_t total = 0;
+  for (const LayerCache& layer : state_->layers) {
+    total += layer.sinks.size() * sizeof(uint16_t);
+    for (const SlabStore& store : layer.coded) total += store.bytes();
+    for (const ExactBlocks& exact : layer.exact) total += exact.store.bytes();
+  }
+  return total;
+}
+
+}  // namespace mkv

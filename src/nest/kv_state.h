@@ -1,0 +1,97 @@
+// What a KvCache consists of; shared by the files that implement it, not for others.
+//
+// Tokens are indexed from the first one after the sinks: "row" i is position i + sinks, block i
+// / 64.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "base/buffer.h"
+#include "nest/kv_cache.h"
+#include "nest/slab_store.h"
+
+namespace mkv {
+
+inline constexpr size_t kAllBlocks = std::numeric_limits<size_t>::max() / 4;
+
+// Exact tokens of one layer and side, f16, as blocks [block][kv_heads*head_dim][64].
+struct ExactBlocks {
+  size_t first = 0;  // index of the first block held
+  SlabStore store;
+
+  uint16_t* block(size_t index) { return reinterpret_cast<uint16_t*>(store.block(index - first)); }
+  const uint16_t* block(size_t index) const {
+    return reinterpret_cast<const uint16_t*>(store.block(index - first));
+  }
+};
+
+struct LayerCache {
+  std::vector<SlabStore> coded;      // [group * 2 + side]
+  std::array<ExactBlocks, 2> exact;  // by side
+  Buffer<uint16_t> sinks;            // f16 [side][sink][kv_heads*head_dim]
+};
+
+struct KvCache::State {
+  const Nest* nest = nullptr;  // null: every token is exact
+  KvShape shape;
+  const Rotary* rotary = nullptr;
+  size_t capacity = 0, length = 0;
+  size_t sinks = 0;
+  size_t window_blocks = kAllBlocks;  // blocks seen exactly: the query's own and those before it
+  Ranks ranks;
+  std::vector<LayerCache> layers;
+
+  // Rotary angles: of each block's first position [block][cos | sin][pairs], and of the 64
+  // positions within a block, [cos of pair 0 ... | sin of pair 0 ...][64].
+  Buffer<float> block_angles;
+  Buffer<float> relative_angles;
+
+  size_t width() const { return shape.kv_heads * shape.head_dim; }
+  size_t rows_of(size_t tokens) const { return tokens > sinks ? tokens - sinks : 0; }
+  // The first block that a token in `block` sees exactly; blocks before it are seen coded.
+  size_t first_exact(size_t block) const {
+    return block + 1 > window_blocks ? block + 1 - window_blocks : 0;
+  }
+  // Rows coded once `tokens` are in.
+  size_t coded_rows(size_t tokens) const {
+    const size_t rows = rows_of(tokens);
+    if (rows == 0 || window_blocks == kAllBlocks) return 0;
+    if (window_blocks == 0) return rows;
+    return first_exact((rows - 1) / kBlockTokens) * kBlockTokens;
+  }
+  size_t groups() const { return nest == nullptr ? 0 : nest->groups(); }
+  size_t rank(size_t layer, size_t group, Side side) const {
+    return ranks[nest->flat({layer, group, side})];
+  }
+  const float* block_cos(size_t block) const {
+    return block_angles.data() + block * 2 * rotary->pairs();
+  }
+  const float* block_sin(size_t block) const { return block_cos(block) + rotary->pairs(); }
+};
+
+// Adds sign * R_t mean to the 64 tokens of a block, columns [head_dim][...] with `stride`, for one
+// head: t = the block's positions. `mean` [head_dim] is a key before RoPE.
+void add_position_mean(const KvCache::State& state, size_t block, std::span<const float> mean,
+                       float sign, float* columns, size_t stride);
+
+// Codes rows [begin, end) of one block of a space, from the exact block of its side.
+struct CodingScratch {
+  Matrix<float> columns, tokens, latents;
+};
+void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
+               CodingScratch& scratch);
+
+// The coded blocks [first, first + count) of a space as float32 [dims][count * 64].
+void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
+                   View<float> out, Matrix<float>& latents);
+
+// Attention of one layer once its new tokens are stored and coded.
+void attend_prefill(KvCache::State& state, size_t layer, const AttentionInput& input,
+                    View<float> out, AttentionScratch& scratch, Workers& workers);
+void attend_decode(KvCache::State& state, size_t layer, const AttentionInput& input,
+                   View<float> out, AttentionScratch& scratch, Workers& workers);
+
+}  // namespace mkv

@@ -1,0 +1,46 @@
+// Ladders and budgets.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "nest/nest.h"
+
+namespace mkv {
+
+Ladder uniform_ladder(const Nest& nest, size_t step) {
+  Ladder ladder{.step = step, .cuts = {}};
+  ladder.cuts.reserve(nest.spaces() * nest.slabs_per_space() / step);
+  for (size_t kept = nest.slabs_per_space(); kept >= step; kept -= step) {
+    for (size_t space = 0; space < nest.spaces(); ++space) {
+      ladder.cuts.push_back(static_cast<uint32_t>(space));
+    }
+  }
+  return ladder;
+}
+
+Result<size_t> rung_for_budget(const Nest& nest, std::string_view budget) {
+  const auto fail = [&](const std::string& why) {
+    return make_error(ErrorCode::invalid_argument, "budget '" + std::string(budget) + "': " + why);
+  };
+  if (budget == "max") return size_t{0};
+  double number = 0.0;
+  const auto [end, error] = std::from_chars(budget.data(), budget.data() + budget.size(), number);
+  const std::string_view unit(end, static_cast<size_t>(budget.data() + budget.size() - end));
+  if (error != std::errc() || (unit != "%" && unit != "bits")) {
+    return fail("expected a percentage such as 25%, bits a value such as 2bits, or max");
+  }
+  const double limit = unit == "%" ? 100.0 : 16.0;
+  if (!(number >= 0.0 && number <= limit)) {
+    return fail("expected 0 to " + std::to_string(static_cast<int>(limit)) + " " +
+                std::string(unit));
+  }
+  const double bits = unit == "%" ? number * 16.0 / 100.0 : number;
+  const Ladder& ladder = nest.ladder();
+  const double all = nest.coded_bits_per_value(nest.full_ranks());
+  const double cut = all / static_cast<double>(ladder.cuts.size());
+  // Every cut frees the same; a relative 1e-9 forgives the rounding of the budget itself.
+  const double needed = std::ceil((all - bits) / cut * (1.0 - 1e-9) - 1e-9);
+  return static_cast<size_t>(std::clamp(needed, 0.0, static_cast<double>(ladder.cuts.size())));
+}
+
+}  // namespace mkv

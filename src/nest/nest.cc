@@ -1,0 +1,140 @@
+#include "nest/nest.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "nest/kv_cache.h"
+
+namespace mkv {
+namespace {
+
+Error invalid(std::string message) {
+  return make_error(ErrorCode::invalid_argument, "nest: " + std::move(message));
+}
+
+Result<void> check(const NestConfig& config) {
+  const KvShape& shape = config.shape;
+  const auto within = [](size_t x, size_t limit) { return x >= 1 && x <= limit; };
+  if (!within(shape.layers, 4096) || !within(shape.kv_heads, 4096) ||
+      !within(shape.head_dim, 1024) || shape.head_dim % 2 != 0) {
+    return invalid("shape of " + std::to_string(shape.layers) + " layers x " +
+                   std::to_string(shape.kv_heads) + " KV heads x " +
+                   std::to_string(shape.head_dim) + " is out of range");
+  }
+  if (config.group_size == 0 || shape.kv_heads % config.group_size != 0) {
+    return invalid("group size " + std::to_string(config.group_size) + " does not divide " +
+                   std::to_string(shape.kv_heads) + " KV heads");
+  }
+  if (config.recent % kBlockTokens != 0) {
+    return invalid("recent window of " + std::to_string(config.recent) +
+                   " tokens is not a multiple of " + std::to_string(kBlockTokens));
+  }
+  if (config.sinks > kBlockTokens) {
+    return invalid(std::to_string(config.sinks) + " sinks are more than " +
+                   std::to_string(kBlockTokens));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Nest> Nest::create(NestConfig config) {
+  MKV_TRY(check(config));
+  Nest nest(std::move(config));
+  const size_t dims = nest.dims();
+  nest.bases_.resize(nest.spaces());
+  for (Basis& basis : nest.bases_) {
+    basis.encode = Matrix<float>(dims, dims);
+    for (size_t i = 0; i < dims; ++i) basis.encode.at(i, i) = 1.0f;
+    basis.decode = basis.encode.clone();
+    basis.mean.assign(dims, 0.0f);
+  }
+  nest.ladder_ = uniform_ladder(nest, 1);
+  return nest;
+}
+
+size_t Nest::slabs_per_space() const { return dims(); }
+
+double Nest::slab_bits_per_token() const { return 16.0; }
+
+size_t Nest::flat(GroupId id) const {
+  return (id.layer * groups() + id.group) * 2 + static_cast<size_t>(id.side);
+}
+
+GroupId Nest::unflat(size_t index) const {
+  return {index / 2 / groups(), index / 2 % groups(), index % 2 == 0 ? Side::key : Side::value};
+}
+
+Result<void> Nest::set_ladder(Ladder ladder) {
+  const size_t slabs = slabs_per_space();
+  if (ladder.step == 0 || slabs % ladder.step != 0) {
+    return invalid("ladder step " + std::to_string(ladder.step) + " does not divide " +
+                   std::to_string(slabs) + " slabs");
+  }
+  std::vector<size_t> cuts(spaces(), 0);
+  for (const uint32_t space : ladder.cuts) {
+    if (space >= cuts.size()) {
+      return invalid("ladder cuts space " + std::to_string(space) + " of " +
+                     std::to_string(cuts.size()));
+    }
+    ++cuts[space];
+  }
+  for (size_t space = 0; space < cuts.size(); ++space) {
+    if (cuts[space] * ladder.step != slabs) {
+      return invalid("ladder cuts " + std::to_string(cuts[space] * ladder.step) + " of " +
+                     std::to_string(slabs) + " slabs of space " + std::to_string(space));
+    }
+  }
+  ladder_ = std::move(ladder);
+  return {};
+}
+
+Ranks Nest::full_ranks() const { return Ranks(spaces(), static_cast<uint16_t>(slabs_per_space())); }
+
+Ranks Nest::ranks_at(size_t rung) const {
+  MKV_CHECK(rung < ladder_.rungs());
+  Ranks ranks = full_ranks();
+  for (size_t i = 0; i < rung; ++i) {
+    uint16_t& rank = ranks[ladder_.cuts[i]];
+    rank = static_cast<uint16_t>(rank - ladder_.step);
+  }
+  return ranks;
+}
+
+double Nest::coded_bits_per_value(const Ranks& ranks) const {
+  size_t slabs = 0;
+  for (const uint16_t rank : ranks) slabs += rank;
+  return static_cast<double>(slabs) * slab_bits_per_token() /
+         static_cast<double>(config_.shape.values_per_token());
+}
+
+Nest Nest::clone() const {
+  Nest copy(config_);
+  for (const Basis& basis : bases_) {
+    copy.bases_.push_back({basis.encode.clone(), basis.decode.clone(), basis.mean});
+  }
+  copy.ladder_ = ladder_;
+  copy.measurements_ = measurements_;
+  return copy;
+}
+
+double Nest::orthogonality_error() const {
+  const size_t n = dims();
+  double worst = 0.0;
+  std::vector<double> row(n);
+  for (const Basis& basis : bases_) {
+    for (size_t i = 0; i < n; ++i) {
+      std::fill(row.begin(), row.end(), 0.0);
+      for (size_t c = 0; c < n; ++c) {
+        const double e = basis.encode.at(c, i);
+        for (size_t j = 0; j < n; ++j) row[j] += e * basis.decode.at(c, j);
+      }
+      for (size_t j = 0; j < n; ++j) {
+        worst = std::max(worst, std::abs(row[j] - (i == j ? 1.0 : 0.0)));
+      }
+    }
+  }
+  return worst;
+}
+
+}  // namespace mkv
