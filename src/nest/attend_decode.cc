@@ -47,7 +47,8 @@ class Decode {
     latent_queries_ = take(1, all_heads * dims_);
     mean_terms_ = take(2, all_heads * head_dim_);
     partials_ = take(3, runs_ * all_heads * partial_size());
-    const size_t worker_floats = heads_ * (run_tokens() + dims_ + head_dim_);
+    const size_t expanded = codes() ? dims_ * kBlockTokens : 0;
+    const size_t worker_floats = heads_ * (run_tokens() + dims_ + head_dim_) + expanded;
     for (size_t w = 0; w < workers.count(); ++w)
       worker_scratch_.push_back(take(4 + w, worker_floats));
   }
@@ -61,6 +62,9 @@ class Decode {
   }
 
  private:
+  bool codes() const {
+    return state_.nest != nullptr && state_.nest->config().slab_kind == SlabKind::code;
+  }
   size_t partial_size() const { return head_dim_ + 2; }  // values, top, sum
   size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks; }
   // A group's rows of a per-head array: heads in the order (KV head, repeat).
@@ -77,13 +81,13 @@ class Decode {
     for (size_t i = 0; i < heads_ * head_dim_; ++i) queries.data[i] = from[i] * input_.scale;
     if (coded_blocks_ == 0) return;
     const Basis& basis = state_.nest->basis({layer_, group, Side::key});
-    const size_t rank = state_.rank(layer_, group, Side::key);
+    const size_t columns = state_.plan({layer_, group, Side::key}).columns;
     for (size_t h = 0; h < heads_; ++h) {
       const size_t offset = h / repeats_ * head_dim_;  // of the head's part of the group's space
       const std::span<float> latent = rows_of_group(latent_queries_, group, dims_).row(h);
       std::fill(latent.begin(), latent.end(), 0.0f);
       for (size_t c = 0; c < head_dim_; ++c) {
-        axpy(queries.at(h, c), basis.decode.row(offset + c).first(rank), latent.first(rank));
+        axpy(queries.at(h, c), basis.decode.row(offset + c).first(columns), latent.first(columns));
       }
       prepare_mean_term(std::span(basis.mean).subspan(offset, head_dim_), queries.row(h),
                         rows_of_group(mean_terms_, group, head_dim_).row(h));
@@ -138,14 +142,24 @@ class Decode {
            (static_cast<size_t>(side) * state_.sinks + sink) * state_.width() + head * head_dim_;
   }
 
+  void score_coded(size_t group, size_t block, View<float> scores, float* expanded) const {
+    const GroupId id{layer_, group, Side::key};
+    const View<const float> queries(latent_queries_ + group * heads_ * dims_, heads_,
+                                    state_.plan(id).columns, dims_);
+    if (codes()) {
+      expand_latents(state_, id, block, expanded, kBlockTokens);
+      score_columns_f32(queries, expanded, scores);
+    } else {
+      score_columns_f16(queries, coded_block(group, Side::key, block), scores);
+    }
+  }
+
   // Scores of one block, columns `scores` (64 of them) for the group's heads.
-  void score_block(size_t group, size_t block, View<float> scores, View<float> turned) const {
+  void score_block(size_t group, size_t block, View<float> scores, View<float> turned,
+                   float* expanded) const {
     if (block < coded_blocks_) {
       score_mean(group, block, scores, turned);
-      const View<float> latent = rows_of_group(latent_queries_, group, dims_);
-      const size_t rank = state_.rank(layer_, group, Side::key);
-      score_columns_f16({latent.data, heads_, rank, dims_}, coded_block(group, Side::key, block),
-                        scores);
+      score_coded(group, block, scores, expanded);
     } else {
       const View<float> queries = rows_of_group(queries_, group, head_dim_);
       for (size_t h = 0; h < heads_; ++h) std::fill_n(scores.row(h).data(), kBlockTokens, 0.0f);
@@ -181,10 +195,11 @@ class Decode {
     const View<float> weights(memory, heads_, tokens + sinks, run_tokens());
     const View<float> latent_sums(memory + heads_ * run_tokens(), heads_, dims_);
     const View<float> turned(latent_sums.data + heads_ * dims_, heads_, head_dim_);
+    float* expanded = turned.data + heads_ * head_dim_;
     for (size_t b = begin; b < end; ++b) {
       score_block(group, b,
                   {weights.data + (b - begin) * kBlockTokens, heads_, kBlockTokens, weights.stride},
-                  turned);
+                  turned, expanded);
     }
     score_sinks(group, sinks, {weights.data + tokens, heads_, sinks, weights.stride});
     for (size_t h = 0; h < heads_; ++h) {
@@ -193,7 +208,7 @@ class Decode {
       part[head_dim_] = max_of(weights.row(h));
       part[head_dim_ + 1] = exp_and_sum(weights.row(h), part[head_dim_]);
     }
-    sum_values(group, run, begin, end, weights, latent_sums);
+    sum_values(group, run, {begin, end}, weights, latent_sums, expanded);
     for (size_t h = 0; h < heads_; ++h) {
       for (size_t s = 0; s < sinks; ++s) {
         const uint16_t* value = sink_row(group * group_size_ + h / repeats_, Side::value, s);
@@ -204,19 +219,28 @@ class Decode {
     }
   }
 
-  void sum_values(size_t group, size_t run, size_t begin, size_t end, View<float> weights,
-                  View<float> latent_sums) {
+  struct Range {
+    size_t begin = 0, end = 0;
+  };
+  void sum_values(size_t group, size_t run, Range blocks, View<float> weights,
+                  View<float> latent_sums, float* expanded) {
+    const auto [begin, end] = blocks;
     const size_t coded_end = std::max(begin, std::min(end, coded_blocks_));
-    auto columns = [&](size_t block) {
-      return View<const float>(weights.data + (block - begin) * kBlockTokens, heads_, kBlockTokens,
+    auto columns = [&, first = begin](size_t block) {
+      return View<const float>(weights.data + (block - first) * kBlockTokens, heads_, kBlockTokens,
                                weights.stride);
     };
     if (coded_end > begin) {
-      const size_t rank = state_.rank(layer_, group, Side::value);
-      const View<float> sums(latent_sums.data, heads_, rank, dims_);
-      for (size_t h = 0; h < heads_; ++h) std::fill_n(sums.row(h).data(), rank, 0.0f);
+      const GroupId id{layer_, group, Side::value};
+      const View<float> sums(latent_sums.data, heads_, state_.plan(id).columns, dims_);
+      for (size_t h = 0; h < heads_; ++h) std::fill_n(sums.row(h).data(), sums.cols, 0.0f);
       for (size_t b = begin; b < coded_end; ++b) {
-        weigh_columns_f16(columns(b), coded_block(group, Side::value, b), sums);
+        if (codes()) {
+          expand_latents(state_, id, b, expanded, kBlockTokens);
+          weigh_columns_f32(columns(b), expanded, sums);
+        } else {
+          weigh_columns_f16(columns(b), coded_block(group, Side::value, b), sums);
+        }
       }
       lift(group, run, sums, columns(begin), (coded_end - begin) * kBlockTokens);
     }

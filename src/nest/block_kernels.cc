@@ -75,8 +75,8 @@ void ScoreF32(View<const float> queries, const float* block, View<float> scores)
   score_all(queries, block, scores);
 }
 
-template <size_t kQueries>
-HWY_INLINE void weigh_queries(const float* weights, size_t weight_stride, const uint16_t* block,
+template <size_t kQueries, class T>
+HWY_INLINE void weigh_queries(const float* weights, size_t weight_stride, const T* block,
                               size_t columns, float* sums, size_t sum_stride) {
   const F32 d;
   const size_t n = hn::Lanes(d);
@@ -95,7 +95,8 @@ HWY_INLINE void weigh_queries(const float* weights, size_t weight_stride, const 
   }
 }
 
-void WeighF16(View<const float> weights, const uint16_t* block, View<float> sums) {
+template <class T>
+HWY_INLINE void weigh_all(View<const float> weights, const T* block, View<float> sums) {
   size_t q = 0;
   for (; q + 3 <= weights.rows; q += 3) {
     weigh_queries<3>(weights.row(q).data(), weights.stride, block, sums.cols, sums.row(q).data(),
@@ -105,6 +106,13 @@ void WeighF16(View<const float> weights, const uint16_t* block, View<float> sums
     weigh_queries<1>(weights.row(q).data(), weights.stride, block, sums.cols, sums.row(q).data(),
                      sums.stride);
   }
+}
+
+void WeighF16(View<const float> weights, const uint16_t* block, View<float> sums) {
+  weigh_all(weights, block, sums);
+}
+void WeighF32(View<const float> weights, const float* block, View<float> sums) {
+  weigh_all(weights, block, sums);
 }
 
 float ExpAndSum(float* x, size_t size, float shift) {
@@ -174,6 +182,7 @@ namespace mkv {
 HWY_EXPORT(ScoreF16);
 HWY_EXPORT(ScoreF32);
 HWY_EXPORT(WeighF16);
+HWY_EXPORT(WeighF32);
 HWY_EXPORT(ExpAndSum);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(ScaleBy);
@@ -187,6 +196,9 @@ void score_columns_f32(View<const float> queries, const float* block, View<float
 }
 void weigh_columns_f16(View<const float> weights, const uint16_t* block, View<float> sums) {
   HWY_DYNAMIC_DISPATCH(WeighF16)(weights, block, sums);
+}
+void weigh_columns_f32(View<const float> weights, const float* block, View<float> sums) {
+  HWY_DYNAMIC_DISPATCH(WeighF32)(weights, block, sums);
 }
 float exp_and_sum(std::span<float> x, float shift) {
   return HWY_DYNAMIC_DISPATCH(ExpAndSum)(x.data(), x.size(), shift);

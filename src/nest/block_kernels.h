@@ -19,6 +19,7 @@ void score_columns_f32(View<const float> queries, const float* block, View<float
 
 // sums[q][c] += sum_t weights[q][t] * block[c][t]. block: f16 [sums.cols][64].
 void weigh_columns_f16(View<const float> weights, const uint16_t* block, View<float> sums);
+void weigh_columns_f32(View<const float> weights, const float* block, View<float> sums);
 
 // x = exp(x - shift) in place (-inf gives 0); returns the sum.
 float exp_and_sum(std::span<float> x, float shift);

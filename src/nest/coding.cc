@@ -1,8 +1,12 @@
 // Coding of tokens into latents and back.
-#include "base/half.h"
+#include <algorithm>
+#include <cmath>
+
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
+#include "nest/slab_kernels.h"
 #include "ops/gemm.h"
+#include "ops/ops.h"
 
 namespace mkv {
 
@@ -48,6 +52,51 @@ void add_mean(const KvCache::State& state, GroupId id, size_t block, float sign,
   }
 }
 
+// A token's scale of its values in a byte: 2^((byte - 128) / 16), about 4 % a step.
+float scale_of(uint8_t byte) { return std::exp2((static_cast<float>(byte) - 128.0f) / 16.0f); }
+
+uint8_t byte_of_scale(float scale) {
+  const float step = scale > 0.0f ? std::round(16.0f * std::log2(scale)) + 128.0f : 0.0f;
+  return static_cast<uint8_t>(std::clamp(step, 0.0f, 255.0f));
+}
+
+// Divides each token's latents by its scale (root mean square over all columns, so that it does not
+// depend on the rank) and stores that.
+void take_scales(Matrix<float>& latents, size_t begin, size_t end, uint8_t* scales) {
+  for (size_t t = begin; t < end; ++t) {
+    float sum = 0.0f;
+    for (size_t c = 0; c < latents.rows(); ++c) sum += latents.at(c, t) * latents.at(c, t);
+    scales[t] = byte_of_scale(std::sqrt(sum / static_cast<float>(latents.rows())));
+    const float factor = 1.0f / scale_of(scales[t]);
+    for (size_t c = 0; c < latents.rows(); ++c) latents.at(c, t) *= factor;
+  }
+}
+
+void code_columns(const Matrix<float>& latents, size_t rank, size_t begin, size_t end,
+                  std::byte* block) {
+  auto* coded = reinterpret_cast<uint16_t*>(block);
+  for (size_t c = 0; c < rank; ++c) {
+    f32_to_f16(latents.row(c).subspan(begin, end - begin),
+               {coded + c * kBlockTokens + begin, end - begin});
+  }
+}
+
+void code_slabs(const Basis& basis, Matrix<float>& latents, size_t rank, size_t begin, size_t end,
+                std::byte* block) {
+  constexpr size_t kHalf = kBlockTokens / 2;
+  for (size_t s = 0; s < rank; ++s) {
+    const CodeSlab& slab = basis.slabs[s];
+    auto* codes = reinterpret_cast<uint8_t*>(block) + s * kHalf;
+    uint8_t fresh[kHalf];
+    encode_slab(slab.codebook, latents.row(slab.first_column).data(), kBlockTokens, fresh);
+    for (size_t i = 0; i < kHalf; ++i) {  // rows of the block that were coded before stay
+      const unsigned mask = (i >= begin && i < end ? 0x0fu : 0u) |
+                            (i + kHalf >= begin && i + kHalf < end ? 0xf0u : 0u);
+      codes[i] = static_cast<uint8_t>((codes[i] & ~mask) | (fresh[i] & mask));
+    }
+  }
+}
+
 }  // namespace
 
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
@@ -58,42 +107,66 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   if (rank == 0) return;
   LayerCache& layer = state.layers[id.layer];
   scratch.columns.reshape(dims, kBlockTokens);
+  scratch.latents.reshape(dims, kBlockTokens);
   widen_block(layer.exact[side].block(block) + id.group * dims * kBlockTokens, dims,
               scratch.columns.view(), 0);
   add_mean(state, id, block, -1.0f, scratch.columns.data(), kBlockTokens);
-  const size_t count = end - begin;
-  scratch.tokens.reshape(count, dims);
-  for (size_t t = 0; t < count; ++t) {
-    for (size_t c = 0; c < dims; ++c) scratch.tokens.at(t, c) = scratch.columns.at(c, begin + t);
+  gemm(basis.encode.view(), scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
+  std::byte* coded = layer.coded[id.group * 2 + side].block(block);
+  if (state.nest->config().slab_kind == SlabKind::column) {
+    code_columns(scratch.latents, rank, begin, end, coded);
+    return;
   }
-  scratch.latents.reshape(count, rank);
-  gemm(scratch.tokens.view(), View<const float>(basis.encode.data(), dims, rank, dims),
-       Transpose::no, 0.0f, scratch.latents.view());
-  auto* coded = reinterpret_cast<uint16_t*>(layer.coded[id.group * 2 + side].block(block));
-  for (size_t c = 0; c < rank; ++c) {
-    for (size_t t = 0; t < count; ++t) {
-      coded[c * kBlockTokens + begin + t] = f32_to_f16(scratch.latents.at(t, c));
-    }
+  if (id.side == Side::value && !layer.scales.empty()) {
+    take_scales(scratch.latents, begin, end,
+                reinterpret_cast<uint8_t*>(layer.scales[id.group].block(block)));
+  }
+  code_slabs(basis, scratch.latents, rank, begin, end, coded);
+}
+
+void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
+                    size_t stride) {
+  const LayerCache& layer = state.layers[id.layer];
+  const size_t rank = state.rank(id.layer, id.group, id.side);
+  const std::byte* coded = layer.coded[id.group * 2 + static_cast<size_t>(id.side)].block(block);
+  if (state.nest->config().slab_kind == SlabKind::column) {
+    widen_block(reinterpret_cast<const uint16_t*>(coded), rank, {out, rank, kBlockTokens, stride},
+                0);
+    return;
+  }
+  const SpacePlan& plan = state.plan(id);
+  for (size_t c = 0; c < plan.columns; ++c) std::fill_n(out + c * stride, kBlockTokens, 0.0f);
+  const std::vector<CodeSlab>& slabs = state.nest->basis(id).slabs;
+  for (size_t s = 0; s < rank; ++s) {
+    expand_slab(slabs[s].codebook, reinterpret_cast<const uint8_t*>(coded) + s * kBlockTokens / 2,
+                out + slabs[s].first_column * stride, stride);
+  }
+  const bool scaled = id.side == Side::value && !layer.scales.empty();
+  float token_scale[kBlockTokens];
+  for (size_t t = 0; t < kBlockTokens; ++t) {
+    token_scale[t] =
+        scaled ? scale_of(static_cast<uint8_t>(layer.scales[id.group].block(block)[t])) : 1.0f;
+  }
+  for (size_t c = 0; c < plan.columns; ++c) {
+    float* row = out + c * stride;
+    for (size_t t = 0; t < kBlockTokens; ++t) row[t] *= plan.scale[c] * token_scale[t];
   }
 }
 
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
                    View<float> out, Matrix<float>& latents) {
   const Basis& basis = state.nest->basis(id);
-  const size_t dims = state.nest->dims();
-  const size_t rank = state.rank(id.layer, id.group, id.side);
-  const SlabStore& store =
-      state.layers[id.layer].coded[id.group * 2 + static_cast<size_t>(id.side)];
-  if (rank == 0) {
-    for (size_t c = 0; c < dims; ++c) std::fill_n(out.row(c).data(), count * kBlockTokens, 0.0f);
+  const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
+  const size_t tokens = count * kBlockTokens;
+  if (columns == 0) {
+    for (size_t c = 0; c < dims; ++c) std::fill_n(out.row(c).data(), tokens, 0.0f);
   } else {
-    latents.reshape(rank, count * kBlockTokens);
+    latents.reshape(columns, tokens);
     for (size_t b = 0; b < count; ++b) {
-      widen_block(reinterpret_cast<const uint16_t*>(store.block(first + b)), rank, latents.view(),
-                  b * kBlockTokens);
+      expand_latents(state, id, first + b, latents.data() + b * kBlockTokens, tokens);
     }
-    gemm(View<const float>(basis.decode.data(), dims, rank, dims), latents.view(), Transpose::no,
-         0.0f, {out.data, dims, count * kBlockTokens, out.stride});
+    gemm(View<const float>(basis.decode.data(), dims, columns, dims), latents.view(), Transpose::no,
+         0.0f, {out.data, dims, tokens, out.stride});
   }
   for (size_t b = 0; b < count; ++b) {
     add_mean(state, id, first + b, 1.0f, out.data + b * kBlockTokens, out.stride);

@@ -24,6 +24,24 @@ Buffer<float> angles_within_block(const Rotary& rotary) {
   return table;
 }
 
+void make_plans(KvCache::State& state) {
+  state.plans.assign(state.nest->spaces(), {});
+  for (size_t space = 0; space < state.plans.size(); ++space) {
+    SpacePlan& plan = state.plans[space];
+    if (state.nest->config().slab_kind == SlabKind::column) {
+      plan.columns = state.ranks[space];
+      continue;
+    }
+    const Basis& basis = state.nest->basis(state.nest->unflat(space));
+    for (size_t s = 0; s < state.ranks[space]; ++s) {
+      const CodeSlab& slab = basis.slabs[s];
+      plan.columns = std::max<size_t>(plan.columns, slab.first_column + kSlabColumns);
+      plan.scale.resize(plan.columns, 0.0f);
+      std::copy_n(slab.scale, kSlabColumns, plan.scale.begin() + slab.first_column);
+    }
+  }
+}
+
 void ensure_block_angles(KvCache::State& state, size_t blocks) {
   const size_t pairs = state.rotary->pairs();
   const size_t have = state.block_angles.size() / (2 * pairs);
@@ -70,7 +88,11 @@ void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Worke
   workers.run(state.groups() * 2, [&](size_t task, size_t) {
     thread_local CodingScratch scratch;
     const GroupId id{layer, task / 2, task % 2 == 0 ? Side::key : Side::value};
-    state.layers[layer].coded[task].grow_to((end + kBlockTokens - 1) / kBlockTokens);
+    const size_t blocks = (end + kBlockTokens - 1) / kBlockTokens;
+    state.layers[layer].coded[task].grow_to(blocks);
+    if (id.side == Side::value && !state.layers[layer].scales.empty()) {
+      state.layers[layer].scales[id.group].grow_to(blocks);
+    }
     for (size_t row = begin; row < end;) {
       const size_t block = row / kBlockTokens;
       const size_t stop = std::min(end, (block + 1) * kBlockTokens);
@@ -118,14 +140,16 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t cap
   state_->sinks = config.sinks;
   state_->window_blocks = config.recent / kBlockTokens;
   state_->ranks = std::move(ranks);
+  make_plans(*state_);
   state_->relative_angles = angles_within_block(rotary);
   for (size_t l = 0; l < config.shape.layers; ++l) {
     LayerCache& layer = state_->layers[l];
     layer.sinks.resize(2 * state_->sinks * state_->width());
     for (size_t g = 0; g < nest.groups(); ++g) {
       for (const Side side : {Side::key, Side::value}) {
-        layer.coded.emplace_back(state_->rank(l, g, side), kBlockTokens * kHalfBytes);
+        layer.coded.emplace_back(state_->rank(l, g, side), nest.slab_block_bytes());
       }
+      if (config.value_scales) layer.scales.emplace_back(1, kBlockTokens);
     }
   }
 }
@@ -172,6 +196,7 @@ void KvCache::clear() {
   state_->length = 0;
   for (LayerCache& layer : state_->layers) {
     for (SlabStore& store : layer.coded) store.clear();
+    for (SlabStore& store : layer.scales) store.clear();
     for (ExactBlocks& exact : layer.exact) {
       exact.store.clear();
       exact.first = 0;
@@ -200,6 +225,7 @@ Result<void> KvCache::shrink(const Ranks& ranks) {
     state.layers[i / spaces_per_layer].coded[i % spaces_per_layer].keep_slabs(ranks[i]);
   }
   state.ranks = ranks;
+  if (state.nest != nullptr) make_plans(state);
   return {};
 }
 
@@ -208,6 +234,7 @@ size_t KvCache::bytes() const {
   for (const LayerCache& layer : state_->layers) {
     total += layer.sinks.size() * sizeof(uint16_t);
     for (const SlabStore& store : layer.coded) total += store.bytes();
+    for (const SlabStore& store : layer.scales) total += store.bytes();
     for (const ExactBlocks& exact : layer.exact) total += exact.store.bytes();
   }
   return total;

@@ -30,8 +30,15 @@ struct ExactBlocks {
 
 struct LayerCache {
   std::vector<SlabStore> coded;      // [group * 2 + side]
+  std::vector<SlabStore> scales;     // [group], one byte a token of the values' scale, when used
   std::array<ExactBlocks, 2> exact;  // by side
   Buffer<uint16_t> sinks;            // f16 [side][sink][kv_heads*head_dim]
+};
+
+// What a space's rank means for decoding.
+struct SpacePlan {
+  size_t columns = 0;        // leading latent columns that the kept slabs reach
+  std::vector<float> scale;  // SlabKind::code: of each of these columns, after its last kept slab
 };
 
 struct KvCache::State {
@@ -42,6 +49,7 @@ struct KvCache::State {
   size_t sinks = 0;
   size_t window_blocks = kAllBlocks;  // blocks seen exactly: the query's own and those before it
   Ranks ranks;
+  std::vector<SpacePlan> plans;  // as ranks
   std::vector<LayerCache> layers;
 
   // Rotary angles: of each block's first position [block][cos | sin][pairs], and of the 64
@@ -66,6 +74,7 @@ struct KvCache::State {
   size_t rank(size_t layer, size_t group, Side side) const {
     return ranks[nest->flat({layer, group, side})];
   }
+  const SpacePlan& plan(GroupId id) const { return plans[nest->flat(id)]; }
   const float* block_cos(size_t block) const {
     return block_angles.data() + block * 2 * rotary->pairs();
   }
@@ -79,10 +88,15 @@ void add_position_mean(const KvCache::State& state, size_t block, std::span<cons
 
 // Codes rows [begin, end) of one block of a space, from the exact block of its side.
 struct CodingScratch {
-  Matrix<float> columns, tokens, latents;
+  Matrix<float> columns, latents;
 };
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch);
+
+// The latents of a coded block as float32, columns [latent_columns()][64] with out's stride;
+// latents of a value are at their own scale.
+void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
+                    size_t stride);
 
 // The coded blocks [first, first + count) of a space as float32 [dims][count * 64].
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,

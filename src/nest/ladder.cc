@@ -9,10 +9,11 @@ namespace mkv {
 
 Ladder uniform_ladder(const Nest& nest, size_t step) {
   Ladder ladder{.step = step, .cuts = {}};
-  ladder.cuts.reserve(nest.spaces() * nest.slabs_per_space() / step);
-  for (size_t kept = nest.slabs_per_space(); kept >= step; kept -= step) {
+  Ranks ranks = nest.full_ranks();
+  const size_t most = ranks.empty() ? 0 : *std::max_element(ranks.begin(), ranks.end());
+  for (size_t kept = most; kept >= step; kept -= step) {
     for (size_t space = 0; space < nest.spaces(); ++space) {
-      ladder.cuts.push_back(static_cast<uint32_t>(space));
+      if (ranks[space] >= kept) ladder.cuts.push_back(static_cast<uint32_t>(space));
     }
   }
   return ladder;
@@ -37,7 +38,12 @@ Result<size_t> rung_for_budget(const Nest& nest, std::string_view budget) {
   const double bits = unit == "%" ? number * 16.0 / 100.0 : number;
   const Ladder& ladder = nest.ladder();
   const double all = nest.coded_bits_per_value(nest.full_ranks());
-  const double cut = all / static_cast<double>(ladder.cuts.size());
+  const double cut = static_cast<double>(ladder.step * nest.slab_bits()) /
+                     static_cast<double>(nest.config().shape.values_per_token());
+  const double least = all - cut * static_cast<double>(ladder.cuts.size());
+  if (bits < least * (1.0 - 1e-9)) {
+    return fail("the least that this nest can keep is " + std::to_string(least) + " bits a value");
+  }
   // Every cut frees the same; a relative 1e-9 forgives the rounding of the budget itself.
   const double needed = std::ceil((all - bits) / cut * (1.0 - 1e-9) - 1e-9);
   return static_cast<size_t>(std::clamp(needed, 0.0, static_cast<double>(ladder.cuts.size())));

@@ -53,9 +53,18 @@ Result<Nest> Nest::create(NestConfig config) {
   return nest;
 }
 
-size_t Nest::slabs_per_space() const { return dims(); }
+void Codebook::update_norms() {
+  for (size_t e = 0; e < kCodebookEntries; ++e) {
+    half_norm[e] = 0.0f;
+    for (size_t c = 0; c < kSlabColumns; ++c) half_norm[e] += 0.5f * entry[c][e] * entry[c][e];
+  }
+}
 
-double Nest::slab_bits_per_token() const { return 16.0; }
+size_t Nest::slabs_in(size_t space) const {
+  return config_.slab_kind == SlabKind::column ? dims() : bases_[space].slabs.size();
+}
+
+size_t Nest::slab_block_bytes() const { return slab_bits() * kBlockTokens / 8; }
 
 size_t Nest::flat(GroupId id) const {
   return (id.layer * groups() + id.group) * 2 + static_cast<size_t>(id.side);
@@ -66,11 +75,7 @@ GroupId Nest::unflat(size_t index) const {
 }
 
 Result<void> Nest::set_ladder(Ladder ladder) {
-  const size_t slabs = slabs_per_space();
-  if (ladder.step == 0 || slabs % ladder.step != 0) {
-    return invalid("ladder step " + std::to_string(ladder.step) + " does not divide " +
-                   std::to_string(slabs) + " slabs");
-  }
+  if (ladder.step == 0) return invalid("ladder step is 0");
   std::vector<size_t> cuts(spaces(), 0);
   for (const uint32_t space : ladder.cuts) {
     if (space >= cuts.size()) {
@@ -80,16 +85,20 @@ Result<void> Nest::set_ladder(Ladder ladder) {
     ++cuts[space];
   }
   for (size_t space = 0; space < cuts.size(); ++space) {
-    if (cuts[space] * ladder.step != slabs) {
+    if (cuts[space] * ladder.step != slabs_in(space)) {
       return invalid("ladder cuts " + std::to_string(cuts[space] * ladder.step) + " of " +
-                     std::to_string(slabs) + " slabs of space " + std::to_string(space));
+                     std::to_string(slabs_in(space)) + " slabs of space " + std::to_string(space));
     }
   }
   ladder_ = std::move(ladder);
   return {};
 }
 
-Ranks Nest::full_ranks() const { return Ranks(spaces(), static_cast<uint16_t>(slabs_per_space())); }
+Ranks Nest::full_ranks() const {
+  Ranks ranks(spaces());
+  for (size_t i = 0; i < ranks.size(); ++i) ranks[i] = static_cast<uint16_t>(slabs_in(i));
+  return ranks;
+}
 
 Ranks Nest::ranks_at(size_t rung) const {
   MKV_CHECK(rung < ladder_.rungs());
@@ -102,16 +111,15 @@ Ranks Nest::ranks_at(size_t rung) const {
 }
 
 double Nest::coded_bits_per_value(const Ranks& ranks) const {
-  size_t slabs = 0;
-  for (const uint16_t rank : ranks) slabs += rank;
-  return static_cast<double>(slabs) * slab_bits_per_token() /
-         static_cast<double>(config_.shape.values_per_token());
+  size_t bits = config_.value_scales ? spaces() / 2 * 8 : 0;
+  for (const uint16_t rank : ranks) bits += rank * slab_bits();
+  return static_cast<double>(bits) / static_cast<double>(config_.shape.values_per_token());
 }
 
 Nest Nest::clone() const {
   Nest copy(config_);
   for (const Basis& basis : bases_) {
-    copy.bases_.push_back({basis.encode.clone(), basis.decode.clone(), basis.mean});
+    copy.bases_.push_back({basis.encode.clone(), basis.decode.clone(), basis.mean, basis.slabs});
   }
   copy.ladder_ = ladder_;
   copy.measurements_ = measurements_;
@@ -126,7 +134,7 @@ double Nest::orthogonality_error() const {
     for (size_t i = 0; i < n; ++i) {
       std::fill(row.begin(), row.end(), 0.0);
       for (size_t c = 0; c < n; ++c) {
-        const double e = basis.encode.at(c, i);
+        const double e = basis.encode.at(i, c);
         for (size_t j = 0; j < n; ++j) row[j] += e * basis.decode.at(c, j);
       }
       for (size_t j = 0; j < n; ++j) {

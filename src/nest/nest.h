@@ -22,16 +22,38 @@ enum class KeyMean : uint8_t {
   position,  // R_t mu, mu = mean of the keys before RoPE: no cost in the cache, one term in scores
 };
 
-// One latent space. For a row vector x of dims = group_size * head_dim values (the heads of the
-// group side by side, Hugging Face order): z = (x - mean) * encode, x ~ z * decode^T + mean.
-struct Basis {
-  Matrix<float> encode, decode;  // [dims x dims], columns by importance; equal when orthogonal
-  std::vector<float> mean;       // [dims]; keys: see KeyMean; values: plain
-};
-
 // What a latent space is cut into. A slab is the unit of rank: any prefix of the slabs decodes.
 enum class SlabKind : uint8_t {
   column,  // one latent column at 16 bits (f16): the paper's cache
+  code,    // 4 bits a token: an entry of a codebook over 4 neighbouring columns' residual
+};
+
+inline constexpr size_t kCodebookEntries = 16, kSlabColumns = 4;
+
+// The 16 entries of a code slab, column by column, and half of their squared lengths (for coding).
+struct Codebook {
+  float entry[kSlabColumns][kCodebookEntries] = {};
+  float half_norm[kCodebookEntries] = {};
+
+  void update_norms();
+};
+
+// A slab codes what the slabs before it on the same columns left over. A prefix that ends with
+// `scale` as the last for its columns decodes them times this: least-error entries shrink every
+// vector, var / (var - error) makes them unbiased (docs/method.md "Unbiased decode").
+struct CodeSlab {
+  uint16_t first_column = 0;
+  Codebook codebook;
+  float scale[kSlabColumns] = {1, 1, 1, 1};
+};
+
+// One latent space. For the dims = group_size * head_dim values x of a token (the heads of the
+// group one after the other, Hugging Face order): z = encode (x - mean), x ~ decode z + mean.
+struct Basis {
+  Matrix<float> encode;     // [dims x dims], row c gives latent c; rows by importance
+  Matrix<float> decode;     // [dims x dims], column c takes latent c back; encode^T when orthogonal
+  std::vector<float> mean;  // [dims]; keys: see KeyMean; values: plain
+  std::vector<CodeSlab> slabs;  // SlabKind::code: in order of importance
 };
 
 // Slabs kept for every latent space, by flat index (Nest::flat).
@@ -58,9 +80,11 @@ struct NestConfig {
   size_t group_size = 1;  // KV heads that share a basis
   SlabKind slab_kind = SlabKind::column;
   KeyMean key_mean = KeyMean::position;
-  size_t sinks = 4;        // leading tokens kept exact
-  size_t recent = 128;     // most recent tokens kept exact; a multiple of kBlockTokens, 0 = none
-  std::string model_hash;  // SHA-256 of the model's weights
+  bool value_scales =
+      false;            // SlabKind::code: each token's values are coded at its own scale (1 byte)
+  size_t sinks = 4;     // leading tokens kept exact
+  size_t recent = 128;  // most recent tokens kept exact; a multiple of kBlockTokens, 0 = none
+  std::string model_hash;                     // SHA-256 of the model's weights
   std::map<std::string, std::string> origin;  // how it was made, for the model card
 };
 
@@ -73,9 +97,10 @@ class Nest {
   size_t groups() const { return config_.shape.kv_heads / config_.group_size; }
   size_t dims() const { return config_.group_size * config_.shape.head_dim; }
   size_t spaces() const { return config_.shape.layers * groups() * 2; }
-  size_t slabs_per_space() const;
-  double slab_bits_per_token() const;  // of one slab
-  size_t flat(GroupId id) const;       // layer-major, then group, then key before value
+  size_t slabs_in(size_t space) const;  // at full rank
+  size_t slab_bits() const { return config_.slab_kind == SlabKind::column ? 16 : 4; }  // a token
+  size_t slab_block_bytes() const;  // of one slab of a block of tokens
+  size_t flat(GroupId id) const;    // layer-major, then group, then key before value
   GroupId unflat(size_t index) const;
 
   Basis& basis(GroupId id) { return bases_[flat(id)]; }
@@ -91,7 +116,7 @@ class Nest {
   double coded_bits_per_value(const Ranks& ranks) const;
   Nest clone() const;
 
-  // Largest |U^T U - I| over all bases (encode^T decode - I for oblique ones).
+  // Largest |encode decode - I| over all bases; for orthogonal ones |U^T U - I|.
   double orthogonality_error() const;
 
   Result<void> save(const std::filesystem::path& folder) const;

@@ -1,0 +1,51 @@
+// A small nest with random orthogonal bases and means, and random keys, values and queries.
+#pragma once
+
+#include <Eigen/Dense>
+#include <cmath>
+#include <vector>
+
+#include "base/rng.h"
+#include "nest/kv_cache.h"
+
+namespace mkv {
+
+inline Rotary make_rotary(size_t head_dim) {
+  std::vector<double> frequencies;
+  for (size_t i = 0; i < head_dim / 2; ++i) {
+    frequencies.push_back(
+        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
+  }
+  return Rotary(frequencies);
+}
+
+inline void fill_random_bases(Nest& nest, uint64_t seed) {
+  Rng rng(seed);
+  const auto n = static_cast<Eigen::Index>(nest.dims());
+  for (size_t space = 0; space < nest.spaces(); ++space) {
+    Eigen::MatrixXd a(n, n);
+    for (Eigen::Index i = 0; i < n; ++i) {
+      for (Eigen::Index j = 0; j < n; ++j) a(i, j) = rng.normal();
+    }
+    const Eigen::MatrixXd q = Eigen::HouseholderQR<Eigen::MatrixXd>(a).householderQ();
+    Basis& basis = nest.basis(nest.unflat(space));
+    for (Eigen::Index i = 0; i < n; ++i) {
+      for (Eigen::Index j = 0; j < n; ++j) {
+        basis.decode.at(static_cast<size_t>(i), static_cast<size_t>(j)) =
+            static_cast<float>(q(i, j));
+        basis.encode.at(static_cast<size_t>(j), static_cast<size_t>(i)) =
+            static_cast<float>(q(i, j));
+      }
+      basis.mean[static_cast<size_t>(i)] = static_cast<float>(0.5 * rng.normal());
+    }
+  }
+}
+
+inline Matrix<float> random_matrix(size_t rows, size_t cols, uint64_t seed) {
+  Rng rng(seed);
+  Matrix<float> m(rows, cols);
+  for (float& x : m.span()) x = static_cast<float>(rng.normal());
+  return m;
+}
+
+}  // namespace mkv
