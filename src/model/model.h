@@ -45,6 +45,27 @@ struct LayerObservation {
 };
 using LayerObserver = std::function<void(const LayerObservation&)>;
 
+// Which tokens see which others as codes (nest/kv_cache.h), for gradients.
+struct CodedView {
+  size_t sinks = 0, recent = 0;
+
+  // The first token of a window that sees `key` as codes; past any window for a sink.
+  size_t first_query_that_sees_codes(size_t key) const {
+    if (key < sinks) return static_cast<size_t>(-1);
+    if (recent == 0) return key;
+    return sinks + ((key - sinks) / kBlockTokens * kBlockTokens + recent);
+  }
+};
+
+// Gradients of a window's loss with respect to each token's key (after RoPE) and value, through
+// those tokens alone that see it as codes.
+struct LayerGradient {
+  size_t layer = 0;
+  View<const float> keys, values;                    // [tokens x kv_heads*head_dim]
+  View<const float> key_gradients, value_gradients;  // the same shape
+};
+using GradientSink = std::function<void(const LayerGradient&)>;
+
 // New tokens of one sequence; their positions follow cache->length().
 struct SequenceSlice {
   std::span<const TokenId> tokens;
@@ -76,9 +97,12 @@ class Model {
 
   KvCache exact_cache(size_t capacity) const;
 
+  // The errors of forward(), before any work: a token out of the vocabulary, a cache without room.
+  Result<void> check_tokens(std::span<const TokenId> tokens) const;
+  Result<void> check(std::span<const SequenceSlice> slices) const;
+
   // Runs new tokens through all layers: hidden[sum of tokens x hidden_size], after the last norm.
-  // Errors: a token out of the vocabulary, a cache without room. On error no cache has changed
-  // length.
+  // On error no cache has changed length.
   Result<void> forward(std::span<const SequenceSlice> slices, Matrix<float>& hidden,
                        Scratch& scratch, Workers& workers,
                        const LayerObserver& observer = {}) const;
@@ -91,12 +115,20 @@ class Model {
                           const LayerObserver& observer = {}) const;
   void finish(Matrix<float>& hidden) const;
 
+  // One backward pass over a window of tokens: the loss is the sum over positions of -ln p(label),
+  // labels drawn from the model's own distribution (so that the second moments of its gradients are
+  // the Fisher information; model/gradients.cc). Layers are told from last to first.
+  Result<void> gradients(std::span<const TokenId> tokens, uint64_t seed, const CodedView& view,
+                         const GradientSink& sink, Workers& workers) const;
+
   // logits[rows x vocab_size] of hidden rows.
   void logits(View<const float> hidden, View<float> logits, Workers& workers) const;
 
  private:
   struct Parts;
   explicit Model(std::unique_ptr<Parts> parts);
+  static Result<std::unique_ptr<Parts>> load_gguf(const std::filesystem::path& path);
+  static Result<std::unique_ptr<Parts>> load_folder(const std::filesystem::path& path);
   std::unique_ptr<Parts> parts_;
 };
 

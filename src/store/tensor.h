@@ -13,7 +13,7 @@ struct TensorView {
   std::string name;
   DType type = DType::f32;
   std::vector<size_t> shape;  // outermost first (PyTorch order); the last dimension is contiguous
-  const std::byte* data = nullptr;  // owned by the file it came from
+  const std::byte* data = nullptr;  // owned by the file it came from; aligned for its element
   size_t size_bytes = 0;
 };
 

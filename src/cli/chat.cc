@@ -1,0 +1,152 @@
+// matryoshka chat: a conversation, a line of stdin a turn.
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/generation.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "text/chat_template.h"
+
+namespace mkv::cli {
+namespace {
+
+volatile std::sig_atomic_t interrupted = 0;  // a signal handler can reach nothing else
+
+// While it lives, Ctrl-C ends the answer instead of the program.
+class InterruptGuard {
+ public:
+  InterruptGuard() {
+    interrupted = 0;
+    struct sigaction action = {};
+    action.sa_handler = [](int) { interrupted = 1; };
+    sigaction(SIGINT, &action, &before_);
+  }
+  ~InterruptGuard() { sigaction(SIGINT, &before_, nullptr); }
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+ private:
+  struct sigaction before_ = {};
+};
+
+// Messages so far, and how the model wants to read them.
+class Conversation {
+ public:
+  static Result<Conversation> create(const Model& model, const std::string& system) {
+    MKV_ASSIGN(ChatTemplate recipe, ChatTemplate::of_model(model.chat_template().value_or("")));
+    Conversation conversation(model, std::move(recipe));
+    const SpecialTokens& special = model.tokenizer().special();
+    if (special.bos) conversation.options_.bos = model.tokenizer().decode(*special.bos, true);
+    if (special.eos) conversation.options_.eos = model.tokenizer().decode(*special.eos, true);
+    if (!system.empty()) conversation.add("system", system);
+    return conversation;
+  }
+
+  void add(std::string role, std::string content) {
+    messages_.push_back({std::move(role), std::move(content)});
+  }
+
+  Result<std::vector<TokenId>> prompt() const {
+    MKV_ASSIGN(const std::string text, recipe_.render(messages_, options_));
+    MKV_ASSIGN(std::vector<TokenId> tokens,
+               model_->tokenizer().encode(text, {.add_special = false, .parse_special = true}));
+    const SpecialTokens& special = model_->tokenizer().special();
+    const bool wants_bos = special.add_bos && special.bos;
+    if (wants_bos && (tokens.empty() || tokens.front() != *special.bos)) {
+      tokens.insert(tokens.begin(), *special.bos);
+    }
+    return tokens;
+  }
+
+ private:
+  Conversation(const Model& model, ChatTemplate recipe)
+      : model_(&model), recipe_(std::move(recipe)) {}
+
+  const Model* model_;
+  ChatTemplate recipe_;
+  ChatOptions options_;
+  std::vector<ChatMessage> messages_;
+};
+
+class Chat : public Command {
+ public:
+  CLI::App* declare(CLI::App& parent) override {
+    CLI::App* app =
+        parent.add_subcommand("chat", "Hold a conversation; each line of stdin is a turn");
+    model_.declare(*app);
+    app->add_option("--system", system_, "What the model is told before the conversation");
+    app->add_option("-n,--max-tokens", request_.max_tokens, "Most tokens an answer")
+        ->capture_default_str();
+    app->add_option("--stop", request_.stop, "End an answer in front of this; may be repeated")
+        ->allow_extra_args(false);
+    app->add_option("--context", context_, "Most tokens in all; 0 is min(model's limit, 8192)")
+        ->capture_default_str();
+    cache_.declare(*app);
+    declare_sampling(*app, request_.sampling);
+    app->add_flag("--json", json_, "Each answer as a JSON object on one line");
+    app->footer(
+        "Example:\n  matryoshka chat model.gguf --nest nest --budget 25%\n"
+        "  echo 'Why is the sky blue?' | matryoshka chat model.gguf --temperature 0");
+    return app;
+  }
+
+  Result<void> run() override {
+    MKV_TRY(request_.sampling.validate());
+    MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, cache_));
+    MKV_ASSIGN(const size_t context, engine->context(context_));
+    MKV_ASSIGN(Conversation conversation, Conversation::create(engine->model, system_));
+    Session session(engine->model, engine->make_cache(context), *engine->workers);
+    request_.cancelled = [] { return interrupted != 0; };
+    std::string line;
+    while (read_line(line)) {
+      if (line.empty()) continue;
+      conversation.add("user", line);
+      MKV_ASSIGN(Completion answer, reply(conversation, session));
+      conversation.add("assistant", std::move(answer.text));
+    }
+    return {};
+  }
+
+ private:
+  static bool read_line(std::string& line) {
+    if (isatty(STDIN_FILENO) == 1) std::fputs("> ", stderr);
+    if (!std::getline(std::cin, line)) return false;
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    return true;
+  }
+
+  Result<Completion> reply(const Conversation& conversation, Session& session) {
+    MKV_ASSIGN(request_.prompt, conversation.prompt());
+    const InterruptGuard guard;
+    MKV_ASSIGN(Completion answer,
+               session.generate(request_, json_ ? TokenSink{} : print_as_it_comes()));
+    if (json_) {
+      const OrderedJson result = completion_json(answer, session.cache());
+      std::printf("%s\n",
+                  result.dump(-1, ' ', false, OrderedJson::error_handler_t::replace).c_str());
+      std::fflush(stdout);
+    } else {
+      std::printf("\n");
+      std::fprintf(stderr, "%s\n", timing_line(answer, session.cache()).c_str());
+    }
+    return answer;
+  }
+
+  ModelOptions model_;
+  CacheOptions cache_;
+  std::string system_;
+  size_t context_ = 0;
+  Request request_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_chat() { return std::make_unique<Chat>(); }
+
+}  // namespace mkv::cli

@@ -1,0 +1,114 @@
+// matryoshka fit: makes a nest for a model.
+#include <cstdio>
+#include <map>
+
+#include "cli/calibration_text.h"
+#include "cli/command.h"
+#include "cli/inspect_nest.h"
+#include "cli/ladder_measurement.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "fit/fit_codes.h"
+#include "fit/pca.h"
+
+namespace mkv::cli {
+namespace {
+
+const std::map<std::string, SlabKind> kKinds{{"code", SlabKind::code},
+                                             {"column", SlabKind::column}};
+const std::map<std::string, KeyMean> kKeyMeans{
+    {"none", KeyMean::none}, {"plain", KeyMean::plain}, {"position", KeyMean::position}};
+
+class Fit : public Command {
+ public:
+  CLI::App* declare(CLI::App& parent) override {
+    CLI::App* app = parent.add_subcommand("fit", "Make a nest for a model");
+    model_.declare(*app);
+    app->add_option("-o,--output", output_, "Folder of the nest")->required();
+    app->add_option("--kind", kind_,
+                    "What is cut: code (4-bit codes of 4 columns) or column (16 bits, the paper's)")
+        ->transform(CLI::CheckedTransformer(kKinds))
+        ->default_str("code");
+    calibration_.declare(*app);
+    declare_shared(*app);
+    app->add_option("--max-bits", codes_.most_bits, "code: bits a value at full size")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    app->add_option("--step", columns_.step, "column: columns a rung of the ladder")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    measurement_.declare(*app);
+    declare_json(*app, json_);
+    app->footer(
+        "Example:\n  matryoshka fit model.gguf -o nest\n"
+        "  matryoshka fit model.gguf -o nest --text train.jsonl --tokens 65536 --measure "
+        "valid.txt");
+    return app;
+  }
+
+  Result<void> run() override {
+    MKV_TRY(check_output_folder(output_));
+    MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, {}));
+    ProgressBar bar;
+    MKV_ASSIGN(const Calibration calibration, calibration_.read(*engine, bar.sink()));
+    MKV_ASSIGN(Nest nest, fit(*engine, calibration, bar.sink()));
+    MKV_TRY(measurement_.run(*engine, nest, bar.sink()));
+    MKV_TRY(nest.save(output_));
+    bar.finish();
+    std::fprintf(stderr, "%s: saved\n", output_.c_str());
+    return json_ ? print_nest_json(nest) : print_nest_text(nest);
+  }
+
+ private:
+  void declare_shared(CLI::App& app) {
+    app.add_option("--group-size", group_size_,
+                   "KV heads that share a basis; 0 is all of a layer for code, 1 for column")
+        ->capture_default_str();
+    app.add_option("--key-mean", key_mean_,
+                   "What is taken off keys before coding: none, plain or position")
+        ->transform(CLI::CheckedTransformer(kKeyMeans))
+        ->default_str("position");
+    app.add_option("--sinks", sinks_, "Leading tokens that stay exact")->capture_default_str();
+    app.add_option("--recent", recent_,
+                   "Most recent tokens that stay exact: a multiple of 64, 0 is none")
+        ->capture_default_str();
+  }
+
+  // What both kinds of nest take.
+  template <class Options>
+  void fill(Options& options, const Calibration& calibration) const {
+    if (group_size_ != 0) options.group_size = group_size_;
+    options.key_mean = key_mean_;
+    options.sinks = sinks_;
+    options.recent = recent_;
+    options.origin["calibration"] = calibration.source;
+  }
+
+  Result<Nest> fit(const Engine& engine, const Calibration& calibration,
+                   const ProgressSink& progress) {
+    if (kind_ == SlabKind::column) {
+      fill(columns_, calibration);
+      return fit_nest(engine.model, calibration.sequences, columns_, progress, *engine.workers);
+    }
+    fill(codes_, calibration);
+    return fit_code_nest(engine.model, calibration.sequences, codes_, progress, *engine.workers);
+  }
+
+  ModelOptions model_;
+  CalibrationText calibration_{25000};
+  LadderMeasurement measurement_;
+  SlabKind kind_ = SlabKind::code;
+  KeyMean key_mean_ = KeyMean::position;
+  size_t group_size_ = 0, sinks_ = 4, recent_ = 128;
+  FitOptions columns_;
+  CodeFitOptions codes_;
+  std::string output_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_fit() { return std::make_unique<Fit>(); }
+
+}  // namespace mkv::cli

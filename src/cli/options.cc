@@ -1,0 +1,106 @@
+#include "cli/options.h"
+
+#include <algorithm>
+
+#include "ops/instruction_set.h"
+
+namespace mkv::cli {
+namespace {
+
+std::string shape_text(const KvShape& shape) {
+  return std::to_string(shape.layers) + " layers x " + std::to_string(shape.kv_heads) +
+         " KV heads x " + std::to_string(shape.head_dim);
+}
+
+}  // namespace
+
+void ModelOptions::declare(CLI::App& app) {
+  app.add_option("MODEL", model, "GGUF file or Hugging Face folder")->required();
+  app.add_option("--threads", threads, "Threads; 0 is one for each processor")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
+  std::string sets = "auto";
+  for (const std::string_view set : instruction_sets()) sets.append(", ").append(set);
+  app.add_option("--isa", isa, "Best instruction set to use: " + sets)->capture_default_str();
+}
+
+void CacheOptions::declare(CLI::App& app) {
+  CLI::Option* with_nest =
+      app.add_option("--nest", nest, "Nest folder; without one the cache is exact");
+  app.add_option("--budget", budget,
+                 "Size of the cache: 25% of 16 bits, 2bits a value of the coded tokens, or max")
+      ->capture_default_str()
+      ->needs(with_nest);
+}
+
+void declare_sampling(CLI::App& app, SamplingOptions& options) {
+  app.add_option("--temperature", options.temperature, "0 always takes the likeliest token")
+      ->capture_default_str();
+  app.add_option("--top-k", options.top_k, "Only the k likeliest tokens; 0 is all")
+      ->capture_default_str();
+  app.add_option("--top-p", options.top_p, "The fewest tokens that hold this probability")
+      ->capture_default_str();
+  app.add_option("--min-p", options.min_p, "At least this fraction of the likeliest's probability")
+      ->capture_default_str();
+  app.add_option("--repeat-penalty", options.repetition_penalty, "On recent tokens; 1 is none")
+      ->capture_default_str();
+  app.add_option("--seed", options.seed, "The same seed gives the same text")
+      ->capture_default_str();
+}
+
+void declare_json(CLI::App& app, bool& json) {
+  app.add_flag("--json", json, "Results as one JSON object");
+}
+
+KvCache Engine::make_cache(size_t capacity) const {
+  if (!nest) return model.exact_cache(capacity);
+  return KvCache(*nest, ranks, model.config().rotary, capacity);
+}
+
+Result<size_t> Engine::context(size_t asked) const {
+  const size_t most = model.config().max_position_embeddings;
+  if (asked == 0) return std::min(most, kDefaultContext);
+  if (asked > most) {
+    return make_error(
+        ErrorCode::invalid_argument,
+        "--context " + std::to_string(asked) + ": the model's limit is " + std::to_string(most));
+  }
+  return asked;
+}
+
+Result<Nest> open_nest(const std::string& folder, const Model& model) {
+  MKV_ASSIGN(Nest nest, Nest::load(folder));
+  const KvShape have = nest.config().shape, want = model.config().kv_shape();
+  if (have != want) {
+    return make_error(ErrorCode::unsupported, folder + ": made for " + shape_text(have) +
+                                                  ", the model has " + shape_text(want));
+  }
+  const std::string hash = model.weights_hash();
+  if (nest.config().model_hash != hash) {
+    return make_error(ErrorCode::unsupported, folder + ": made for the model with hash " +
+                                                  nest.config().model_hash + ", this one has " +
+                                                  hash);
+  }
+  return nest;
+}
+
+Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const CacheOptions& cache) {
+  if (auto set = set_instruction_set(model.isa); !set) {
+    return in_context("--isa", std::move(set).error());
+  }
+  MKV_ASSIGN(Model loaded, Model::load(model.model));
+  std::optional<Nest> nest;
+  size_t rung = 0;
+  Ranks ranks;
+  if (!cache.nest.empty()) {
+    MKV_ASSIGN(nest, open_nest(cache.nest, loaded));
+    auto found = rung_for_budget(*nest, cache.budget);
+    if (!found) return in_context("--budget", std::move(found).error());
+    rung = *found;
+    ranks = nest->ranks_at(rung);
+  }
+  return std::make_unique<Engine>(Engine{std::move(loaded), std::move(nest), rung, std::move(ranks),
+                                         std::make_unique<Workers>(model.threads)});
+}
+
+}  // namespace mkv::cli

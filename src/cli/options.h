@@ -1,0 +1,56 @@
+// Options that several commands share, declared once, and what they open.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "base/workers.h"
+#include "engine/sampler.h"
+#include "model/model.h"
+#include "nest/kv_cache.h"
+#include "nest/nest.h"
+
+namespace mkv::cli {
+
+inline constexpr size_t kDefaultContext = 8192;
+
+struct ModelOptions {
+  std::string model;   // MODEL
+  size_t threads = 0;  // 0: one for each processor
+  std::string isa = "auto";
+
+  void declare(CLI::App& app);
+};
+
+struct CacheOptions {
+  std::string nest;  // folder; empty: an exact cache
+  std::string budget = "max";
+
+  void declare(CLI::App& app);
+};
+
+void declare_sampling(CLI::App& app, SamplingOptions& options);
+void declare_json(CLI::App& app, bool& json);
+
+// A model, the nest that goes with it if any, and the threads to run them.
+struct Engine {
+  Model model;
+  std::optional<Nest> nest;
+  size_t rung = 0;  // of the nest's ladder
+  Ranks ranks;      // at that rung
+  std::unique_ptr<Workers> workers;
+
+  KvCache make_cache(size_t capacity) const;
+  // min(what the model was trained for, kDefaultContext) unless asked for something else.
+  Result<size_t> context(size_t asked) const;
+};
+
+// On the heap, as caches point to the model and the nest inside.
+Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const CacheOptions& cache);
+// A nest made for this model: the same weights, the same shape.
+Result<Nest> open_nest(const std::string& folder, const Model& model);
+
+}  // namespace mkv::cli

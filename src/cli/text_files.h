@@ -1,0 +1,17 @@
+// Texts from files.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace mkv::cli {
+
+// A whole file; "-" is stdin.
+Result<std::string> read_text(const std::string& path);
+
+// All documents of a text file, a .jsonl file or a folder (text/documents.h).
+Result<std::vector<std::string>> read_documents(const std::string& path);
+
+}  // namespace mkv::cli

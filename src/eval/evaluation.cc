@@ -1,0 +1,95 @@
+#include "eval/evaluation.h"
+
+#include <algorithm>
+#include <string>
+
+namespace mkv {
+namespace {
+
+Error invalid(const std::string& message) {
+  return make_error(ErrorCode::invalid_argument, "evaluation: " + message);
+}
+
+std::string shape_text(const KvShape& shape) {
+  return std::to_string(shape.layers) + " layers x " + std::to_string(shape.kv_heads) +
+         " KV heads x " + std::to_string(shape.head_dim);
+}
+
+}  // namespace
+
+CacheFactory CacheFactory::exact(const Model& model) { return CacheFactory(model); }
+
+Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, Ranks ranks) {
+  const KvShape expected = model.config().kv_shape();
+  if (!(nest.config().shape == expected)) {
+    return invalid("the nest is for " + shape_text(nest.config().shape) + ", the model has " +
+                   shape_text(expected));
+  }
+  if (ranks.size() != nest.spaces()) {
+    return invalid(std::to_string(ranks.size()) + " ranks for " + std::to_string(nest.spaces()) +
+                   " latent spaces");
+  }
+  for (size_t space = 0; space < ranks.size(); ++space) {
+    if (ranks[space] > nest.slabs_in(space)) {
+      return invalid("a rank of " + std::to_string(ranks[space]) + " for latent space " +
+                     std::to_string(space) + ", which has " + std::to_string(nest.slabs_in(space)) +
+                     " slabs");
+    }
+  }
+  CacheFactory factory(model);
+  factory.nest_ = &nest;
+  factory.ranks_ = std::move(ranks);
+  return factory;
+}
+
+KvCache CacheFactory::make(size_t capacity) const {
+  if (nest_ == nullptr) return model_->exact_cache(capacity);
+  return KvCache(*nest_, ranks_, model_->config().rotary, capacity);
+}
+
+double CacheFactory::coded_bits_per_value() const {
+  return nest_ == nullptr ? 16.0 : nest_->coded_bits_per_value(ranks_);
+}
+
+KvFigures kv_figures(const Model& model, const CacheFactory& caches, const KvCache& cache) {
+  KvFigures figures;
+  figures.kv_bytes_per_token =
+      static_cast<double>(cache.bytes()) / static_cast<double>(cache.length());
+  figures.bits_per_value = figures.kv_bytes_per_token * 8.0 /
+                           static_cast<double>(model.config().kv_shape().values_per_token());
+  figures.coded_bits_per_value = caches.coded_bits_per_value();
+  return figures;
+}
+
+Result<void> check_evaluation(const Model& model, const Windows& windows,
+                              const EvalOptions& options) {
+  if (windows.count() == 0) return invalid("no window to evaluate");
+  if (options.chunk == 0 || options.logit_rows == 0) {
+    return invalid("chunk (" + std::to_string(options.chunk) + ") and logit_rows (" +
+                   std::to_string(options.logit_rows) + ") must be at least 1");
+  }
+  const size_t longest = model.config().max_position_embeddings;
+  if (longest != 0 && windows.context > longest) {
+    return invalid("windows of " + std::to_string(windows.context) +
+                   " tokens exceed the model's context of " + std::to_string(longest));
+  }
+  return {};
+}
+
+Result<void> WindowPass::run(const Windows& windows, size_t index, KvCache& cache,
+                             View<float> scored) {
+  const std::span<const TokenId> window = windows.window(index);
+  const size_t first = windows.first_scored();
+  MKV_CHECK(scored.rows == windows.scored());
+  for (size_t begin = 0; begin < window.size(); begin += options_.chunk) {
+    const size_t count = std::min(options_.chunk, window.size() - begin);
+    const SequenceSlice slice{window.subspan(begin, count), &cache};
+    MKV_TRY(model_.forward({&slice, 1}, hidden_, scratch_, workers_));
+    for (size_t t = std::max(begin, first); t < std::min(begin + count, first + scored.rows); ++t) {
+      std::ranges::copy(hidden_.row(t - begin), scored.row(t - first).begin());
+    }
+  }
+  return {};
+}
+
+}  // namespace mkv

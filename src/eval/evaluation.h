@@ -1,0 +1,68 @@
+// What perplexity and KL divergence share: which cache is evaluated, and the pass over a window.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/workers.h"
+#include "eval/windows.h"
+#include "model/model.h"
+#include "nest/kv_cache.h"
+
+namespace mkv {
+
+struct EvalOptions {
+  size_t chunk = 512;  // tokens a forward pass; a token's view of the cache does not depend on it
+  size_t logit_rows = 128;  // rows of logits held at once: bounds the memory
+  ProgressSink progress;    // may be empty
+};
+
+// Makes the caches of an evaluation. Borrows the model and the nest.
+class CacheFactory {
+ public:
+  static CacheFactory exact(const Model& model);
+  // Errors: the nest is not of the model's shape, or has another number of ranks.
+  static Result<CacheFactory> coded(const Model& model, const Nest& nest, Ranks ranks);
+
+  KvCache make(size_t capacity) const;
+  double coded_bits_per_value() const;  // of the tokens that are coded; exact: 16
+
+ private:
+  explicit CacheFactory(const Model& model) : model_(&model) {}
+  const Model* model_;
+  const Nest* nest_ = nullptr;
+  Ranks ranks_;
+};
+
+// The cache at the end of a window.
+struct KvFigures {
+  double kv_bytes_per_token = 0;  // everything: codes, exact tokens, block padding
+  double bits_per_value = 0;      // the same / values of a token
+  double coded_bits_per_value = 0;
+};
+KvFigures kv_figures(const Model& model, const CacheFactory& caches, const KvCache& cache);
+
+// Errors: no window, a context beyond the model's, options of 0.
+Result<void> check_evaluation(const Model& model, const Windows& windows,
+                              const EvalOptions& options);
+
+// Runs windows through a model, one after the other.
+class WindowPass {
+ public:
+  WindowPass(const Model& model, const EvalOptions& options, Workers& workers)
+      : model_(model), options_(options), workers_(workers) {}
+
+  // scored[windows.scored() x hidden] = the last hidden states that score a token.
+  Result<void> run(const Windows& windows, size_t index, KvCache& cache, View<float> scored);
+
+ private:
+  const Model& model_;
+  const EvalOptions& options_;
+  Workers& workers_;
+  Scratch scratch_;
+  Matrix<float> hidden_;
+};
+
+}  // namespace mkv

@@ -1,0 +1,45 @@
+// KL divergence of a compressed cache from the exact one: what compression alone changes, at every
+// scored position, over the full vocabulary. Windows and scored positions as for perplexity.
+#pragma once
+
+#include <cstddef>
+
+#include "eval/evaluation.h"
+
+namespace mkv {
+
+struct KlReport {
+  double kl = 0;  // mean of KL(p_exact || p_compressed), in nats a token
+  double kl_stderr = 0;
+  double top1_agreement = 0;  // fraction of positions with the same most likely token
+  double perplexity = 0;
+  double perplexity_base = 0;  // of the exact cache
+  size_t tokens = 0;
+  size_t windows = 0;
+  KvFigures kv;
+  double seconds = 0;  // without the exact pass
+};
+
+// The exact pass over some windows, kept as the hidden states that score a token (2 KB a token for
+// a hidden size of 576), so that many budgets cost one exact pass.
+class BaseHidden {
+ public:
+  static Result<BaseHidden> compute(const Model& model, Windows windows, const EvalOptions& options,
+                                    Workers& workers);
+
+  const Windows& windows() const { return windows_; }
+  // [scored x hidden] of one window.
+  View<const float> hidden(size_t window) const {
+    return hidden_.view().rows_from(window * windows_.scored(), windows_.scored());
+  }
+
+ private:
+  Windows windows_;
+  Matrix<float> hidden_;
+};
+
+// `base` is of the same model. For a nest at given ranks: CacheFactory::coded(model, nest, ranks).
+Result<KlReport> evaluate_kl(const Model& model, const BaseHidden& base, const CacheFactory& caches,
+                             const EvalOptions& options, Workers& workers);
+
+}  // namespace mkv

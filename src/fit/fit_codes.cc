@@ -1,0 +1,119 @@
+#include "fit/fit_codes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <numeric>
+
+#include "fit/code_ladder.h"
+#include "fit/codebooks.h"
+#include "fit/metric_basis.h"
+#include "fit/sample.h"
+#include "ops/gemm.h"
+
+namespace mkv {
+namespace {
+
+NestConfig config_of(const Model& model, const CodeFitOptions& options) {
+  NestConfig config;
+  config.shape = model.config().kv_shape();
+  config.group_size = options.group_size == 0 ? config.shape.kv_heads : options.group_size;
+  config.slab_kind = SlabKind::code;
+  config.key_mean = options.key_mean;
+  config.value_scales = options.value_scales;
+  config.sinks = options.sinks;
+  config.recent = options.recent;
+  config.model_hash = model.weights_hash();
+  config.origin = options.origin;
+  return config;
+}
+
+// Divides each token's latents by its root mean square; the tokens' errors then weigh its square.
+void take_token_scales(Matrix<float>& latents, std::span<float> weights) {
+  std::vector<float> sum(latents.cols(), 0.0f);
+  for (size_t c = 0; c < latents.rows(); ++c) {
+    for (size_t t = 0; t < latents.cols(); ++t) sum[t] += latents.at(c, t) * latents.at(c, t);
+  }
+  for (size_t t = 0; t < latents.cols(); ++t) {
+    const float square = sum[t] / static_cast<float>(latents.rows());
+    weights[t] *= square;
+    sum[t] = square > 0.0f ? 1.0f / std::sqrt(square) : 0.0f;
+  }
+  for (size_t c = 0; c < latents.rows(); ++c) {
+    for (size_t t = 0; t < latents.cols(); ++t) latents.at(c, t) *= sum[t];
+  }
+}
+
+class CodeFit {
+ public:
+  CodeFit(const Model& model, const KvSample& sample, const CodeFitOptions& options, Nest& nest)
+      : model_(model), sample_(sample), options_(options), nest_(nest) {}
+
+  // Fits one space; returns its slabs' gains in the loss.
+  Result<std::vector<double>> fit(GroupId id) const {
+    Basis& basis = nest_.basis(id);
+    const size_t dims = nest_.dims(), tokens = sample_.tokens();
+    const std::vector<float>& mean = sample_.means[id.layer][static_cast<size_t>(id.side)];
+    std::copy_n(mean.begin() + static_cast<ptrdiff_t>(id.group * dims), dims, basis.mean.begin());
+    Matrix<float> columns, latents;
+    centred_columns(sample_, model_, id, options_.key_mean, columns);
+    MKV_TRY(fit_metric_basis(covariance_of(columns, tokens),
+                             sample_.gradient_moments[nest_.flat(id)], options_.ridge, basis));
+    latents.reshape(columns.rows(), columns.cols());
+    gemm(basis.encode.view(), columns.view(), Transpose::no, 0.0f, latents.view());
+    std::vector<float> weights(latents.cols(), 0.0f);
+    std::fill_n(weights.begin(), tokens, 1.0f);
+    double mean_square = 1.0;
+    if (id.side == Side::value && options_.value_scales) {
+      take_token_scales(latents, weights);
+      mean_square =
+          std::accumulate(weights.begin(), weights.end(), 0.0) / static_cast<double>(tokens);
+    }
+    CodebookOptions books;
+    books.max_slabs = static_cast<size_t>(options_.most_bits * 1.5 * static_cast<double>(dims) / 4);
+    books.iterations = options_.iterations;
+    books.seed = options_.seed + nest_.flat(id);
+    SpaceCode code = fit_codebooks(latents, weights, books);
+    basis.slabs = std::move(code.slabs);
+    // A key's error counts more than its gradient says; gains are per token, as the loss is.
+    const double weight = 0.5 * mean_square * (id.side == Side::key ? options_.key_weight : 1.0);
+    for (double& gain : code.gains) gain *= weight;
+    return code.gains;
+  }
+
+ private:
+  const Model& model_;
+  const KvSample& sample_;
+  const CodeFitOptions& options_;
+  Nest& nest_;
+};
+
+}  // namespace
+
+Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<TokenId>> windows,
+                           const CodeFitOptions& options, const ProgressSink& progress,
+                           Workers& workers) {
+  MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
+  const CodedView view{options.sinks, options.recent};
+  MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, nest.config().group_size, view,
+                                                  options.seed, progress, workers));
+  const CodeFit fit(model, sample, options, nest);
+  std::vector<std::vector<double>> gains(nest.spaces());
+  std::mutex mutex;
+  size_t done = 0;
+  Result<void> failed;
+  workers.run(nest.spaces(), [&](size_t space, size_t) {
+    auto result = fit.fit(nest.unflat(space));
+    const std::lock_guard lock(mutex);
+    if (result)
+      gains[space] = std::move(*result);
+    else if (failed)
+      failed = std::move(result).error();
+    report(progress, {"codebooks", ++done, nest.spaces(), {}});
+  });
+  MKV_TRY(std::move(failed));
+  MKV_TRY(keep_best_slabs(gains, options.most_bits, nest));
+  return nest;
+}
+
+}  // namespace mkv

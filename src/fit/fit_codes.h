@@ -1,0 +1,36 @@
+// Fits a nest of code slabs (docs/method.md "Nested code"): one pass for statistics, then bases,
+// codebooks and a ladder in closed form or by k-means, without LibTorch.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "model/model.h"
+#include "nest/nest.h"
+
+namespace mkv {
+
+struct CodeFitOptions {
+  size_t group_size = 0;  // KV heads that share a basis; 0 = all of a layer
+  KeyMean key_mean = KeyMean::position;
+  bool value_scales = true;
+  size_t sinks = 4, recent = 128;
+  double ridge = 1e-2;      // of the metric, see fit/metric_basis.h
+  double key_weight = 3.0;  // the predicted loss underrates keys by about this
+  double most_bits = 5.0;   // a value, on average: how long the slab lists get
+  size_t iterations = 10;   // of k-means
+  uint64_t seed = 1;
+  std::map<std::string, std::string> origin;
+};
+
+// windows: token sequences of equal length.
+Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<TokenId>> windows,
+                           const CodeFitOptions& options, const ProgressSink& progress,
+                           Workers& workers);
+
+}  // namespace mkv

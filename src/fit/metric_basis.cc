@@ -1,0 +1,64 @@
+#include "fit/metric_basis.h"
+
+#include <Eigen/Dense>
+#include <algorithm>
+
+#include "base/half.h"
+#include "nest/basis.h"
+#include "ops/gemm.h"
+
+namespace mkv {
+namespace {
+
+using EigenMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+}  // namespace
+
+Matrix<double> covariance_of(const Matrix<float>& columns, size_t tokens) {
+  const size_t dims = columns.rows();
+  Matrix<float> product(dims, dims);
+  gemm(columns.view(), columns.view(), Transpose::yes, 0.0f, product.view());
+  Matrix<double> covariance(dims, dims);
+  for (size_t i = 0; i < dims; ++i) {
+    for (size_t j = 0; j < dims; ++j) {
+      covariance.at(i, j) = 0.5 * (static_cast<double>(product.at(i, j)) + product.at(j, i)) /
+                            static_cast<double>(tokens);
+    }
+  }
+  return covariance;
+}
+
+Result<void> fit_metric_basis(const Matrix<double>& covariance,
+                              const Matrix<float>& gradient_moments, double ridge, Basis& basis) {
+  const auto n = static_cast<Eigen::Index>(covariance.rows());
+  EigenMatrix metric(n, n), c(n, n);
+  for (Eigen::Index i = 0; i < n; ++i) {
+    for (Eigen::Index j = 0; j < n; ++j) {
+      const auto a = static_cast<size_t>(i), b = static_cast<size_t>(j);
+      metric(i, j) =
+          0.5 * (static_cast<double>(gradient_moments.at(a, b)) + gradient_moments.at(b, a));
+      c(i, j) = covariance.at(a, b);
+    }
+  }
+  // A layer that nothing attends to has no gradient: the ridge keeps the metric invertible.
+  const double mean = std::max(metric.trace() / static_cast<double>(n), 1e-30);
+  metric.diagonal().array() += ridge * mean;
+  const Eigen::SelfAdjointEigenSolver<EigenMatrix> roots(metric);
+  const Eigen::VectorXd root = roots.eigenvalues().cwiseMax(1e-3 * ridge * mean).cwiseSqrt();
+  const EigenMatrix half =
+      roots.eigenvectors() * root.asDiagonal() * roots.eigenvectors().transpose();
+  const EigenMatrix inverse_half =
+      roots.eigenvectors() * root.cwiseInverse().asDiagonal() * roots.eigenvectors().transpose();
+  const Eigen::SelfAdjointEigenSolver<EigenMatrix> principal(half * c * half);
+  // Eigen sorts rising.
+  const EigenMatrix decode = inverse_half * principal.eigenvectors().rowwise().reverse();
+  for (Eigen::Index i = 0; i < n; ++i) {
+    for (Eigen::Index j = 0; j < n; ++j) {
+      basis.decode.at(static_cast<size_t>(i), static_cast<size_t>(j)) =
+          f16_to_f32(f32_to_f16(static_cast<float>(decode(i, j))));
+    }
+  }
+  return invert(basis.decode, basis.encode);
+}
+
+}  // namespace mkv

@@ -1,0 +1,139 @@
+#include "fit/sample.h"
+
+#include <algorithm>
+
+#include "base/half.h"
+#include "ops/gemm.h"
+#include "ops/ops.h"
+
+namespace mkv {
+namespace {
+
+class Gatherer {
+ public:
+  Gatherer(const Model& model, size_t group_size, const CodedView& view, Workers& workers)
+      : model_(model), view_(view), workers_(workers) {
+    sample_.shape = model.config().kv_shape();
+    sample_.group_size = group_size;
+    const size_t width = sample_.shape.kv_heads * sample_.shape.head_dim;
+    const size_t dims = group_size * sample_.shape.head_dim;
+    sample_.values.resize(sample_.shape.layers);
+    sample_.means.resize(sample_.shape.layers);
+    for (auto& sides : sample_.means) sides.fill(std::vector<float>(width, 0.0f));
+    for (size_t i = 0; i < sample_.shape.layers * groups() * 2; ++i) {
+      sample_.gradient_moments.emplace_back(dims, dims);
+    }
+  }
+
+  void add(const LayerGradient& seen) {
+    workers_.run(2, [&](size_t side, size_t) {
+      const bool key = side == 0;
+      add_values(seen.layer, side, key ? seen.keys : seen.values);
+      for (size_t group = 0; group < groups(); ++group) {
+        add_moments(sample_.gradient_moments[(seen.layer * groups() + group) * 2 + side], group,
+                    key ? seen.key_gradients : seen.value_gradients);
+      }
+    });
+  }
+  void end_window(size_t tokens) {
+    for (size_t t = view_.sinks; t < tokens; ++t) {
+      sample_.positions.push_back(static_cast<uint32_t>(t));
+    }
+  }
+  KvSample finish() {
+    const float scale = 1.0f / static_cast<float>(std::max<size_t>(1, sample_.tokens()));
+    for (auto& sides : sample_.means) {
+      for (std::vector<float>& mean : sides) {
+        for (float& x : mean) x *= scale;
+      }
+    }
+    for (Matrix<float>& m : sample_.gradient_moments) {
+      for (float& x : m.span()) x *= scale;
+    }
+    return std::move(sample_);
+  }
+
+ private:
+  size_t groups() const { return sample_.shape.kv_heads / sample_.group_size; }
+
+  void add_values(size_t layer, size_t side, View<const float> values) {
+    Buffer<uint16_t>& store = sample_.values[layer][side];
+    std::vector<float>& mean = sample_.means[layer][side];
+    const size_t head_dim = sample_.shape.head_dim, pairs = head_dim / 2;
+    std::vector<float> row(values.cols), cos(pairs), sin(pairs);
+    for (size_t t = view_.sinks; t < values.rows; ++t) {
+      const size_t at = store.size();
+      store.resize(at + values.cols);
+      f32_to_f16(values.row(t), store.span().subspan(at));
+      std::ranges::copy(values.row(t), row.begin());
+      if (side == 0) {
+        model_.config().rotary.angles(-static_cast<double>(t), cos, sin);
+        for (size_t h = 0; h < row.size(); h += head_dim) {
+          rope(std::span(row).subspan(h, head_dim), cos, sin);
+        }
+      }
+      axpy(1.0f, row, mean);
+    }
+  }
+
+  // moments += G^T G of a group's columns.
+  static void add_moments(Matrix<float>& moments, size_t group, View<const float> gradients) {
+    const size_t dims = moments.rows();
+    const View<const float> part(gradients.data + group * dims, gradients.rows, dims,
+                                 gradients.stride);
+    Matrix<float> transposed(dims, part.rows);
+    for (size_t t = 0; t < part.rows; ++t) {
+      for (size_t c = 0; c < dims; ++c) transposed.at(c, t) = part.at(t, c);
+    }
+    gemm(transposed.view(), part, Transpose::no, 1.0f, moments.view());
+  }
+
+  const Model& model_;
+  const CodedView view_;
+  Workers& workers_;
+  KvSample sample_;
+};
+
+}  // namespace
+
+Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
+                               size_t group_size, const CodedView& view, uint64_t seed,
+                               const ProgressSink& progress, Workers& workers) {
+  Gatherer gatherer(model, group_size, view, workers);
+  for (size_t w = 0; w < windows.size(); ++w) {
+    report(progress, {"statistics", w, windows.size(), {}});
+    MKV_TRY(model.gradients(
+        windows[w], seed + w, view, [&](const LayerGradient& seen) { gatherer.add(seen); },
+        workers));
+    gatherer.end_window(windows[w].size());
+  }
+  report(progress, {"statistics", windows.size(), windows.size(), {}});
+  return gatherer.finish();
+}
+
+void centred_columns(const KvSample& sample, const Model& model, GroupId id, KeyMean key_mean,
+                     Matrix<float>& columns) {
+  const size_t head_dim = sample.shape.head_dim, dims = sample.group_size * head_dim;
+  const size_t width = sample.shape.kv_heads * head_dim, pairs = head_dim / 2;
+  const size_t side = static_cast<size_t>(id.side);
+  const Buffer<uint16_t>& values = sample.values[id.layer][side];
+  const std::span<const float> mean =
+      std::span(sample.means[id.layer][side]).subspan(id.group * dims, dims);
+  columns.reshape(dims, (sample.tokens() + kBlockTokens - 1) / kBlockTokens * kBlockTokens);
+  std::ranges::fill(columns.span(), 0.0f);
+  std::vector<float> row(dims), turned(dims), cos(pairs), sin(pairs);
+  for (size_t t = 0; t < sample.tokens(); ++t) {
+    f16_to_f32(values.span().subspan(t * width + id.group * dims, dims), row);
+    std::ranges::copy(mean, turned.begin());
+    if (id.side == Side::key && key_mean == KeyMean::position) {
+      model.config().rotary.angles(sample.positions[t], cos, sin);
+      for (size_t h = 0; h < dims; h += head_dim) {
+        rope(std::span(turned).subspan(h, head_dim), cos, sin);
+      }
+    }
+    const float factor = id.side == Side::key && key_mean != KeyMean::position ? 0.0f : 1.0f;
+    for (size_t c = 0; c < dims; ++c) columns.at(c, t) = row[c] - factor * turned[c];
+  }
+}
+
+}  // namespace mkv

@@ -1,0 +1,44 @@
+// What fitting a code nest looks at: keys and values of a fixed number of tokens, and the second
+// moments of the loss gradient with respect to them (docs/method.md "Metric bases"). Gathered in
+// one pass over the text, window by window; its size does not grow with the text.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "model/model.h"
+#include "nest/nest.h"
+
+namespace mkv {
+
+struct KvSample {
+  KvShape shape;
+  size_t group_size = 1;
+  std::vector<uint32_t> positions;  // of the sampled tokens in their windows
+  // By layer and side: f16 [tokens x kv_heads*head_dim]; keys after RoPE.
+  std::vector<std::array<Buffer<uint16_t>, 2>> values;
+  // By layer and side: mean [kv_heads*head_dim]; keys before RoPE.
+  std::vector<std::array<std::vector<float>, 2>> means;
+  // By flat space index: mean over tokens of g g^T [dims x dims], g = the loss gradient of the
+  // heads of a group side by side.
+  std::vector<Matrix<float>> gradient_moments;
+
+  size_t tokens() const { return positions.size(); }
+};
+
+// windows: token sequences of equal length; tokens before view.sinks are left out.
+Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
+                               size_t group_size, const CodedView& view, uint64_t seed,
+                               const ProgressSink& progress, Workers& workers);
+
+// The sampled tokens of one space as float32 columns [dims][tokens], less the mean that coding
+// takes away; positions rounded to full blocks with zeros.
+void centred_columns(const KvSample& sample, const Model& model, GroupId id, KeyMean key_mean,
+                     Matrix<float>& columns);
+
+}  // namespace mkv

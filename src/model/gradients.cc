@@ -1,0 +1,351 @@
+// Backward pass of the loss to every layer's keys and values. Weights stay as they are; only
+// activations have gradients. Activations are kept at layer inputs and recomputed inside a layer,
+// so that memory grows with layers x tokens x hidden_size.
+#include <algorithm>
+#include <cmath>
+
+#include "base/rng.h"
+#include "model/head_order.h"
+#include "model/model_parts.h"
+#include "ops/gemm.h"
+#include "ops/ops.h"
+
+namespace mkv {
+namespace {
+
+constexpr size_t kPanelRows = 64, kTokenBlock = 128, kLogitRows = 64;
+
+// out[tokens x w.cols] = (add ? out : 0) + g[tokens x w.rows] W: the gradient with respect to the
+// input of y = W x.
+void matmul_backward(View<const float> g, const Weight& w, bool add, View<float> out,
+                     Workers& workers) {
+  std::vector<Matrix<float>> panels(workers.count());
+  workers.run_ranges(g.rows, kTokenBlock, [&](size_t begin, size_t end, size_t worker) {
+    Matrix<float>& panel = panels[worker];
+    for (size_t row = 0; row < w.rows; row += kPanelRows) {
+      const size_t count = std::min(kPanelRows, w.rows - row);
+      panel.reshape(count, w.cols);
+      for (size_t r = 0; r < count; ++r) dequantize_row(w, row + r, panel.row(r));
+      const View<const float> part(g.data + begin * g.stride + row, end - begin, count, g.stride);
+      gemm(part, panel.view(), Transpose::no, row == 0 && !add ? 0.0f : 1.0f,
+           out.rows_from(begin, end - begin));
+    }
+  });
+}
+
+// Gradient of y = x / rms(x) * weight: dx = r (w dy) - x r^3 / n sum(w dy x), added to `dx`.
+void add_norm_backward(std::span<const float> x, std::span<const float> weight, float epsilon,
+                       std::span<const float> dy, std::span<float> dx) {
+  double square = 0.0, product = 0.0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    square += static_cast<double>(x[i]) * x[i];
+    product += static_cast<double>(weight[i]) * dy[i] * x[i];
+  }
+  const double n = static_cast<double>(x.size());
+  const double r = 1.0 / std::sqrt(square / n + epsilon);
+  const auto direct = static_cast<float>(r);
+  const auto along = static_cast<float>(r * r * r * product / n);
+  for (size_t i = 0; i < x.size(); ++i) dx[i] += direct * weight[i] * dy[i] - along * x[i];
+}
+
+void transpose(const Matrix<float>& from, Matrix<float>& to) {
+  constexpr size_t kTile = 32;
+  to.reshape(from.cols(), from.rows());
+  for (size_t r0 = 0; r0 < from.rows(); r0 += kTile) {
+    for (size_t c0 = 0; c0 < from.cols(); c0 += kTile) {
+      for (size_t r = r0; r < std::min(from.rows(), r0 + kTile); ++r) {
+        for (size_t c = c0; c < std::min(from.cols(), c0 + kTile); ++c) {
+          to.at(c, r) = from.at(r, c);
+        }
+      }
+    }
+  }
+}
+
+// Takes the pairs that the view sees exactly out of m [keys x queries].
+void keep_coded_pairs(const CodedView& view, Matrix<float>& m) {
+  for (size_t key = 0; key < m.rows(); ++key) {
+    const size_t first = view.first_query_that_sees_codes(key);
+    std::fill_n(m.row(key).data(), std::min(first, m.cols()), 0.0f);
+  }
+}
+
+// One query head's attention, causal over a whole window.
+struct HeadBackward {
+  Matrix<float> probabilities, scores_gradient, transposed;
+
+  struct Targets {
+    View<float> queries, keys, values;     // full gradients
+    View<float> coded_keys, coded_values;  // through the pairs that see codes alone
+  };
+
+  // Columns of one head in [tokens x heads*head_dim].
+  static View<const float> head(View<const float> m, size_t index, size_t head_dim) {
+    return {m.data + index * head_dim, m.rows, head_dim, m.stride};
+  }
+
+  void run(View<const float> q, View<const float> k, View<const float> v, View<const float> out,
+           View<const float> d_out, float scale, const CodedView& view, const Targets& to) {
+    const size_t tokens = q.rows;
+    probabilities.reshape(tokens, tokens);
+    scores_gradient.reshape(tokens, tokens);
+    gemm(q, k, Transpose::yes, 0.0f, probabilities.view());
+    gemm(d_out, v, Transpose::yes, 0.0f, scores_gradient.view());
+    for (size_t t = 0; t < tokens; ++t) {
+      const std::span<float> p = probabilities.row(t), ds = scores_gradient.row(t);
+      softmax(p.first(t + 1), scale);
+      std::fill(p.begin() + static_cast<ptrdiff_t>(t) + 1, p.end(), 0.0f);
+      const float mean = dot(out.row(t), d_out.row(t));
+      for (size_t s = 0; s <= t; ++s) ds[s] = scale * p[s] * (ds[s] - mean);
+      std::fill(ds.begin() + static_cast<ptrdiff_t>(t) + 1, ds.end(), 0.0f);
+    }
+    gemm(scores_gradient.view(), k, Transpose::no, 0.0f, to.queries);
+    transpose(scores_gradient, transposed);
+    gemm(transposed.view(), q, Transpose::no, 0.0f, to.keys);
+    keep_coded_pairs(view, transposed);
+    gemm(transposed.view(), q, Transpose::no, 0.0f, to.coded_keys);
+    transpose(probabilities, transposed);
+    gemm(transposed.view(), d_out, Transpose::no, 0.0f, to.values);
+    keep_coded_pairs(view, transposed);
+    gemm(transposed.view(), d_out, Transpose::no, 0.0f, to.coded_values);
+  }
+};
+
+// What the forward pass through one layer leaves for its backward pass.
+struct LayerRecord {
+  Matrix<float> queries, keys, values, attended;
+
+  void copy(const LayerObservation& seen) {
+    const auto take = [](View<const float> from, Matrix<float>& to) {
+      to.reshape(from.rows, from.cols);
+      for (size_t t = 0; t < from.rows; ++t) std::ranges::copy(from.row(t), to.row(t).begin());
+    };
+    take(seen.queries, queries);
+    take(seen.keys, keys);
+    take(seen.values, values);
+    take(seen.attended, attended);
+  }
+};
+
+class LayerBackward {
+ public:
+  LayerBackward(const ModelConfig& config, bool interleaved_qk, const CodedView& view,
+                Workers& workers)
+      : config_(config),
+        interleaved_qk_(interleaved_qk),
+        view_(view),
+        workers_(workers),
+        heads_(workers.count()) {}
+
+  // `gradient` [tokens x hidden]: with respect to the layer's output on entry, its input on return.
+  void run(const LayerWeights& w, const Matrix<float>& input, const LayerRecord& record,
+           Matrix<float>& gradient) {
+    const size_t tokens = input.rows();
+    middle_.reshape(tokens, config_.hidden_size);
+    matmul(record.attended.view(), w.output, middle_.view(), workers_);
+    for_tokens(tokens, [&](size_t t) {
+      axpy(1.0f, input.row(t), middle_.row(t));
+      if (!w.output_bias.empty()) axpy(1.0f, w.output_bias, middle_.row(t));
+    });
+    feed_forward(w, gradient);
+    attention(w, record, gradient);
+    projections(w, input, gradient);
+  }
+
+  const Matrix<float>& coded_key_gradient() const { return coded_keys_; }
+  const Matrix<float>& coded_value_gradient() const { return coded_values_; }
+
+ private:
+  template <class Fn>
+  void for_tokens(size_t tokens, const Fn& fn) {
+    workers_.run_ranges(tokens, 8, [&](size_t begin, size_t end, size_t) {
+      for (size_t t = begin; t < end; ++t) fn(t);
+    });
+  }
+
+  void feed_forward(const LayerWeights& w, Matrix<float>& gradient) {
+    const size_t tokens = middle_.rows();
+    normed_.reshape(tokens, config_.hidden_size);
+    gate_.reshape(tokens, config_.intermediate_size);
+    up_.reshape(tokens, config_.intermediate_size);
+    product_.reshape(tokens, config_.intermediate_size);
+    for_tokens(tokens, [&](size_t t) {
+      rms_norm(middle_.row(t), w.ffn_norm, config_.rms_norm_epsilon, normed_.row(t));
+    });
+    matmul(normed_.view(), w.gate, gate_.view(), workers_);
+    matmul(normed_.view(), w.up, up_.view(), workers_);
+    matmul_backward(gradient.view(), w.down, false, product_.view(), workers_);
+    for_tokens(tokens, [&](size_t t) {
+      for (size_t i = 0; i < config_.intermediate_size; ++i) {
+        const float g = gate_.at(t, i) + (w.gate_bias.empty() ? 0.0f : w.gate_bias[i]);
+        const float u = up_.at(t, i) + (w.up_bias.empty() ? 0.0f : w.up_bias[i]);
+        const float sigmoid = 1.0f / (1.0f + std::exp(-g)), d = product_.at(t, i);
+        gate_.at(t, i) = d * u * sigmoid * (1.0f + g * (1.0f - sigmoid));
+        up_.at(t, i) = d * g * sigmoid;
+      }
+    });
+    matmul_backward(gate_.view(), w.gate, false, normed_.view(), workers_);
+    matmul_backward(up_.view(), w.up, true, normed_.view(), workers_);
+    for_tokens(tokens, [&](size_t t) {
+      add_norm_backward(middle_.row(t), w.ffn_norm, config_.rms_norm_epsilon, normed_.row(t),
+                        gradient.row(t));
+    });
+  }
+
+  void attention(const LayerWeights& w, const LayerRecord& record, const Matrix<float>& gradient) {
+    const size_t tokens = gradient.rows(), head_dim = config_.head_dim;
+    const size_t repeats = config_.num_heads / config_.num_kv_heads;
+    const size_t width = config_.num_heads * head_dim;
+    attended_.reshape(tokens, width);
+    for (Matrix<float>* m :
+         {&queries_, &keys_all_, &values_all_, &coded_keys_all_, &coded_values_all_}) {
+      m->reshape(tokens, width);
+    }
+    matmul_backward(gradient.view(), w.output, false, attended_.view(), workers_);
+    workers_.run(config_.num_heads, [&](size_t h, size_t worker) {
+      const auto part = [&](View<const float> m, size_t index) {
+        return HeadBackward::head(m, index, head_dim);
+      };
+      const auto target = [&](Matrix<float>& m) {
+        return View<float>(m.data() + h * head_dim, tokens, head_dim, width);
+      };
+      heads_[worker].run(part(record.queries.view(), h), part(record.keys.view(), h / repeats),
+                         part(record.values.view(), h / repeats), part(record.attended.view(), h),
+                         part(attended_.view(), h), config_.attention_scale(), view_,
+                         {target(queries_), target(keys_all_), target(values_all_),
+                          target(coded_keys_all_), target(coded_values_all_)});
+    });
+    for (auto [all, sum] : {std::pair{&keys_all_, &keys_}, std::pair{&values_all_, &values_},
+                            std::pair{&coded_keys_all_, &coded_keys_},
+                            std::pair{&coded_values_all_, &coded_values_}}) {
+      sum->reshape(tokens, config_.num_kv_heads * head_dim);
+      for_tokens(tokens, [from = all, to = sum, repeats, this](size_t t) {
+        sum_repeats(from->row(t), repeats, to->row(t));
+      });
+    }
+  }
+
+  // Query heads that read the same KV head each have their share of its gradient.
+  void sum_repeats(std::span<const float> all, size_t repeats, std::span<float> out) const {
+    const size_t head_dim = config_.head_dim;
+    for (size_t i = 0; i < out.size(); ++i) {
+      const size_t first = i / head_dim * repeats * head_dim + i % head_dim;
+      out[i] = 0.0f;
+      for (size_t r = 0; r < repeats; ++r) out[i] += all[first + r * head_dim];
+    }
+  }
+
+  // From queries, keys and values through RoPE, QK norm and W_q, W_k, W_v to the layer's input.
+  void projections(const LayerWeights& w, const Matrix<float>& input, Matrix<float>& gradient) {
+    const size_t tokens = input.rows();
+    for_tokens(tokens, [&](size_t t) {
+      rms_norm(input.row(t), w.attention_norm, config_.rms_norm_epsilon, normed_.row(t));
+    });
+    heads_backward(w.query, w.query_bias, w.query_norm, queries_);
+    heads_backward(w.key, w.key_bias, w.key_norm, keys_);
+    matmul_backward(queries_.view(), w.query, false, normed_.view(), workers_);
+    matmul_backward(keys_.view(), w.key, true, normed_.view(), workers_);
+    matmul_backward(values_.view(), w.value, true, normed_.view(), workers_);
+    for_tokens(tokens, [&](size_t t) {
+      add_norm_backward(input.row(t), w.attention_norm, config_.rms_norm_epsilon, normed_.row(t),
+                        gradient.row(t));
+    });
+  }
+
+  // `d` [tokens x heads*head_dim]: gradient after RoPE on entry, of W x in the weight's row order
+  // on return. normed_ holds x.
+  void heads_backward(const Weight& weight, std::span<const float> bias,
+                      std::span<const float> norm, Matrix<float>& d) {
+    const size_t head_dim = config_.head_dim, pairs = head_dim / 2;
+    Matrix<float> before;
+    if (!norm.empty()) {
+      before.reshape(d.rows(), d.cols());
+      matmul(normed_.view(), weight, before.view(), workers_);
+    }
+    for_tokens(d.rows(), [&](size_t t) {
+      std::vector<float> cos(pairs), sin(pairs), head(head_dim);
+      config_.rotary.angles(-static_cast<double>(t), cos, sin);
+      for (size_t at = 0; at < d.cols(); at += head_dim) {
+        const std::span<float> part = d.row(t).subspan(at, head_dim);
+        rope(part, cos, sin);
+        if (!norm.empty()) {
+          const std::span<float> x = before.row(t).subspan(at, head_dim);
+          if (!bias.empty()) axpy(1.0f, bias.subspan(at, head_dim), x);
+          std::fill(head.begin(), head.end(), 0.0f);
+          add_norm_backward(x, norm, config_.rms_norm_epsilon, part, head);
+          std::ranges::copy(head, part.begin());
+        }
+        if (interleaved_qk_) interleave_halves(part, head);
+      }
+    });
+  }
+
+  const ModelConfig& config_;
+  const bool interleaved_qk_;
+  const CodedView view_;
+  Workers& workers_;
+  std::vector<HeadBackward> heads_;  // a worker each
+  Matrix<float> middle_, normed_, gate_, up_, product_, attended_;
+  Matrix<float> queries_, keys_all_, values_all_, coded_keys_all_, coded_values_all_;
+  Matrix<float> keys_, values_, coded_keys_, coded_values_;
+};
+
+// The loss's gradient with respect to `finished` rows: softmax - one-hot of a drawn label, through
+// the output projection.
+void loss_gradient(const Model& model, const Weight& output, const Matrix<float>& finished,
+                   uint64_t seed, Matrix<float>& gradient, Workers& workers) {
+  Matrix<float> logits;
+  for (size_t row = 0; row < finished.rows(); row += kLogitRows) {
+    const size_t count = std::min(kLogitRows, finished.rows() - row);
+    logits.reshape(count, output.rows);
+    model.logits(finished.view().rows_from(row, count), logits.view(), workers);
+    workers.run(count, [&](size_t r, size_t) {
+      const std::span<float> p = logits.row(r);
+      softmax(p, 1.0f);
+      double left = Rng(seed * 1000003 + row + r).uniform();
+      size_t label = 0;
+      while (label + 1 < p.size() && (left -= p[label]) >= 0.0) ++label;
+      p[label] -= 1.0f;
+    });
+    matmul_backward(logits.view(), output, false, gradient.view().rows_from(row, count), workers);
+  }
+}
+
+}  // namespace
+
+Result<void> Model::gradients(std::span<const TokenId> tokens, uint64_t seed, const CodedView& view,
+                              const GradientSink& sink, Workers& workers) const {
+  const ModelConfig& config = parts_->config;
+  Scratch scratch;
+  std::vector<Matrix<float>> inputs(config.num_layers);
+  Matrix<float> hidden;
+  MKV_TRY(embed(tokens, hidden));
+  KvCache cache = exact_cache(tokens.size());
+  const SequenceSlice slice{tokens, &cache};
+  for (size_t layer = 0; layer < config.num_layers; ++layer) {
+    inputs[layer] = hidden.clone();
+    MKV_TRY(run_layers({&slice, 1}, layer, layer + 1, hidden, scratch, workers));
+  }
+  Matrix<float> last = hidden.clone();
+  finish(hidden);
+  Matrix<float> dy(hidden.rows(), hidden.cols()), gradient(hidden.rows(), hidden.cols());
+  loss_gradient(*this, parts_->weights.output, hidden, seed, dy, workers);
+  for (size_t t = 0; t < last.rows(); ++t) {
+    add_norm_backward(last.row(t), parts_->weights.final_norm, config.rms_norm_epsilon, dy.row(t),
+                      gradient.row(t));
+  }
+  LayerBackward backward(config, parts_->interleaved_qk, view, workers);
+  LayerRecord record;
+  for (size_t layer = config.num_layers; layer-- > 0;) {
+    cache.clear();
+    hidden = inputs[layer].clone();
+    MKV_TRY(run_layers({&slice, 1}, layer, layer + 1, hidden, scratch, workers,
+                       [&](const LayerObservation& seen) { record.copy(seen); }));
+    backward.run(parts_->weights.layers[layer], inputs[layer], record, gradient);
+    sink({layer, record.keys.view(), record.values.view(), backward.coded_key_gradient().view(),
+          backward.coded_value_gradient().view()});
+  }
+  return {};
+}
+
+}  // namespace mkv

@@ -1,0 +1,75 @@
+#include "ops/instruction_set.h"
+
+#include <dnnl.h>
+
+#include <cstdint>
+#include <string>
+
+#include "hwy/targets.h"
+
+namespace mkv {
+namespace {
+
+struct Set {
+  std::string_view name;
+  int64_t target;  // of Highway: a lower bit is a better target
+  int dnnl_isa;    // the most that oneDNN may use beside it
+};
+
+constexpr Set kSets[] = {
+    {"avx512", HWY_AVX3, dnnl_cpu_isa_all},     {"avx2", HWY_AVX2, dnnl_cpu_isa_avx2},
+    {"sse4", HWY_SSE4, dnnl_cpu_isa_sse41},     {"ssse3", HWY_SSSE3, dnnl_cpu_isa_sse41},
+    {"neon", HWY_NEON, dnnl_cpu_isa_all},       {"scalar", HWY_EMU128, dnnl_cpu_isa_sse41},
+    {"scalar", HWY_SCALAR, dnnl_cpu_isa_sse41},
+};
+
+// What the build has and the machine runs. Only the chosen target is ever changed, not this.
+int64_t machine_targets() { return hwy::SupportedTargets() & HWY_TARGETS; }
+
+std::vector<std::string_view> names_of(int64_t targets) {
+  std::vector<std::string_view> names;
+  for (const Set& set : kSets) {
+    if ((set.target & targets) != 0) names.push_back(set.name);
+  }
+  return names;
+}
+
+}  // namespace
+
+std::vector<std::string_view> instruction_sets() { return names_of(machine_targets()); }
+
+std::string_view instruction_set() {
+  if (hwy::GetChosenTarget().IsInitialized()) {
+    const size_t chosen = hwy::GetChosenTarget().GetIndex();
+    for (const Set& set : kSets) {
+      const bool scalar = (set.target & (HWY_SCALAR | HWY_EMU128)) != 0;
+      const int64_t bit =
+          scalar ? HWY_CHOSEN_TARGET_MASK_SCALAR : HWY_CHOSEN_TARGET_SHIFT(set.target);
+      if (bit == int64_t{1} << chosen) return set.name;
+    }
+  }
+  return instruction_sets().front();
+}
+
+Result<void> set_instruction_set(std::string_view name) {
+  const int64_t machine = machine_targets();
+  if (name == "auto") {
+    hwy::GetChosenTarget().Update(machine);
+    return {};
+  }
+  for (const Set& set : kSets) {
+    if (set.name == name && (set.target & machine) != 0) {
+      hwy::GetChosenTarget().Update(machine & ~(set.target - 1));
+      // Refused once oneDNN has looked at the processor; its result differs by rounding only.
+      (void)dnnl_set_max_cpu_isa(static_cast<dnnl_cpu_isa_t>(set.dnnl_isa));
+      return {};
+    }
+  }
+  std::string available = "auto";
+  for (const std::string_view other : names_of(machine)) available.append(", ").append(other);
+  return make_error(ErrorCode::invalid_argument, "instruction set '" + std::string(name) +
+                                                     "': not one of those available (" + available +
+                                                     ")");
+}
+
+}  // namespace mkv

@@ -1,0 +1,22 @@
+// Which instruction set the vector kernels run: the best of the machine, unless lowered here.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace mkv {
+
+// Names of the sets that this build has kernels for and this machine runs, best first, e.g. avx2,
+// sse4, ssse3, scalar.
+std::vector<std::string_view> instruction_sets();
+
+// The one in use.
+std::string_view instruction_set();
+
+// Uses `name` and nothing better; "auto" is the best. Call it before any other thread computes.
+// oneDNN (ops/gemm.h) follows only if it has not run yet, and never below sse4.
+Result<void> set_instruction_set(std::string_view name);
+
+}  // namespace mkv

@@ -1,0 +1,25 @@
+// Readers of tokenizers: the metadata of a GGUF file, and the files of a Hugging Face folder.
+//
+// What a file asks for and this program does not do is an error that names it, never left out.
+#pragma once
+
+#include <filesystem>
+
+#include "base/result.h"
+#include "store/gguf.h"
+#include "text/tokenizer_data.h"
+
+namespace mkv {
+
+// `tokenizer.*` keys, with the defaults of llama.cpp.
+Result<TokenizerData> tokenizer_data_from_gguf(const GgufFile& file);
+
+// tokenizer.json and, where they are there: tokenizer_config.json, generation_config.json,
+// chat_template.jinja.
+Result<TokenizerData> tokenizer_data_from_hf(const std::filesystem::path& folder);
+
+// Adds the tokens that end an answer by their usual names ("<|im_end|>", ...), for files that
+// name one of several; then eos and eot. Each once.
+void add_ends_of_generation(TokenizerData& data);
+
+}  // namespace mkv

@@ -1,0 +1,160 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/buffer.h"
+#include "base/workers.h"
+#include "ops/gemm.h"
+#include "ops/ops.h"
+#include "ops/ops_testing.h"
+#include "ops/reference.h"
+
+namespace mkv {
+namespace {
+
+using testing::RandomWeight;
+
+// |got - exact| <= c * eps * sum |x_i w_i|, the bound of any order of summation.
+void expect_close(View<const float> x, const Weight& w, View<const float> y) {
+  constexpr double kFactor = 16;
+  std::vector<float> row(w.cols);
+  const size_t step = 1 + x.rows / 16;  // with many tokens some rows will do
+  for (size_t r = 0; r < w.rows; r += step) {
+    reference::dequantize_row(w, r, row);
+    for (size_t t = 0; t < x.rows; ++t) {
+      double sum = 0, magnitude = 0;
+      for (size_t c = 0; c < w.cols; ++c) {
+        const double product = static_cast<double>(x.at(t, c)) * row[c];
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      ASSERT_NEAR(y.at(t, r), sum, kFactor * 0x1p-24 * magnitude)
+          << info(w.type).name << " " << w.rows << "x" << w.cols << ", token " << t << " of "
+          << x.rows << ", row " << r;
+    }
+  }
+}
+
+Matrix<float> random_matrix(Rng& rng, size_t rows, size_t cols) {
+  Matrix<float> m(rows, cols);
+  for (float& v : m.span()) v = static_cast<float>(rng.normal());
+  return m;
+}
+
+TEST(Matmul, EqualsReferenceForAnyWorkers) {
+  Workers one(1), two(2), three(3);
+  testing::for_each_instruction_set([&] {
+    Rng rng(1);
+    for (const DType type : testing::kAllTypes) {
+      const RandomWeight random(rng, type, 133, 512, -6, 1);
+      for (const size_t tokens : {1, 2, 3, 5, 8, 9, 64, 130}) {
+        const Matrix<float> x = random_matrix(rng, tokens, 512);
+        Matrix<float> y1(tokens, 133), y2(tokens, 133), y3(tokens, 133);
+        matmul(x.view(), random.weight, y1.view(), one);
+        matmul(x.view(), random.weight, y2.view(), two);
+        matmul(x.view(), random.weight, y3.view(), three);
+        expect_close(x.view(), random.weight, y1.view());
+        ASSERT_EQ(std::memcmp(y1.data(), y2.data(), tokens * 133 * sizeof(float)), 0);
+        ASSERT_EQ(std::memcmp(y1.data(), y3.data(), tokens * 133 * sizeof(float)), 0);
+      }
+    }
+  });
+}
+
+TEST(Matmul, SizesWithoutBlocks) {
+  Workers workers(2);
+  testing::for_each_instruction_set([&] {
+    Rng rng(2);
+    for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
+      for (size_t cols = 1; cols <= 70; ++cols) {
+        const RandomWeight random(rng, type, 3, cols, -4, 1);
+        for (const size_t tokens : {1, 3, 17}) {
+          const Matrix<float> x = random_matrix(rng, tokens, cols);
+          Matrix<float> y(tokens, 3);
+          matmul(x.view(), random.weight, y.view(), workers);
+          expect_close(x.view(), random.weight, y.view());
+        }
+      }
+    }
+  });
+}
+
+TEST(Matmul, StridedViewsAndManyPanels) {
+  Workers workers(2);
+  Rng rng(3);
+  for (const DType type : {DType::f32, DType::q4_1, DType::q6_k}) {
+    const RandomWeight random(rng, type, 300, 1536, -6, -2);
+    for (const size_t tokens : {1, 4, 600}) {
+      const Matrix<float> x = random_matrix(rng, tokens, 1600);
+      Matrix<float> y(tokens, 310);
+      for (float& v : y.span()) v = 7.0f;
+      const View<const float> in(x.data(), tokens, 1536, 1600);
+      matmul(in, random.weight, View<float>(y.data(), tokens, 300, 310), workers);
+      expect_close(in, random.weight, View<const float>(y.data(), tokens, 300, 310));
+      for (size_t t = 0; t < tokens; ++t) {
+        for (size_t c = 300; c < 310; ++c) ASSERT_EQ(y.at(t, c), 7.0f);
+      }
+    }
+  }
+}
+
+// The few-token path gives a token the same bits whatever stands beside it.
+TEST(Matmul, FewTokensDoNotDependOnEachOther) {
+  Workers workers(2);
+  testing::for_each_instruction_set([&] {
+    Rng rng(4);
+    for (const DType type : testing::kAllTypes) {
+      const RandomWeight random(rng, type, 37, 768, -6, 1);
+      const Matrix<float> x = random_matrix(rng, 7, 768);
+      Matrix<float> together(7, 37), alone(1, 37);
+      matmul(x.view(), random.weight, together.view(), workers);
+      for (size_t t = 0; t < 7; ++t) {
+        matmul(x.view().rows_from(t, 1), random.weight, alone.view(), workers);
+        ASSERT_EQ(std::memcmp(alone.data(), together.row(t).data(), 37 * sizeof(float)), 0)
+            << info(type).name << " token " << t;
+      }
+    }
+  });
+}
+
+TEST(Matmul, Empty) {
+  Workers workers(2);
+  const std::byte nothing{};
+  Matrix<float> x(0, 64), y(0, 5), one(1, 64), none(1, 0);
+  const std::vector<float> zeros(5 * 64);
+  matmul(x.view(), {reinterpret_cast<const std::byte*>(zeros.data()), DType::f32, 5, 64}, y.view(),
+         workers);
+  matmul(one.view(), {&nothing, DType::f32, 0, 64}, none.view(), workers);
+}
+
+TEST(Gemm, EqualsSum) {
+  Rng rng(5);
+  for (const auto& [m, n, k] :
+       {std::array<size_t, 3>{1, 1, 1}, {3, 5, 7}, {64, 64, 64}, {17, 130, 33}, {192, 64, 512}}) {
+    const Matrix<float> a = random_matrix(rng, m, k), b = random_matrix(rng, k, n);
+    Matrix<float> bt(n, k), start = random_matrix(rng, m, n);
+    for (size_t i = 0; i < k; ++i) {
+      for (size_t j = 0; j < n; ++j) bt.at(j, i) = b.at(i, j);
+    }
+    for (const float beta : {0.0f, 1.0f, 0.5f}) {
+      Matrix<float> c = start.clone(), ct = start.clone();
+      gemm(a.view(), b.view(), Transpose::no, beta, c.view());
+      gemm(a.view(), bt.view(), Transpose::yes, beta, ct.view());
+      for (size_t i = 0; i < m; ++i) {
+        for (size_t j = 0; j < n; ++j) {
+          double sum = static_cast<double>(beta) * start.at(i, j), magnitude = std::abs(sum);
+          for (size_t l = 0; l < k; ++l) {
+            const double product = static_cast<double>(a.at(i, l)) * b.at(l, j);
+            sum += product;
+            magnitude += std::abs(product);
+          }
+          ASSERT_NEAR(c.at(i, j), sum, 16 * 0x1p-24 * magnitude);
+          ASSERT_NEAR(ct.at(i, j), sum, 16 * 0x1p-24 * magnitude);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mkv

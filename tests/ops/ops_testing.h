@@ -1,0 +1,109 @@
+// What the tests of ops/ share: every instruction set in turn, and random inputs.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/half.h"
+#include "base/rng.h"
+#include "ops/instruction_set.h"
+#include "ops/weight.h"
+
+namespace mkv::testing {
+
+// fn() under each instruction set of this machine; the best one is back afterwards.
+template <class Fn>
+void for_each_instruction_set(const Fn& fn) {
+  for (const std::string_view name : instruction_sets()) {
+    SCOPED_TRACE(std::string(name));
+    ASSERT_TRUE(set_instruction_set(name).has_value());
+    ASSERT_EQ(instruction_set(), name);
+    fn();
+  }
+  ASSERT_TRUE(set_instruction_set("auto").has_value());
+}
+
+// Around every multiple of 1, 4, 8 and 16 lanes, and the sizes of a small model.
+inline std::vector<size_t> sizes() {
+  std::vector<size_t> sizes;
+  for (size_t n = 0; n <= 70; ++n) sizes.push_back(n);
+  for (const size_t n : {127, 128, 129, 576, 1023, 1024, 1025, 1536}) sizes.push_back(n);
+  return sizes;
+}
+
+inline std::vector<float> normals(Rng& rng, size_t size, double scale = 1.0) {
+  std::vector<float> values(size);
+  for (float& v : values) v = static_cast<float>(rng.normal() * scale);
+  return values;
+}
+
+// `size` normals one float after an aligned address, for loads that straddle cache lines.
+struct Misaligned {
+  Misaligned(Rng& rng, size_t size) : storage(normals(rng, size + 17)), size_(size) {}
+  std::span<float> span() { return {first(), size_}; }
+  float* first() {
+    float* p = storage.data();
+    while (reinterpret_cast<uintptr_t>(p) % 64 != 4) ++p;
+    return p;
+  }
+  std::vector<float> storage;
+  size_t size_;
+};
+
+constexpr DType kAllTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0,
+                               DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,
+                               DType::q4_k, DType::q5_k, DType::q6_k};
+
+// Offsets of the binary16 numbers in a block of a quantised type.
+inline std::vector<size_t> half_offsets(DType type) {
+  switch (type) {
+    case DType::q4_0:
+    case DType::q5_0:
+    case DType::q8_0:
+      return {0};
+    case DType::q6_k:
+      return {208};
+    default:
+      return {0, 2};
+  }
+}
+
+// A weight with random quants, and scales of both signs from 2^low to 2^high. It starts at an odd
+// address: nothing says how a file is aligned.
+struct RandomWeight {
+  RandomWeight(Rng& rng, DType type, size_t rows, size_t cols, double low, double high)
+      : storage(rows * row_bytes(type, cols) + 1) {
+    std::byte* data = storage.data() + 1;
+    weight = {data, type, rows, cols};
+    const auto scale = [&] {
+      const double magnitude = std::exp2(low + (high - low) * rng.uniform());
+      return static_cast<float>(rng.below(2) == 0 ? magnitude : -magnitude);
+    };
+    const size_t block_bytes = info(type).block_bytes;
+    for (size_t i = 0; i < weight.bytes(); ++i) data[i] = static_cast<std::byte>(rng.below(256));
+    for (size_t i = 0; i < weight.bytes(); i += block_bytes) {
+      const float value = scale();
+      const uint16_t half = f32_to_f16(value), brain = f32_to_bf16(value);
+      if (type == DType::f32) {
+        std::memcpy(data + i, &value, 4);
+      } else if (type == DType::f16) {
+        std::memcpy(data + i, &half, 2);
+      } else if (type == DType::bf16) {
+        std::memcpy(data + i, &brain, 2);
+      } else {
+        for (const size_t offset : half_offsets(type)) {
+          const uint16_t h = f32_to_f16(scale());
+          std::memcpy(data + i + offset, &h, 2);
+        }
+      }
+    }
+  }
+  std::vector<std::byte> storage;
+  Weight weight;
+};
+
+}  // namespace mkv::testing
