@@ -132,6 +132,7 @@ class Chat : public Command {
       std::fflush(stdout);
     } else {
       std::printf("\n");
+      std::fflush(stdout);
       std::fprintf(stderr, "%s\n", timing_line(answer, session.cache()).c_str());
     }
     return answer;

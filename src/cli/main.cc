@@ -46,28 +46,39 @@ std::vector<Entry> declare_commands(CLI::App& app) {
   return entries;
 }
 
-// The words the parser knows at the place where it stopped: options and commands.
-std::vector<std::string> known_words(const CLI::App& app) {
+// The innermost command that was named.
+const CLI::App& named_command(const CLI::App& app) {
   const CLI::App* last = &app;
   while (!last->get_subcommands().empty()) last = last->get_subcommands().front();
+  return *last;
+}
+
+// The words the parser knows where it stopped: options and commands.
+std::vector<std::string> known_words(const CLI::App& command) {
   std::vector<std::string> words;
-  for (const CLI::App* sub : last->get_subcommands({})) words.push_back(sub->get_name());
-  for (const CLI::Option* option : last->get_options()) {
+  for (const CLI::App* sub : command.get_subcommands({})) words.push_back(sub->get_name());
+  for (const CLI::Option* option : command.get_options()) {
     for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
   }
   return words;
 }
 
 int usage_error(const CLI::App& app, const CLI::ParseError& error) {
-  std::string message = error.what();
-  const bool unknown = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr;
-  const std::vector<std::string> rest = app.remaining(true);
-  if (unknown && !rest.empty()) {
-    message = "unknown argument " + rest.front();
-    const std::string meant = nearest_word(rest.front(), known_words(app));
-    if (!meant.empty()) message += " (did you mean " + meant + "?)";
+  const CLI::App& command = named_command(app);
+  std::string path;
+  for (const CLI::App* part = &command; part != nullptr; part = part->get_parent()) {
+    path.insert(0, part->get_name() + " ");
   }
-  print_error(message + "; see matryoshka --help");
+  std::string message = error.what();
+  const std::vector<std::string> rest = app.remaining(true);
+  if (!rest.empty()) {
+    message = "unknown argument " + rest.front();
+    const std::string meant = nearest_word(rest.front(), known_words(command));
+    if (!meant.empty()) message += " (did you mean " + meant + "?)";
+  } else if (!command.get_subcommands({}).empty()) {
+    message = path + "needs a command";
+  }
+  print_error(message + "; see " + path + "--help");
   return kUsage;
 }
 

@@ -55,6 +55,7 @@ class Run : public Command {
       print_json(result);
     } else {
       std::printf("\n");
+      std::fflush(stdout);
       std::fprintf(stderr, "%s\n", timing_line(completion, session.cache()).c_str());
     }
     return {};

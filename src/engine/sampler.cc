@@ -9,6 +9,7 @@ namespace mkv {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLargest = std::numeric_limits<float>::max();
 
 Error out_of_range(const char* name, float value, const char* range) {
   return make_error(ErrorCode::invalid_argument,
@@ -60,7 +61,7 @@ Result<TokenId> Sampler::sample(std::span<const float> logits, std::span<const T
   for (size_t i = 0; i < logits.size(); ++i) {
     // Damaged weights give NaN; such a token is never chosen. Infinities would make others NaN.
     const float logit = std::isnan(logits[i]) ? -kInfinity : logits[i];
-    candidates_[i] = {std::min(logit, std::numeric_limits<float>::max()), static_cast<TokenId>(i)};
+    candidates_[i] = {std::min(logit, kLargest), static_cast<TokenId>(i)};
   }
   penalise(history);
   const auto best = std::ranges::min_element(candidates_, likelier);
@@ -84,7 +85,7 @@ void Sampler::penalise(std::span<const TokenId> history) {
   for (TokenId token : recent_) {
     if (token < 0 || static_cast<size_t>(token) >= candidates_.size()) continue;
     float& logit = candidates_[static_cast<size_t>(token)].logit;
-    logit = logit > 0 ? logit / penalty : logit * penalty;
+    logit = std::min(logit > 0 ? logit / penalty : logit * penalty, kLargest);
   }
 }
 
@@ -109,11 +110,17 @@ void Sampler::keep_probable() {
     std::erase_if(candidates_, [&](const Candidate& c) { return weight(c) < least; });
   }
   if (options_.top_p < 1) {
-    std::sort(candidates_.begin(), candidates_.end(), likelier);
     const double wanted = static_cast<double>(options_.top_p) * total;
     double sum = 0;
-    size_t kept = 0;
-    while (kept < candidates_.size() && sum < wanted) sum += weight(candidates_[kept++]);
+    size_t kept = 0, sorted = 0;
+    while (kept < candidates_.size() && sum < wanted) {
+      if (kept == sorted) {  // a few usually do: sorting a whole vocabulary takes milliseconds
+        sorted = std::min(candidates_.size(), std::max<size_t>(256, sorted * 8));
+        const auto at = [&](size_t i) { return candidates_.begin() + static_cast<ptrdiff_t>(i); };
+        std::partial_sort(at(kept), at(sorted), candidates_.end(), likelier);
+      }
+      sum += weight(candidates_[kept++]);
+    }
     candidates_.resize(kept);
   }
 }

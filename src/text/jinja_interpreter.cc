@@ -55,6 +55,10 @@ Result<std::string> Interpreter::run(const NamedValues& globals) {
   scopes_.assign(1, globals);
   std::string out;
   MKV_TRY(run_block(ast_.body, out));
+  // What ran out in the last step has not been noticed yet; values made since then are cut.
+  if (heap().exhausted()) {
+    return make_error(ErrorCode::capacity, "chat template: " + heap().describe());
+  }
   return out;
 }
 

@@ -99,6 +99,7 @@ void append_json_string(std::string& out, std::string_view text, bool ascii) {
 // exponentially large.
 Result<void> check(const std::string& out, Heap& heap, int depth) {
   if (depth > kMaxDepth) return too_deep();
+  heap.work(0);
   if (!heap.has_room(out.size())) return make_error(ErrorCode::capacity, heap.describe());
   return {};
 }

@@ -218,6 +218,16 @@ Result<void> read_template_file(const std::filesystem::path& path, TokenizerData
 
 }  // namespace
 
+Result<TokenizerData> tokenizer_data_from_json(std::string_view text, std::string_view what) {
+  TokenizerData data;
+  MKV_ASSIGN(const Json json, parse_json(text, what));
+  if (!json.is_object()) return corrupt(concat(what, ": not a JSON object"));
+  Result<void> read = read_tokenizer(json, data);
+  if (!read) return in_context(what, std::move(read).error());
+  add_ends_of_generation(data);
+  return data;
+}
+
 Result<TokenizerData> tokenizer_data_from_hf(const std::filesystem::path& folder) {
   TokenizerData data;
   MKV_TRY(read_file(folder / "tokenizer.json", kMaxTokenizerBytes, read_tokenizer, data));

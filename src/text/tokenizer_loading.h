@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string_view>
 
 #include "base/result.h"
 #include "store/gguf.h"
@@ -17,6 +18,9 @@ Result<TokenizerData> tokenizer_data_from_gguf(const GgufFile& file);
 // tokenizer.json and, where they are there: tokenizer_config.json, generation_config.json,
 // chat_template.jinja.
 Result<TokenizerData> tokenizer_data_from_hf(const std::filesystem::path& folder);
+
+// The text of a tokenizer.json alone; `what` names it in errors.
+Result<TokenizerData> tokenizer_data_from_json(std::string_view text, std::string_view what);
 
 // Adds the tokens that end an answer by their usual names ("<|im_end|>", ...), for files that
 // name one of several; then eos and eot. Each once.

@@ -100,6 +100,15 @@ TEST(SamplerTest, TopPIsOfWhatTopKLeft) {
   EXPECT_EQ(frequencies(options, logits, {}, 200).size(), 1u);
 }
 
+TEST(SamplerTest, TopPOfALargeVocabulary) {
+  std::vector<float> logits(3000, 0.0f);  // equal: the first ones in order of their ids
+  SamplingOptions options = unbiased();
+  options.top_p = 0.5f;
+  const auto found = frequencies(options, logits, {}, 1000);
+  EXPECT_LE(found.rbegin()->first, 1499);
+  EXPECT_GE(found.rbegin()->first, 1400);
+}
+
 TEST(SamplerTest, MinP) {
   const std::vector<float> logits = log_of({0.5, 0.3, 0.15, 0.05});
   SamplingOptions options = unbiased();

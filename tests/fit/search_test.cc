@@ -169,7 +169,7 @@ TEST_F(LadderSearchTest, AnyCheckpointContinuesToTheSame) {
   EXPECT_EQ(search(options_).ladder.cuts, whole.ladder.cuts);
   options_.progress = {};
   ASSERT_GT(checkpoints.size(), 20u);
-  for (size_t i = 0; i < checkpoints.size(); i += 9) {
+  for (size_t i = 0; i < checkpoints.size(); i += 23) {
     std::ofstream(options_.checkpoint) << checkpoints[i];
     const SearchReport rest = search(options_);
     EXPECT_EQ(rest.ladder.cuts, whole.ladder.cuts) << "checkpoint " << i;

@@ -1,28 +1,14 @@
 #include "nest/block_kernels.h"
 
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include "base/rng.h"
 #include "nest/block_reference.h"
+#include "nest/each_target.h"
 #include "nest/fixture.h"
 
 namespace mkv {
 namespace {
-
-// Runs `body` once for every instruction set of this machine.
-template <class Body>
-void for_each_target(const Body& body) {
-  for (int64_t targets = hwy::SupportedTargets(); targets != 0; targets &= targets - 1) {
-    const int64_t target = targets & -targets;
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-    SCOPED_TRACE(hwy::TargetName(target));
-    body();
-  }
-  hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-}
 
 std::vector<uint16_t> random_block(size_t columns, uint64_t seed, size_t misalign) {
   Rng rng(seed);

@@ -174,11 +174,11 @@ TEST(Tokenizer, AddedTokens) {
 TEST(Tokenizer, NormalizedAddedTokensMatchTheNormalizedText) {
   TokenizerData data = byte_data();
   data.normalizer.emplace_back().kind = NormalizerStep::Kind::nfc;
-  add_token(data, "\u00E9", false).normalized = true;
-  add_token(data, "\u00F1", false);
+  add_token(data, "\u1E0B", false).normalized = true;
+  add_token(data, "\u1E45", false);
   const auto tokenizer = make(data);
-  EXPECT_EQ(pieces(*tokenizer, "e\u0301").size(), 1u);
-  EXPECT_EQ(pieces(*tokenizer, "n\u0303").size(), 2u);  // its bytes, after NFC
+  EXPECT_EQ(pieces(*tokenizer, "d\u0307").size(), 1u);
+  EXPECT_EQ(pieces(*tokenizer, "n\u0307").size(), 3u);  // its bytes, after NFC
 }
 
 TEST(Tokenizer, BosIsAddedWhereTheModelWantsIt) {

@@ -1,0 +1,43 @@
+// Runs the built program as a user would, and keeps what it said.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace mkv {
+
+struct Outcome {
+  int exit_code = -1;  // -1: ended by a signal
+  std::string out, err;
+};
+
+struct Launch {
+  std::string input = {};        // stdin
+  size_t most_file_bytes = 0;    // RLIMIT_FSIZE, as on a full disk; 0: no limit
+  std::string stdout_path = {};  // stdout goes to this file instead of Outcome::out
+};
+
+// A folder of its own, removed at the end.
+class ScratchFolder {
+ public:
+  ScratchFolder();
+  ~ScratchFolder();
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// `arguments` follow the program's name.
+Outcome matryoshka(const std::vector<std::string>& arguments, const Launch& launch = {});
+
+// tests/golden/models/NAME
+std::string golden_model(const std::string& name);
+
+// Lines of a text; a last one without a line feed counts.
+size_t count_lines(const std::string& text);
+
+}  // namespace mkv

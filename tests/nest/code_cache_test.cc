@@ -1,0 +1,108 @@
+// Properties of caches of code slabs: prefixes, shrinking, one view for prefill and decode, bytes.
+#include <gtest/gtest.h>
+
+#include "nest/code_fixture.h"
+#include "nest/kv_cache.h"
+
+namespace mkv {
+namespace {
+
+constexpr size_t kTokens = 230, kSlabs = 40;
+
+struct Case {
+  size_t group_size = 2, recent = 64;
+  bool value_scales = true;
+};
+
+NestConfig config_of(const Case& c) {
+  NestConfig config;
+  config.shape = {1, 2, 16};
+  config.group_size = c.group_size;
+  config.recent = c.recent;
+  config.value_scales = c.value_scales;
+  return config;
+}
+
+Matrix<float> feed(KvCache& cache, size_t tokens, size_t chunk, uint64_t seed = 1) {
+  const Matrix<float> q = random_matrix(tokens, 64, seed), k = random_matrix(tokens, 32, seed + 1);
+  const Matrix<float> v = random_matrix(tokens, 32, seed + 2);
+  Matrix<float> out(tokens, 64);
+  AttentionScratch scratch;
+  Workers workers(2);
+  for (size_t t = 0; t < tokens; t += chunk) {
+    const size_t n = std::min(chunk, tokens - t);
+    cache.attend(
+        0, {q.view().rows_from(t, n), k.view().rows_from(t, n), v.view().rows_from(t, n), 0.25f},
+        out.view().rows_from(t, n), scratch, workers);
+    cache.commit(n);
+  }
+  return out;
+}
+
+double largest_difference(const Matrix<float>& a, const Matrix<float>& b) {
+  double worst = 0.0;
+  for (size_t i = 0; i < a.span().size(); ++i) {
+    worst = std::max<double>(worst, std::abs(a.span()[i] - b.span()[i]));
+  }
+  return worst;
+}
+
+class CodeCache : public testing::TestWithParam<Case> {
+ protected:
+  Rotary rotary_ = make_rotary(16);
+  Nest nest_ = make_code_nest(config_of(GetParam()), kSlabs, 3);
+
+  Ranks some_ranks() const {
+    Ranks ranks = nest_.full_ranks();
+    Rng rng(9);
+    for (uint16_t& rank : ranks) rank = static_cast<uint16_t>(rng.below(kSlabs + 1));
+    return ranks;
+  }
+};
+
+TEST_P(CodeCache, DecodeEqualsPrefill) {
+  KvCache all(nest_, some_ranks(), rotary_, kTokens), single(nest_, some_ranks(), rotary_, kTokens);
+  EXPECT_LT(largest_difference(feed(all, kTokens, kTokens), feed(single, kTokens, 1)), 1e-4);
+}
+
+TEST_P(CodeCache, ShrinkingEqualsHavingCodedAtTheLowerRung) {
+  KvCache high(nest_, nest_.full_ranks(), rotary_, 2 * kTokens);
+  KvCache low(nest_, some_ranks(), rotary_, 2 * kTokens);
+  feed(high, kTokens, 50);
+  feed(low, kTokens, 50);
+  ASSERT_TRUE(high.shrink(some_ranks()));
+  EXPECT_EQ(high.bytes(), low.bytes());
+  EXPECT_EQ(largest_difference(feed(high, kTokens, 50, 7), feed(low, kTokens, 50, 7)), 0.0);
+}
+
+TEST_P(CodeCache, BytesMatchTheRanksExactly) {
+  const Case& c = GetParam();
+  KvCache cache(nest_, some_ranks(), rotary_, kTokens);
+  feed(cache, kTokens, 64);
+  // 4 sinks and 226 rows: 3 full blocks and 34 rows.
+  const size_t blocks = c.recent == 0 ? 4 : 4 - c.recent / kBlockTokens;
+  const size_t exact_blocks = c.recent / kBlockTokens;
+  size_t slabs = 0;
+  for (const uint16_t rank : some_ranks()) slabs += rank;
+  size_t expected = slabs * blocks * 32 + 4 * 2 * 32 * 2 + exact_blocks * 2 * 64 * 32 * 2;
+  if (c.value_scales) expected += nest_.groups() * blocks * 64;
+  EXPECT_EQ(cache.bytes(), expected);
+}
+
+TEST_P(CodeCache, MoreSlabsAreCloserToExact) {
+  // Codes of the keys' own distribution: each kept slab lowers the error of the reconstruction.
+  KvCache exact(nest_.config().shape, rotary_, kTokens);
+  KvCache full(nest_, nest_.full_ranks(), rotary_, kTokens);
+  KvCache none(nest_, Ranks(nest_.spaces(), 0), rotary_, kTokens);
+  const Matrix<float> truth = feed(exact, kTokens, kTokens);
+  EXPECT_LT(largest_difference(feed(full, kTokens, kTokens), truth),
+            largest_difference(feed(none, kTokens, kTokens), truth));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CodeCache,
+                         testing::Values(Case{}, Case{.recent = 0}, Case{.recent = 128},
+                                         Case{.group_size = 1, .value_scales = false},
+                                         Case{.group_size = 1, .recent = 0}));
+
+}  // namespace
+}  // namespace mkv
