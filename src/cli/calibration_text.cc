@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <iterator>
 
+#include "cli/inspect_nest.h"
 #include "cli/text_files.h"
 #include "engine/sample_sequences.h"
 
@@ -98,8 +99,10 @@ Result<void> check_output_folder(const std::string& path) {
   if (!fs::is_directory(parent, error)) {
     return make_error(ErrorCode::not_found, parent.string() + ": no such folder");
   }
-  if (fs::exists(path, error) && !fs::is_directory(path, error)) {
-    return make_error(ErrorCode::invalid_argument, path + ": is a file, a nest is a folder");
+  if (!fs::exists(path, error)) return {};
+  const bool empty = fs::is_directory(path, error) && fs::is_empty(path, error);
+  if (!empty && !is_nest(path)) {
+    return make_error(ErrorCode::io, path + ": is something else than a nest, and is not replaced");
   }
   return {};
 }

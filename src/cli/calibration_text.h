@@ -27,7 +27,7 @@ class CalibrationText {
   CalibrationOptions options_;
 };
 
-// Before minutes of work: the folder that will hold `path` is there, and `path` is no file.
+// Before minutes of work: the folder that will hold `path` is there, and `path` may be replaced.
 Result<void> check_output_folder(const std::string& path);
 
 }  // namespace mkv::cli

@@ -1,10 +1,13 @@
 // matryoshka chat: a conversation, a line of stdin a turn.
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "cli/command.h"
 #include "cli/generation.h"
@@ -43,34 +46,73 @@ class Conversation {
     const SpecialTokens& special = model.tokenizer().special();
     if (special.bos) conversation.options_.bos = model.tokenizer().decode(*special.bos, true);
     if (special.eos) conversation.options_.eos = model.tokenizer().decode(*special.eos, true);
-    if (!system.empty()) conversation.add("system", system);
+    if (!system.empty()) conversation.messages_.push_back({"system", system});
     return conversation;
   }
 
-  void add(std::string role, std::string content) {
-    messages_.push_back({std::move(role), std::move(content)});
+  // The tokens that ask for the next answer. They go on from the tokens of the last one where the
+  // template allows it, so that the cache can be kept: text, tokenised again, may give others.
+  Result<std::vector<TokenId>> ask(std::string question) {
+    messages_.push_back({"user", std::move(question)});
+    MKV_ASSIGN(std::string text, recipe_.render(messages_, options_));
+    std::optional<std::vector<TokenId>> tokens;
+    if (!seen_tokens_.empty() && text.starts_with(seen_text_)) {
+      MKV_ASSIGN(tokens, go_on(std::string_view(text).substr(seen_text_.size())));
+    }
+    if (!tokens) {
+      MKV_ASSIGN(tokens, encode(text));
+      const SpecialTokens& special = model_->tokenizer().special();
+      const bool wants_bos = special.add_bos && special.bos;
+      if (wants_bos && (tokens->empty() || tokens->front() != *special.bos)) {
+        tokens->insert(tokens->begin(), *special.bos);
+      }
+    }
+    seen_text_ = std::move(text);
+    seen_tokens_ = *tokens;
+    return *std::move(tokens);
   }
 
-  Result<std::vector<TokenId>> prompt() const {
-    MKV_ASSIGN(const std::string text, recipe_.render(messages_, options_));
-    MKV_ASSIGN(std::vector<TokenId> tokens,
-               model_->tokenizer().encode(text, {.add_special = false, .parse_special = true}));
-    const SpecialTokens& special = model_->tokenizer().special();
-    const bool wants_bos = special.add_bos && special.bos;
-    if (wants_bos && (tokens.empty() || tokens.front() != *special.bos)) {
-      tokens.insert(tokens.begin(), *special.bos);
-    }
-    return tokens;
+  // `whole`: the answer's text is all of its tokens, not cut by a stop string.
+  void answered(const Completion& answer, bool whole) {
+    messages_.push_back({"assistant", answer.text});
+    if (!whole) seen_tokens_.clear();
+    if (seen_tokens_.empty()) return;
+    seen_text_ += answer.text;
+    seen_tokens_.insert(seen_tokens_.end(), answer.tokens.begin(), answer.tokens.end());
+    if (!answer.tokens.empty() && ends(answer.tokens.back())) seen_tokens_.pop_back();
+  }
+
+  bool ends(TokenId token) const {
+    const std::vector<TokenId>& all = model_->tokenizer().special().end_of_generation;
+    return std::find(all.begin(), all.end(), token) != all.end();
   }
 
  private:
   Conversation(const Model& model, ChatTemplate recipe)
       : model_(&model), recipe_(std::move(recipe)) {}
 
+  Result<std::vector<TokenId>> encode(std::string_view text) const {
+    return model_->tokenizer().encode(text, {.add_special = false, .parse_special = true});
+  }
+
+  // The tokens seen and those of `rest`, if it begins with a special token: elsewhere its first
+  // letters might have been part of the token before.
+  Result<std::optional<std::vector<TokenId>>> go_on(std::string_view rest) const {
+    std::optional<std::vector<TokenId>> tokens;
+    MKV_ASSIGN(const std::vector<TokenId> more, encode(rest));
+    if (!more.empty() && model_->tokenizer().decode(more.front(), false).empty()) {
+      tokens = seen_tokens_;
+      tokens->insert(tokens->end(), more.begin(), more.end());
+    }
+    return tokens;
+  }
+
   const Model* model_;
   ChatTemplate recipe_;
   ChatOptions options_;
   std::vector<ChatMessage> messages_;
+  std::string seen_text_;  // the last rendering and its answer, and their tokens
+  std::vector<TokenId> seen_tokens_;
 };
 
 class Chat : public Command {
@@ -105,9 +147,10 @@ class Chat : public Command {
     std::string line;
     while (read_line(line)) {
       if (line.empty()) continue;
-      conversation.add("user", line);
-      MKV_ASSIGN(Completion answer, reply(conversation, session));
-      conversation.add("assistant", std::move(answer.text));
+      MKV_ASSIGN(request_.prompt, conversation.ask(line));
+      MKV_ASSIGN(const Completion answer, reply(session));
+      const bool by_token = !answer.tokens.empty() && conversation.ends(answer.tokens.back());
+      conversation.answered(answer, request_.stop.empty() || by_token);
     }
     return {};
   }
@@ -120,8 +163,7 @@ class Chat : public Command {
     return true;
   }
 
-  Result<Completion> reply(const Conversation& conversation, Session& session) {
-    MKV_ASSIGN(request_.prompt, conversation.prompt());
+  Result<Completion> reply(Session& session) {
     const InterruptGuard guard;
     MKV_ASSIGN(Completion answer,
                session.generate(request_, json_ ? TokenSink{} : print_as_it_comes()));

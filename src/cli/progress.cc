@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace mkv::cli {
@@ -13,7 +14,7 @@ constexpr std::chrono::seconds kPlainLine{15};
 constexpr size_t kBarWidth = 24;
 
 std::string clock_text(double seconds) {
-  const auto total = static_cast<long long>(seconds + 0.5);
+  const auto total = std::llround(seconds);
   char text[32];
   if (total < 3600) {
     std::snprintf(text, sizeof text, "%lld:%02lld", total / 60, total % 60);

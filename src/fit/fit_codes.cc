@@ -53,10 +53,8 @@ class CodeFit {
   Result<std::vector<double>> fit(GroupId id) const {
     Basis& basis = nest_.basis(id);
     const size_t dims = nest_.dims(), tokens = sample_.tokens();
-    const std::vector<float>& mean = sample_.means[id.layer][static_cast<size_t>(id.side)];
-    std::copy_n(mean.begin() + static_cast<ptrdiff_t>(id.group * dims), dims, basis.mean.begin());
     Matrix<float> columns, latents;
-    centred_columns(sample_, model_, id, options_.key_mean, columns);
+    centred_columns(sample_, model_, id, options_.key_mean, columns, basis.mean);
     MKV_TRY(fit_metric_basis(covariance_of(columns, tokens),
                              sample_.gradient_moments[nest_.flat(id)], options_.ridge, basis));
     latents.reshape(columns.rows(), columns.cols());

@@ -18,8 +18,7 @@ class Gatherer {
     const size_t width = sample_.shape.kv_heads * sample_.shape.head_dim;
     const size_t dims = group_size * sample_.shape.head_dim;
     sample_.values.resize(sample_.shape.layers);
-    sample_.means.resize(sample_.shape.layers);
-    for (auto& sides : sample_.means) sides.fill(std::vector<float>(width, 0.0f));
+    sample_.key_means.assign(sample_.shape.layers, std::vector<float>(width, 0.0f));
     for (size_t i = 0; i < sample_.shape.layers * groups() * 2; ++i) {
       sample_.gradient_moments.emplace_back(dims, dims);
     }
@@ -42,10 +41,8 @@ class Gatherer {
   }
   KvSample finish() {
     const float scale = 1.0f / static_cast<float>(std::max<size_t>(1, sample_.tokens()));
-    for (auto& sides : sample_.means) {
-      for (std::vector<float>& mean : sides) {
-        for (float& x : mean) x *= scale;
-      }
+    for (std::vector<float>& mean : sample_.key_means) {
+      for (float& x : mean) x *= scale;
     }
     for (Matrix<float>& m : sample_.gradient_moments) {
       for (float& x : m.span()) x *= scale;
@@ -58,21 +55,19 @@ class Gatherer {
 
   void add_values(size_t layer, size_t side, View<const float> values) {
     Buffer<uint16_t>& store = sample_.values[layer][side];
-    std::vector<float>& mean = sample_.means[layer][side];
     const size_t head_dim = sample_.shape.head_dim, pairs = head_dim / 2;
     std::vector<float> row(values.cols), cos(pairs), sin(pairs);
     for (size_t t = view_.sinks; t < values.rows; ++t) {
       const size_t at = store.size();
       store.resize(at + values.cols);
       f32_to_f16(values.row(t), store.span().subspan(at));
+      if (side != 0) continue;
       std::ranges::copy(values.row(t), row.begin());
-      if (side == 0) {
-        model_.config().rotary.angles(-static_cast<double>(t), cos, sin);
-        for (size_t h = 0; h < row.size(); h += head_dim) {
-          rope(std::span(row).subspan(h, head_dim), cos, sin);
-        }
+      model_.config().rotary.angles(-static_cast<double>(t), cos, sin);
+      for (size_t h = 0; h < row.size(); h += head_dim) {
+        rope(std::span(row).subspan(h, head_dim), cos, sin);
       }
-      axpy(1.0f, row, mean);
+      axpy(1.0f, row, sample_.key_means[layer]);
     }
   }
 
@@ -112,27 +107,38 @@ Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<T
 }
 
 void centred_columns(const KvSample& sample, const Model& model, GroupId id, KeyMean key_mean,
-                     Matrix<float>& columns) {
+                     Matrix<float>& columns, std::span<float> mean) {
   const size_t head_dim = sample.shape.head_dim, dims = sample.group_size * head_dim;
   const size_t width = sample.shape.kv_heads * head_dim, pairs = head_dim / 2;
-  const size_t side = static_cast<size_t>(id.side);
-  const Buffer<uint16_t>& values = sample.values[id.layer][side];
-  const std::span<const float> mean =
-      std::span(sample.means[id.layer][side]).subspan(id.group * dims, dims);
+  const KeyMean kind = id.side == Side::value ? KeyMean::plain : key_mean;
+  const Buffer<uint16_t>& values = sample.values[id.layer][static_cast<size_t>(id.side)];
+  std::vector<float> row(dims), cos(pairs), sin(pairs);
+  const auto read = [&](size_t t) {
+    f16_to_f32(values.span().subspan(t * width + id.group * dims, dims), row);
+  };
+  std::ranges::fill(mean, 0.0f);
+  if (kind == KeyMean::position) {
+    std::copy_n(sample.key_means[id.layer].begin() + static_cast<ptrdiff_t>(id.group * dims), dims,
+                mean.begin());
+  } else if (kind == KeyMean::plain) {
+    for (size_t t = 0; t < sample.tokens(); ++t) {
+      read(t);
+      axpy(1.0f / static_cast<float>(sample.tokens()), row, mean);
+    }
+  }
   columns.reshape(dims, (sample.tokens() + kBlockTokens - 1) / kBlockTokens * kBlockTokens);
   std::ranges::fill(columns.span(), 0.0f);
-  std::vector<float> row(dims), turned(dims), cos(pairs), sin(pairs);
+  std::vector<float> turned(mean.begin(), mean.end());
   for (size_t t = 0; t < sample.tokens(); ++t) {
-    f16_to_f32(values.span().subspan(t * width + id.group * dims, dims), row);
-    std::ranges::copy(mean, turned.begin());
-    if (id.side == Side::key && key_mean == KeyMean::position) {
+    read(t);
+    if (kind == KeyMean::position) {
+      std::ranges::copy(mean, turned.begin());
       model.config().rotary.angles(sample.positions[t], cos, sin);
       for (size_t h = 0; h < dims; h += head_dim) {
         rope(std::span(turned).subspan(h, head_dim), cos, sin);
       }
     }
-    const float factor = id.side == Side::key && key_mean != KeyMean::position ? 0.0f : 1.0f;
-    for (size_t c = 0; c < dims; ++c) columns.at(c, t) = row[c] - factor * turned[c];
+    for (size_t c = 0; c < dims; ++c) columns.at(c, t) = row[c] - turned[c];
   }
 }
 

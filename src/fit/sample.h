@@ -22,8 +22,8 @@ struct KvSample {
   std::vector<uint32_t> positions;  // of the sampled tokens in their windows
   // By layer and side: f16 [tokens x kv_heads*head_dim]; keys after RoPE.
   std::vector<std::array<Buffer<uint16_t>, 2>> values;
-  // By layer and side: mean [kv_heads*head_dim]; keys before RoPE.
-  std::vector<std::array<std::vector<float>, 2>> means;
+  // By layer: mean of the keys before RoPE [kv_heads*head_dim].
+  std::vector<std::vector<float>> key_means;
   // By flat space index: mean over tokens of g g^T [dims x dims], g = the loss gradient of the
   // heads of a group side by side.
   std::vector<Matrix<float>> gradient_moments;
@@ -36,9 +36,9 @@ Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<T
                                size_t group_size, const CodedView& view, uint64_t seed,
                                const ProgressSink& progress, Workers& workers);
 
-// The sampled tokens of one space as float32 columns [dims][tokens], less the mean that coding
-// takes away; positions rounded to full blocks with zeros.
+// The sampled tokens of one space as float32 columns [dims][tokens], padded with zeros to full
+// blocks, less the mean that coding takes away, which is told in mean [dims] (Basis::mean).
 void centred_columns(const KvSample& sample, const Model& model, GroupId id, KeyMean key_mean,
-                     Matrix<float>& columns);
+                     Matrix<float>& columns, std::span<float> mean);
 
 }  // namespace mkv

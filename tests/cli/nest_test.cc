@@ -25,7 +25,7 @@ class NestFiles : public testing::Test {
   NestFiles() : model_(golden_model("llama.gguf")), nest_((folder_.path() / "nest").string()) {}
 
   Outcome fit(const std::string& kind, const Launch& launch = {}) const {
-    return matryoshka({"fit", model_, "-o", nest_, "--kind", kind, "--tokens", "2048", "--window",
+    return matryoshka({"fit", model_, "-o", nest_, "--kind", kind, "--tokens", "1024", "--window",
                        "256", "--recent", "64", "--step", "4", "--json"},
                       launch);
   }
@@ -150,6 +150,7 @@ TEST_F(NestFiles, AnotherFolderIsNotReplaced) {
   std::ofstream(nest_ + "/precious.txt") << "kept";
   const Outcome outcome = fit("column");
   EXPECT_EQ(outcome.exit_code, 1) << outcome.err;
+  EXPECT_EQ(count_lines(outcome.err), 1u) << outcome.err;  // before any work
   EXPECT_TRUE(std::filesystem::exists(nest_ + "/precious.txt"));
 }
 

@@ -82,7 +82,6 @@ TEST(Usage, FilesThatAreSomethingElseAreCode1) {
   expect_error(matryoshka({"run", text, "-p", "a"}), 1, text);
   expect_error(matryoshka({"inspect", text}), 1, text);
   expect_error(matryoshka({"inspect", folder.path().string()}), 1, folder.path().string());
-  expect_error(matryoshka({"eval", "ppl", golden_model("llama.gguf"), "--text", text}), 1, text);
 }
 
 TEST(Usage, StdoutThatTakesNothingIsCode1) {

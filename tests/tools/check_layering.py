@@ -16,7 +16,8 @@ ORDER = [
     ["text", "nest"],
     ["model"],
     ["engine"],
-    ["fit", "train", "eval", "serve"],
+    ["eval"],
+    ["fit", "train", "serve"],
     ["cli"],
 ]
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}
