@@ -36,7 +36,7 @@ logits/<name>.json:
                  text, and the smallest gap between best and second-best logit on the way
 
 Rerun (any venv that has the packages named in VERSIONS; no network is used):
-  /work/shared/tools/build_llama_cpp.sh     # only its unpacked source is needed
+  pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36   # unpack it: its vendored llama.cpp
   python make_tiny_models.py --llama-cpp ~/.cache/mkv-peers/llama_cpp_python-0.3.36/vendor/llama.cpp \
       --text tinystories.jsonl [--only NAME ...]
 

@@ -31,9 +31,9 @@ tokenizer/smollm2_files.json, a check over all of the data folder (nothing of it
       h = (h ^ byte) * 0x100000001b3 mod 2^64; as 16 hex digits.
 
 Rerun, in the venv of make_tiny_models.py (and after it):
-  /work/shared/tools/get_model.sh
+  scripts/get_model.sh
   python make_tokenizer_cases.py --smollm2 ~/.cache/mkv-models/SmolLM2-135M-Instruct.Q4_1.gguf \
-      --data /work/shared/data
+      --data DATA
 The rebuilt tokenizer is checked against two known counts (WIKITEXT_IDS). transformers' own GGUF
 reader is not used: in 5.23 it drops the Digits step of `smollm` and gets the second one wrong.
 """

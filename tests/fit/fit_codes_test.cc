@@ -1,0 +1,103 @@
+// Nests of code slabs from end to end on a tiny model.
+#include "fit/fit_codes.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "eval/kl.h"
+#include "eval/tiny_model.h"
+#include "fit/code_ladder.h"
+#include "fit/codebooks.h"
+
+namespace mkv {
+namespace {
+
+std::vector<std::vector<TokenId>> windows_of(const Model& model) {
+  std::vector<std::vector<TokenId>> windows;
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    windows.push_back(random_tokens(200, model.config().vocab_size, seed));
+  }
+  return windows;
+}
+
+Nest fit(const Model& model, size_t threads) {
+  CodeFitOptions options;
+  options.recent = 64;
+  options.most_bits = 4.0;
+  options.iterations = 4;
+  Workers workers(threads);
+  return must(fit_code_nest(model, windows_of(model), options, {}, workers));
+}
+
+TEST(FitCodes, IsTheSameForAnyNumberOfWorkers) {
+  const Model model = tiny_model();
+  const Nest one = fit(model, 1), two = fit(model, 2);
+  EXPECT_EQ(one.ladder().cuts, two.ladder().cuts);
+  for (size_t space = 0; space < one.spaces(); ++space) {
+    const Basis& a = one.basis(one.unflat(space));
+    const Basis& b = two.basis(two.unflat(space));
+    EXPECT_TRUE(std::ranges::equal(a.encode.span(), b.encode.span()));
+    ASSERT_EQ(a.slabs.size(), b.slabs.size());
+    for (size_t s = 0; s < a.slabs.size(); ++s) {
+      EXPECT_EQ(std::memcmp(&a.slabs[s].codebook, &b.slabs[s].codebook, sizeof(Codebook)), 0);
+    }
+  }
+}
+
+TEST(FitCodes, DivergenceFallsAlongTheLadder) {
+  for (const std::string name : {"llama", "qwen3"}) {
+    const Model model = tiny_model(name);
+    const Nest nest = fit(model, 2);
+    EXPECT_LT(nest.orthogonality_error(), 1e-3);
+    Workers workers(2);
+    std::vector<TokenId> tokens = random_tokens(200, model.config().vocab_size, 99);
+    const Windows windows = must(cut_windows(model.tokenizer().special(), tokens, {200, 0}));
+    const BaseHidden base = must(BaseHidden::compute(model, windows, {}, workers));
+    double last = 1e9;
+    for (const char* budget : {"0.5bits", "1.5bits", "3bits"}) {
+      const Ranks ranks = nest.ranks_at(must(rung_for_budget(nest, budget)));
+      const CacheFactory caches = must(CacheFactory::coded(model, nest, ranks));
+      const KlReport report = must(evaluate_kl(model, base, caches, {}, workers));
+      EXPECT_LT(report.kl, last) << name << " at " << budget;
+      last = report.kl;
+    }
+  }
+}
+
+TEST(Codebooks, EachSlabLowersTheErrorByItsGain) {
+  Rng rng(5);
+  Matrix<float> latents(16, 640);
+  for (size_t c = 0; c < latents.rows(); ++c) {
+    for (float& x : latents.row(c)) {
+      x = static_cast<float>(rng.normal() * std::pow(0.8, static_cast<double>(c)));
+    }
+  }
+  const std::vector<float> weights(640, 1.0f);
+  CodebookOptions options;
+  options.max_slabs = 12;
+  const SpaceCode code = fit_codebooks(latents, weights, options);
+  ASSERT_EQ(code.slabs.size(), 12u);
+  double left = 0.0, gained = 0.0;
+  for (const float x : latents.span()) left += static_cast<double>(x * x) / 640.0;
+  for (const double gain : code.gains) gained += gain;
+  EXPECT_NEAR(code.energy - gained, left, 1e-3 * code.energy);
+  EXPECT_EQ(code.slabs[0].first_column, 0u);
+  for (const CodeSlab& slab : code.slabs) {
+    for (const float scale : slab.scale) {
+      EXPECT_GE(scale, 1.0f);
+      EXPECT_LE(scale, 4.0f);
+    }
+  }
+}
+
+TEST(CodeLadder, GivesUpTheLeastGainFirstAndKeepsPrefixes) {
+  const std::vector<std::vector<double>> gains{{5.0, 1.0, 2.0}, {4.0, 3.0}};
+  // Space 0's last slab counts as 1: it is worth nothing without the one before it.
+  EXPECT_EQ(ladder_from_gains(gains).cuts, (std::vector<uint32_t>{0, 0, 1, 1, 0}));
+}
+
+}  // namespace
+}  // namespace mkv
