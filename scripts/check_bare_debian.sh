@@ -22,7 +22,7 @@ first_mirror() {
   {
     sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/*.sources 2>/dev/null || true
     sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' /etc/apt/sources.list 2>/dev/null || true
-  } | grep -m1 /debian || echo http://deb.debian.org/debian
+  } | grep -m1 /debian || true  # none: debootstrap's own default
 }
 
 copy_if_there() {
@@ -36,7 +36,7 @@ copy_if_there() {
 
 mirror=$(first_mirror)
 say "A minimal Debian 12 in $target"
-quietly debootstrap --variant=minbase --include=ca-certificates,git bookworm "$target" "$mirror"
+quietly debootstrap --variant=minbase --include=ca-certificates,git bookworm "$target" ${mirror:+"$mirror"}
 
 # How apt and pip reach the world from here.
 apt-config dump Acquire | grep -v '^Acquire::Languages' >"$target/etc/apt/apt.conf.d/90host" || true
