@@ -30,7 +30,7 @@ say "The model"
 
 # Without --text the model would write its own, which takes longer.
 say "Fitting nests to $demo/fit.txt: columns, then codes"
-"$matryoshka" fit "$model" --kind column -o "$demo/columns" --text "$demo/fit.txt" --tokens 16384 \
+"$matryoshka" fit "$model" --kind column -o "$demo/columns" --text "$demo/fit.txt" --tokens 8192 \
   >"$demo/columns.txt"
 "$matryoshka" fit "$model" --kind code -o "$demo/codes" --text "$demo/fit.txt" --tokens 8192 \
   >"$demo/codes.txt"

@@ -1,6 +1,6 @@
 #include "text/chat_template.h"
 
-#include <chrono>
+#include <ctime>
 
 #include "base/rng.h"
 #include "golden.h"
@@ -129,11 +129,11 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
       "{{ [1, 2][::0] }}",
   };
   for (const std::string& source : sources) {
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // not the wall's: machines may be busy
     const Result<std::string> out = render(source);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
     EXPECT_FALSE(out) << source.substr(0, 200) << " gave " << out->size() << " bytes";
-    EXPECT_LT(seconds.count(), 60) << source.substr(0, 200);
+    EXPECT_LT(seconds, 60) << source.substr(0, 200);
   }
 }
 

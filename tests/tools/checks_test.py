@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 import unittest
 
+import check_docs
 import check_layering
 import check_readme
 import check_sizes
@@ -79,6 +80,29 @@ class SizesTest(TreeTest):
 
     def test_empty_tree_is_found(self):
         self.assertNotEqual(check_sizes.problems(self.root), [])
+
+
+class DocsTest(TreeTest):
+    def found(self, text):
+        self.write("docs/method.md", text)
+        self.write("src/nest/nest.h", "")
+        self.write("tests/nest/a_test.cc", "TEST_F(KvCache, Shrinks) {}\n")
+        return check_docs.problems(self.root)
+
+    def test_names_that_are_there_pass(self):
+        self.assertEqual(self.found("`KvCache.Shrinks` `nest/nest.h` `src/nest/nest.h` [a](method.md)"), [])
+
+    def test_missing_test_is_found(self):
+        self.assertIn("no test KvCache.Grows", self.found("`KvCache.Grows`")[0])
+
+    def test_missing_file_is_found(self):
+        self.assertIn("no file src/nest/gone.h", self.found("`nest/gone.h`")[0])
+
+    def test_dead_link_is_found(self):
+        self.assertIn("gone.md", self.found("[a](gone.md#part) [b](gone.md)")[0])
+
+    def test_no_docs_are_found(self):
+        self.assertNotEqual(check_docs.problems(self.root), [])
 
 
 README = """
