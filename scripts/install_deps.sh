@@ -11,8 +11,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 packages=(
   # compiling
   g++ cmake ninja-build pkg-config
-  # libraries: vector kernels, matrix products, tokenizer patterns, JSON, options, fitting, SHA-256
-  libhwy-dev libdnnl-dev libpcre2-dev libutf8proc-dev nlohmann-json3-dev libcli11-dev
+  # libraries: vector kernels, matrix products (its CMake file asks for OpenCL), tokenizer patterns, JSON, options, fitting, SHA-256
+  libhwy-dev libdnnl-dev ocl-icd-opencl-dev libpcre2-dev libutf8proc-dev nlohmann-json3-dev libcli11-dev
   libeigen3-dev libssl-dev
   # tests and micro-benchmarks
   libgtest-dev libgmock-dev libbenchmark-dev python3
