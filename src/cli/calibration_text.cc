@@ -57,13 +57,9 @@ void CalibrationText::declare(CLI::App& app) {
   app.add_option("--text", files_,
                  "Text files, or .jsonl with a \"text\" in each line; without any the model "
                  "writes its own");
-  app.add_option("--tokens", options_.tokens, "Tokens to look at")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--window", options_.window, "Most tokens a sequence")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--seed", options_.seed, "Of the choice of text")->capture_default_str();
+  add_count(app, "--tokens", options_.tokens, "Tokens to look at")->check(CLI::PositiveNumber);
+  add_count(app, "--window", options_.window, "Most tokens a sequence")->check(CLI::PositiveNumber);
+  add_count(app, "--seed", options_.seed, "Of the choice of text");
 }
 
 Result<Calibration> CalibrationText::read(const Engine& engine,

@@ -54,7 +54,9 @@ class Conversation {
   // template allows it, so that the cache can be kept: text, tokenised again, may give others.
   Result<std::vector<TokenId>> ask(std::string question) {
     messages_.push_back({"user", std::move(question)});
-    MKV_ASSIGN(std::string text, recipe_.render(messages_, options_));
+    auto rendered = recipe_.render(messages_, options_);
+    if (!rendered) return make_error(ErrorCode::unsupported, rendered.error().message);
+    std::string text = std::move(*rendered);
     std::optional<std::vector<TokenId>> tokens;
     if (!seen_tokens_.empty() && text.starts_with(seen_text_)) {
       MKV_ASSIGN(tokens, go_on(std::string_view(text).substr(seen_text_.size())));
@@ -122,12 +124,10 @@ class Chat : public Command {
         parent.add_subcommand("chat", "Hold a conversation; each line of stdin is a turn");
     model_.declare(*app);
     app->add_option("--system", system_, "What the model is told before the conversation");
-    app->add_option("-n,--max-tokens", request_.max_tokens, "Most tokens an answer")
-        ->capture_default_str();
+    add_count(*app, "-n,--max-tokens", request_.max_tokens, "Most tokens an answer");
     app->add_option("--stop", request_.stop, "End an answer in front of this; may be repeated")
         ->allow_extra_args(false);
-    app->add_option("--context", context_, "Most tokens in all; 0 is min(model's limit, 8192)")
-        ->capture_default_str();
+    add_count(*app, "--context", context_, "Most tokens in all; 0 is min(model's limit, 8192)");
     cache_.declare(*app);
     declare_sampling(*app, request_.sampling);
     app->add_flag("--json", json_, "Each answer as a JSON object on one line");

@@ -21,8 +21,8 @@ class Evaluation : public Command {
     cache_.declare(app);
     app.add_option("--text", text_, "Text file, or .jsonl with a \"text\" in each line")
         ->required();
-    app.add_option("--context", windows_.context, "Tokens a window")->capture_default_str();
-    app.add_option("--windows", windows_.limit, "Most windows; 0 is all")->capture_default_str();
+    add_count(app, "--context", windows_.context, "Tokens a window");
+    add_count(app, "--windows", windows_.limit, "Most windows; 0 is all");
     declare_json(app, json_);
   }
 

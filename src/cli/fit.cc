@@ -35,8 +35,7 @@ class Fit : public Command {
     app->add_option("--max-bits", codes_.most_bits, "code: bits a value at full size")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
-    app->add_option("--step", columns_.step, "column: columns a rung of the ladder")
-        ->capture_default_str()
+    add_count(*app, "--step", columns_.step, "column: columns a rung of the ladder")
         ->check(CLI::PositiveNumber);
     measurement_.declare(*app);
     declare_json(*app, json_);
@@ -62,17 +61,15 @@ class Fit : public Command {
 
  private:
   void declare_shared(CLI::App& app) {
-    app.add_option("--group-size", group_size_,
-                   "KV heads that share a basis; 0 is all of a layer for code, 1 for column")
-        ->capture_default_str();
+    add_count(app, "--group-size", group_size_,
+              "KV heads that share a basis; 0 is all of a layer for code, 1 for column");
     app.add_option("--key-mean", key_mean_,
                    "What is taken off keys before coding: none, plain or position")
         ->transform(CLI::CheckedTransformer(kKeyMeans))
         ->default_str("position");
-    app.add_option("--sinks", sinks_, "Leading tokens that stay exact")->capture_default_str();
-    app.add_option("--recent", recent_,
-                   "Most recent tokens that stay exact: a multiple of 64, 0 is none")
-        ->capture_default_str();
+    add_count(app, "--sinks", sinks_, "Leading tokens that stay exact");
+    add_count(app, "--recent", recent_,
+              "Most recent tokens that stay exact: a multiple of 64, 0 is none");
   }
 
   // What both kinds of nest take.

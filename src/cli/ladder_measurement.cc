@@ -13,12 +13,10 @@ void LadderMeasurement::declare(CLI::App& app) {
       app.add_option("--measure", text_,
                      "Text on which KL and perplexity along the ladder are "
                      "measured and kept in the nest; other than what it is made of");
-  app.add_option("--measure-windows", windows_, "Windows of 1024 tokens of it")
-      ->capture_default_str()
+  add_count(app, "--measure-windows", windows_, "Windows of 1024 tokens of it")
       ->check(CLI::PositiveNumber)
       ->needs(text);
-  app.add_option("--measure-rungs", rungs_, "Rungs to measure at")
-      ->capture_default_str()
+  add_count(app, "--measure-rungs", rungs_, "Rungs to measure at")
       ->check(CLI::PositiveNumber)
       ->needs(text);
 }

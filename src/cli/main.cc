@@ -21,8 +21,11 @@ struct Entry {
   std::unique_ptr<Command> command;
 };
 
+// On one line, and without the control characters that a file's names may carry to a terminal.
 void print_error(std::string message) {
-  std::replace(message.begin(), message.end(), '\n', ' ');
+  std::ranges::replace(message, '\n', ' ');
+  std::ranges::replace_if(
+      message, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; }, '?');
   std::fprintf(stderr, "matryoshka: %s\n", message.c_str());
 }
 

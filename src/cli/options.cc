@@ -12,12 +12,24 @@ std::string shape_text(const KvShape& shape) {
          " KV heads x " + std::to_string(shape.head_dim);
 }
 
+// CLI11 reads "-1" into an unsigned number as 2^64 - 1.
+std::string check_whole_number(const std::string& text) {
+  constexpr size_t kMostDigits = 18;  // below 2^63
+  const bool digits = std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+  if (!text.empty() && digits && text.size() <= kMostDigits) return {};
+  return "'" + text + "' is not a whole number from 0 on";
+}
+
 }  // namespace
+
+CLI::Option* add_count(CLI::App& app, const std::string& name, size_t& value,
+                       const std::string& help) {
+  return app.add_option(name, value, help)->capture_default_str()->check(check_whole_number);
+}
 
 void ModelOptions::declare(CLI::App& app) {
   app.add_option("MODEL", model, "GGUF file or Hugging Face folder")->required();
-  app.add_option("--threads", threads, "Threads; 0 is one for each processor")
-      ->capture_default_str()
+  add_count(app, "--threads", threads, "Threads; 0 is one for each processor")
       ->check(CLI::Range(0, 1024));
   std::string sets = "auto";
   for (const std::string_view set : instruction_sets()) sets.append(", ").append(set);
@@ -36,16 +48,14 @@ void CacheOptions::declare(CLI::App& app) {
 void declare_sampling(CLI::App& app, SamplingOptions& options) {
   app.add_option("--temperature", options.temperature, "0 always takes the likeliest token")
       ->capture_default_str();
-  app.add_option("--top-k", options.top_k, "Only the k likeliest tokens; 0 is all")
-      ->capture_default_str();
+  add_count(app, "--top-k", options.top_k, "Only the k likeliest tokens; 0 is all");
   app.add_option("--top-p", options.top_p, "The fewest tokens that hold this probability")
       ->capture_default_str();
   app.add_option("--min-p", options.min_p, "At least this fraction of the likeliest's probability")
       ->capture_default_str();
   app.add_option("--repeat-penalty", options.repetition_penalty, "On recent tokens; 1 is none")
       ->capture_default_str();
-  app.add_option("--seed", options.seed, "The same seed gives the same text")
-      ->capture_default_str();
+  add_count(app, "--seed", options.seed, "The same seed gives the same text");
 }
 
 void declare_json(CLI::App& app, bool& json) {

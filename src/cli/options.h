@@ -17,6 +17,10 @@ namespace mkv::cli {
 
 inline constexpr size_t kDefaultContext = 8192;
 
+// A whole number as an option; what is not one (-1, 1e99) is a usage error.
+CLI::Option* add_count(CLI::App& app, const std::string& name, size_t& value,
+                       const std::string& help);
+
 struct ModelOptions {
   std::string model;   // MODEL
   size_t threads = 0;  // 0: one for each processor

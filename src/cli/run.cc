@@ -18,12 +18,10 @@ class Run : public Command {
     CLI::Option* prompt = app->add_option("-p,--prompt", prompt_, "The text to continue");
     CLI::Option* file = app->add_option("-f,--file", file_, "The same from a file; - is stdin");
     prompt->excludes(file);
-    app->add_option("-n,--max-tokens", request_.max_tokens, "Most tokens to add")
-        ->capture_default_str();
+    add_count(*app, "-n,--max-tokens", request_.max_tokens, "Most tokens to add");
     app->add_option("--stop", request_.stop, "End in front of this text; may be repeated")
         ->allow_extra_args(false);
-    app->add_option("--context", context_, "Most tokens in all; 0 is min(model's limit, 8192)")
-        ->capture_default_str();
+    add_count(*app, "--context", context_, "Most tokens in all; 0 is min(model's limit, 8192)");
     cache_.declare(*app);
     declare_sampling(*app, request_.sampling);
     declare_json(*app, json_);

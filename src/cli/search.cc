@@ -32,12 +32,9 @@ class Search : public Command {
                     "hidden-error")
         ->transform(CLI::CheckedTransformer(kObjectives))
         ->default_str("kl");
-    app->add_option("--step", options_.step, "Slabs a cut")
-        ->capture_default_str()
-        ->check(CLI::PositiveNumber);
-    app->add_option("--cuts-per-round", options_.cuts_per_round,
-                    "Cuts before anything is measured again")
-        ->capture_default_str()
+    add_count(*app, "--step", options_.step, "Slabs a cut")->check(CLI::PositiveNumber);
+    add_count(*app, "--cuts-per-round", options_.cuts_per_round,
+              "Cuts before anything is measured again")
         ->check(CLI::PositiveNumber);
     app->add_option("--floor", options_.floor, "Share of the slabs at which the search ends")
         ->capture_default_str()

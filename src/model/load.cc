@@ -77,7 +77,9 @@ Result<void> Model::Parts::assemble(ModelDescription description, const TensorNa
   if (config.name.empty()) config.name = path.filename().string();
   interleaved_qk = description.interleaved_qk;
   if (!data.chat_template.empty()) chat_template = data.chat_template;
-  MKV_ASSIGN(tokenizer, make_tokenizer(std::move(data)));
+  auto made = make_tokenizer(std::move(data));
+  if (!made) return in_context(path.string(), std::move(made).error());
+  tokenizer = std::move(*made);
   return {};
 }
 

@@ -106,6 +106,18 @@ TEST(Chat, EachLineIsATurnAndTheCacheIsReused) {
   EXPECT_GT(json_of(outcome.out.substr(second)).at("reused_tokens"), 0);
 }
 
+TEST(Chat, ATemplateThatRefusesIsCode1) {
+  const ScratchFolder folder;
+  const std::filesystem::path model = folder.path() / "model";
+  std::filesystem::copy(golden_model("llama"), model);
+  std::ofstream(model / "tokenizer_config.json")
+      << R"({"chat_template": "{{ raise_exception('no chat') }}"})";
+  const Outcome outcome = matryoshka({"chat", model.string()}, {.input = "Hello\n"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(count_lines(outcome.err), 1u) << outcome.err;
+  EXPECT_THAT(outcome.err, testing::HasSubstr("no chat"));
+}
+
 TEST(Chat, NoInputIsNoAnswer) {
   const Outcome outcome = matryoshka({"chat", golden_model("llama.gguf")});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;

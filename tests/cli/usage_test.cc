@@ -63,6 +63,24 @@ TEST(Usage, OptionsOutOfRangeAreCode2) {
   expect_error(matryoshka({"run", model, "-p", "a", "--threads", "-3"}), 2, "--threads");
 }
 
+TEST(Usage, NumbersThatAreNoCountsAreCode2) {
+  const std::string model = golden_model("llama.gguf");
+  for (const char* number : {"-1", "1.5", "99999999999999999999", "1e3", ""}) {
+    expect_error(matryoshka({"run", model, "-p", "a", std::string("--max-tokens=") + number}), 2,
+                 "max-tokens");
+    expect_error(
+        matryoshka({"eval", "ppl", model, "--text", model, std::string("--context=") + number}), 2,
+        "context");
+  }
+}
+
+TEST(Usage, MessagesCarryNoControlCharacters) {
+  const Outcome outcome = matryoshka({"inspect", "/nowhere/\x1b[31mred\nline\x7f"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("?[31mred line?"));
+  EXPECT_EQ(count_lines(outcome.err), 1u);
+}
+
 TEST(Usage, FilesThatAreNotThereAreCode1) {
   const ScratchFolder folder;
   const std::string missing = (folder.path() / "missing").string();
