@@ -89,7 +89,8 @@ HWY_INLINE void split_nibbles(const uint8_t* p, ByteV (&out)[kByteVectors]) {
 using EightFloats = hn::CappedTag<float, 8>;
 constexpr size_t kMostBlocks = 64;  // a call of factors()
 
-// The halves of `count` blocks, `stride` bytes apart, as floats; zeros up to a multiple of 8.
+// The halves of `count` blocks, `stride` bytes apart, as floats; zeros up to a multiple of 8. All
+// that writes factors may write up to 7 behind the last.
 HWY_INLINE void load_halves(const uint8_t* blocks, size_t stride, size_t count, float* out) {
   uint8_t halves[2 * kMostBlocks];
   for (size_t b = 0; b < count; ++b) std::memcpy(halves + 2 * b, blocks + b * stride, 2);
@@ -100,10 +101,10 @@ HWY_INLINE void load_halves(const uint8_t* blocks, size_t stride, size_t count, 
 }
 
 // The same for eight blocks at a time, and with the halves that follow them in `next`, if kNext.
-// Returns how many blocks it did.
+// False if this target cannot.
 template <size_t kStride, bool kNext>
-HWY_INLINE size_t load_halves_by_eights(const uint8_t* blocks, size_t count, float* out,
-                                        float* next) {
+HWY_INLINE bool load_halves_by_eights(const uint8_t* blocks, size_t count, float* out,
+                                      float* next) {
 #if HWY_TARGET == HWY_AVX3
   // A load of 64 bytes holds kPerLoad blocks' halves. Each is followed by one permutation, which
   // takes what it holds and leaves the rest as it is.
@@ -125,21 +126,23 @@ HWY_INLINE size_t load_halves_by_eights(const uint8_t* blocks, size_t count, flo
     }
     return plan;
   }();
-  size_t b = 0;
-  for (; b + 8 <= count; b += 8, blocks += 8 * kStride) {
+  for (size_t b = 0; b < count; b += 8, blocks += 8 * kStride) {
+    const size_t bytes = (count - b) * kStride;
     __m512i words = _mm512_setzero_si512();
     for (size_t l = 0; l < kLoads; ++l) {
+      const size_t here = bytes > kPlan.start[l] ? bytes - kPlan.start[l] : 0;
+      const __mmask64 mask = here >= 64 ? ~__mmask64{0} : (__mmask64{1} << here) - 1;
       words = _mm512_permutex2var_epi16(words, _mm512_load_si512(kPlan.index[l]),
-                                        _mm512_loadu_si512(blocks + kPlan.start[l]));
+                                        _mm512_maskz_loadu_epi8(mask, blocks + kPlan.start[l]));
     }
     const __m512 floats = _mm512_cvtph_ps(_mm512_castsi512_si256(words));
     _mm256_storeu_ps(out + b, _mm512_castps512_ps256(floats));
     if constexpr (kNext) _mm256_storeu_ps(next + b, _mm512_extractf32x8_ps(floats, 1));
   }
-  return b;
+  return true;
 #else
   (void)blocks, (void)count, (void)out, (void)next;
-  return 0;
+  return false;
 #endif
 }
 
@@ -147,11 +150,11 @@ HWY_INLINE size_t load_halves_by_eights(const uint8_t* blocks, size_t count, flo
 template <size_t kStride, bool kBoth>
 HWY_INLINE void load_block_halves(const uint8_t* blocks, size_t count, float* first,
                                   float* second) {
-  const size_t done = load_halves_by_eights<kStride, kBoth>(blocks, count, first, second);
-  if (done == count) return;
-  blocks += done * kStride;
-  load_halves(blocks, kStride, count - done, first + done);
-  if constexpr (kBoth) load_halves(blocks + 2, kStride, count - done, second + done);
+  if (load_halves_by_eights<kStride, kBoth>(blocks, count, first, second)) {
+    return;
+  }
+  load_halves(blocks, kStride, count, first);
+  if constexpr (kBoth) load_halves(blocks + 2, kStride, count, second);
 }
 
 // Q4_0, Q4_1, Q5_0, Q5_1.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "hwy/cache_control.h"
 #include "ops/instruction_set.h"
 #include "ops/integer_products.h"
 
@@ -81,6 +82,15 @@ void ToIntegerRows(View<const float> x, size_t first, size_t last, IntegerRows& 
 constexpr size_t kChunk = 64;
 static_assert(kChunk <= kMostBlocks && kChunk % kGroupPadding == 0);
 
+// The bytes at p ... p+size-1, to be read soon. Rows follow each other, but a tile walks several at
+// once, in runs that are too short for the processor to foresee.
+constexpr size_t kAheadBytes = 4096;
+template <size_t kSize>
+HWY_INLINE void prefetch(const uint8_t* p) {
+  constexpr size_t kLines = (kSize + 63) / 64;
+  for (size_t i = 0; i < kLines; ++i) hwy::Prefetch(p + i * kSize / kLines);
+}
+
 // kRows rows times kTokens tokens. Every sum is made of the same steps in each tile shape, so a
 // token's result is the same bit for bit.
 template <class Format, size_t kRows, size_t kTokens, bool kVnni>
@@ -97,7 +107,7 @@ struct IntegerTile {
   // Scales of `groups` groups from `first`, and what the offsets give: offset * sum of the words.
   HWY_INLINE void start_chunk(size_t r, const uint8_t* blocks, size_t first, size_t groups,
                               Sums& sums) {
-    float scale[kChunk * Format::kScales], offset[kChunk];
+    float scale[kChunk * Format::kScales + 7], offset[kChunk + 7];
     Format::factors(blocks, groups / Format::kGroups, scale, offset);
     const Floats d;
     constexpr size_t kLanes = hn::MaxLanes(d);
@@ -170,10 +180,9 @@ struct IntegerTile {
 };
 
 template <class Format, size_t kRows, size_t kTokens, bool kVnni>
-void multiply_tile(const IntegerRows& x, const Weight& w, size_t row, size_t token, View<float> y) {
+void multiply_tile(const IntegerRows& x, const uint8_t* data, size_t stride, size_t row,
+                   size_t token, View<float> y) {
   using Tile = IntegerTile<Format, kRows, kTokens, kVnni>;
-  const size_t stride = row_bytes(w.type, w.cols);
-  const auto* data = reinterpret_cast<const uint8_t*>(w.row(row));
   FloatV sums[kRows][kTokens];
   for (auto& of_row : sums) {
     for (FloatV& sum : of_row) sum = hn::Zero(Floats());
@@ -185,7 +194,10 @@ void multiply_tile(const IntegerRows& x, const Weight& w, size_t row, size_t tok
     for (size_t r = 0; r < kRows; ++r) {
       tile.start_chunk(r, block + r * stride, first, groups, sums);
     }
+    const uint8_t* ahead = data + kAheadBytes + first / Format::kGroups * Format::kBytes * kRows;
     for (size_t g = 0; g < groups; g += Format::kGroups, block += Format::kBytes) {
+      prefetch<Format::kBytes * kRows>(ahead);
+      ahead += Format::kBytes * kRows;
       tile.template add_block<0>(block, first + g, g, sums);
     }
   }
@@ -196,16 +208,22 @@ void multiply_tile(const IntegerRows& x, const Weight& w, size_t row, size_t tok
   }
 }
 
+constexpr size_t kMostRows = HWY_TARGET == HWY_AVX3 ? 8 : 4;  // of 32 registers, or 16
+
 template <class Format, size_t kTokens, bool kVnni>
 void multiply_tokens(const IntegerRows& x, const Weight& w, size_t first, size_t last, size_t token,
                      View<float> y) {
   // Rows at once: enough independent sums to hide latencies, few enough for the registers.
-  constexpr size_t kRows = kTokens == 1 ? 4 : kTokens == 2 ? 2 : 1;
+  constexpr size_t kRows = kTokens > 2 ? 1 : kTokens == 2 ? 2 : Format::kSigned ? 4 : kMostRows;
+  const size_t stride = row_bytes(w.type, w.cols);
+  const auto* data = reinterpret_cast<const uint8_t*>(w.data) + first * stride;
   size_t r = first;
-  for (; r + kRows <= last; r += kRows) {
-    multiply_tile<Format, kRows, kTokens, kVnni>(x, w, r, token, y);
+  for (; r + kRows <= last; r += kRows, data += kRows * stride) {
+    multiply_tile<Format, kRows, kTokens, kVnni>(x, data, stride, r, token, y);
   }
-  for (; r < last; ++r) multiply_tile<Format, 1, kTokens, kVnni>(x, w, r, token, y);
+  for (; r < last; ++r, data += stride) {
+    multiply_tile<Format, 1, kTokens, kVnni>(x, data, stride, r, token, y);
+  }
 }
 
 template <bool kVnni>
