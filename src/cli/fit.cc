@@ -76,6 +76,10 @@ class Fit : public Command {
                    "code: worth of a key's predicted loss against a value's")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
+    app.add_option("--correction-windows", codes_.correction_windows,
+                   "code: windows of the text on which gains are corrected by measurement; 0 is "
+                   "none")
+        ->capture_default_str();
     app.add_option("--most-per-column", codes_.most_per_column,
                    "code: slabs on the same columns, i.e. bits a column")
         ->capture_default_str()

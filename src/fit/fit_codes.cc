@@ -7,6 +7,7 @@
 
 #include "fit/code_ladder.h"
 #include "fit/codebooks.h"
+#include "fit/correct_gains.h"
 #include "fit/metric_basis.h"
 #include "fit/sample.h"
 #include "ops/gemm.h"
@@ -78,15 +79,11 @@ class CodeFit {
   Nest& nest_;
 };
 
-}  // namespace
-
-Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<TokenId>> windows,
-                           const CodeFitOptions& options, const ProgressSink& progress,
-                           Workers& workers) {
-  MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
-  const CodedView view{options.sinks, options.recent};
-  MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, nest.config().group_size, view,
-                                                  options.seed, progress, workers));
+// Fits all spaces of the nest; returns the gains of their slabs.
+Result<std::vector<std::vector<double>>> fit_spaces(const Model& model, const KvSample& sample,
+                                                    const CodeFitOptions& options, Nest& nest,
+                                                    const ProgressSink& progress,
+                                                    Workers& workers) {
   const CodeFit fit(model, sample, options, nest);
   std::vector<std::vector<double>> gains(nest.spaces());
   std::mutex mutex;
@@ -102,6 +99,42 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
     report(progress, {"codebooks", ++done, nest.spaces(), {}});
   });
   MKV_TRY(std::move(failed));
+  return gains;
+}
+
+// Multiplies each space's gains by what measurements say they are worth.
+Result<void> correct_gains(const Model& model, std::span<const std::vector<TokenId>> windows,
+                           const CodeFitOptions& options, const Nest& nest,
+                           std::vector<std::vector<double>>& gains, const ProgressSink& progress,
+                           Workers& workers) {
+  Nest trimmed = nest.clone();
+  MKV_TRY(keep_best_slabs(gains, options.most_bits, trimmed));
+  const double bits = std::min(options.correction_bits, options.most_bits);
+  MKV_ASSIGN(const size_t rung, rung_for_budget(trimmed, std::to_string(bits) + "bits"));
+  const auto measured = windows.first(std::min(options.correction_windows, windows.size()));
+  MKV_ASSIGN(const std::vector<double> factors,
+             measured_gain_factors(model, trimmed, trimmed.ranks_at(rung), gains, measured,
+                                   progress, workers));
+  for (size_t space = 0; space < gains.size(); ++space) {
+    for (double& gain : gains[space]) gain *= factors[space];
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<TokenId>> windows,
+                           const CodeFitOptions& options, const ProgressSink& progress,
+                           Workers& workers) {
+  MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
+  const CodedView view{options.sinks, options.recent};
+  MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, nest.config().group_size, view,
+                                                  options.seed, progress, workers));
+  MKV_ASSIGN(std::vector<std::vector<double>> gains,
+             fit_spaces(model, sample, options, nest, progress, workers));
+  if (options.correction_windows > 0) {
+    MKV_TRY(correct_gains(model, windows, options, nest, gains, progress, workers));
+  }
   MKV_TRY(keep_best_slabs(gains, options.most_bits, nest));
   return nest;
 }
