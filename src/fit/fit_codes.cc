@@ -20,7 +20,6 @@ NestConfig config_of(const Model& model, const CodeFitOptions& options) {
   config.group_size = options.group_size == 0 ? config.shape.kv_heads : options.group_size;
   config.slab_kind = SlabKind::code;
   config.key_mean = options.key_mean;
-  config.value_scales = options.value_scales;
   config.sinks = options.sinks;
   config.recent = options.recent;
   config.model_hash = model.weights_hash();
@@ -28,20 +27,19 @@ NestConfig config_of(const Model& model, const CodeFitOptions& options) {
   return config;
 }
 
-// Divides each token's latents by its root mean square; the tokens' errors then weigh its square.
-void take_token_scales(Matrix<float>& latents, std::span<float> weights) {
-  std::vector<float> sum(latents.cols(), 0.0f);
-  for (size_t c = 0; c < latents.rows(); ++c) {
-    for (size_t t = 0; t < latents.cols(); ++t) sum[t] += latents.at(c, t) * latents.at(c, t);
+// How much each token's error costs, 1 on average: attention dwells on few tokens, and its loss
+// gradient says on which. One drawn label tells it with much noise, hence the floor.
+std::vector<float> token_weights(std::span<const float> gradient_squares, double floor,
+                                 size_t padded) {
+  const size_t tokens = gradient_squares.size();
+  const double sum = std::accumulate(gradient_squares.begin(), gradient_squares.end(), 0.0);
+  std::vector<float> weights(padded, 0.0f);
+  for (size_t t = 0; t < tokens; ++t) {
+    const double relative =
+        sum > 0.0 ? gradient_squares[t] * static_cast<double>(tokens) / sum : 1.0;
+    weights[t] = static_cast<float>(floor + (1.0 - floor) * relative);
   }
-  for (size_t t = 0; t < latents.cols(); ++t) {
-    const float square = sum[t] / static_cast<float>(latents.rows());
-    weights[t] *= square;
-    sum[t] = square > 0.0f ? 1.0f / std::sqrt(square) : 0.0f;
-  }
-  for (size_t c = 0; c < latents.rows(); ++c) {
-    for (size_t t = 0; t < latents.cols(); ++t) latents.at(c, t) *= sum[t];
-  }
+  return weights;
 }
 
 class CodeFit {
@@ -52,29 +50,23 @@ class CodeFit {
   // Fits one space; returns its slabs' gains in the loss.
   Result<std::vector<double>> fit(GroupId id) const {
     Basis& basis = nest_.basis(id);
-    const size_t dims = nest_.dims(), tokens = sample_.tokens();
+    const size_t dims = nest_.dims();
     Matrix<float> columns, latents;
     centred_columns(sample_, model_, id, options_.key_mean, columns, basis.mean);
-    MKV_TRY(fit_metric_basis(covariance_of(columns, tokens),
+    const std::vector<float> weights = token_weights(
+        sample_.gradient_squares[nest_.flat(id)], options_.token_weight_floor, columns.cols());
+    MKV_TRY(fit_metric_basis(covariance_of(columns, weights),
                              sample_.gradient_moments[nest_.flat(id)], options_.ridge, basis));
     latents.reshape(columns.rows(), columns.cols());
     gemm(basis.encode.view(), columns.view(), Transpose::no, 0.0f, latents.view());
-    std::vector<float> weights(latents.cols(), 0.0f);
-    std::fill_n(weights.begin(), tokens, 1.0f);
-    double mean_square = 1.0;
-    if (id.side == Side::value && options_.value_scales) {
-      take_token_scales(latents, weights);
-      mean_square =
-          std::accumulate(weights.begin(), weights.end(), 0.0) / static_cast<double>(tokens);
-    }
     CodebookOptions books;
     books.max_slabs = static_cast<size_t>(options_.most_bits * 1.5 * static_cast<double>(dims) / 4);
+    books.max_per_column = options_.most_per_column;
     books.iterations = options_.iterations;
     books.seed = options_.seed + nest_.flat(id);
     SpaceCode code = fit_codebooks(latents, weights, books);
     basis.slabs = std::move(code.slabs);
-    // A key's error counts more than its gradient says; gains are per token, as the loss is.
-    const double weight = 0.5 * mean_square * (id.side == Side::key ? options_.key_weight : 1.0);
+    const double weight = 0.5 * (id.side == Side::key ? options_.key_weight : 1.0);
     for (double& gain : code.gains) gain *= weight;
     return code.gains;
   }
