@@ -112,10 +112,9 @@ void run_attention(benchmark::State& state, size_t tokens) {
   const auto runs = static_cast<double>(state.iterations() * kShape.layers);
   state.counters["us/layer"] =
       benchmark::Counter(runs * 1e-6, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
-  state.counters["GB/s"] =
-      benchmark::Counter(static_cast<double>(f.cache.bytes()) * 1e-9 *
-                             static_cast<double>(state.iterations()),
-                         benchmark::Counter::kIsRate);
+  state.counters["GB/s"] = benchmark::Counter(
+      static_cast<double>(f.cache.bytes()) * 1e-9 * static_cast<double>(state.iterations()),
+      benchmark::Counter::kIsRate);
 }
 
 void shapes(benchmark::internal::Benchmark* bench) {

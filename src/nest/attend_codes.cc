@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "nest/angle_kernels.h"
 #include "nest/block_kernels.h"
 #include "nest/slab_kernels.h"
 #include "ops/ops.h"
@@ -16,8 +17,10 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   dims_ = state.nest->dims();
   head_dim_ = state.shape.head_dim;
   latent_queries_ = arena.take<float>(sizes.heads * dims_);
-  mean_terms_ = arena.take<float>(sizes.heads * head_dim_);
-  turned_ = arena.take<float>(sizes.workers * (sizes.group_heads + 1) * head_dim_);
+  mean_units_ = arena.take<float>(sizes.heads);
+  mean_terms_ = arena.take<int16_t>(sizes.heads * head_dim_);
+  small_size_ = std::max(sizes.group_heads, head_dim_);
+  small_ = arena.take<float>(sizes.workers * small_size_);
   expanded_size_ = std::max(dims_, kWeighBlocks) * kBlockTokens;
   expanded_ = arena.take<float>(sizes.workers * expanded_size_);
   if (!integer()) return;
@@ -50,10 +53,10 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
   const Basis& basis = state_->nest->basis(id);
   const SpacePlan& plan = state_->plan(id);
   const std::span<float> latent(latent_queries_ + head * dims_, plan.columns);
-  combine_rows(query, View<const float>(basis.decode.row(offset).data(), head_dim_, plan.columns, dims_),
+  combine_rows(query,
+               View<const float>(basis.decode.row(offset).data(), head_dim_, plan.columns, dims_),
                latent);
-  prepare_mean(std::span(basis.mean).subspan(offset, head_dim_), query,
-               {mean_terms_ + head * head_dim_, head_dim_});
+  prepare_mean(head, std::span(basis.mean).subspan(offset, head_dim_), query, worker);
   if (!integer()) return;
   for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
   const std::span<const CodeSlab> slabs =
@@ -67,53 +70,37 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
                entries(group) + in_group * kCodebookEntries, entries_stride());
 }
 
-// q . R_t mean = sum_i A_i cos(t w_i) + B_i sin(t w_i): keeps A then B; for a plain mean its
-// product with the query.
-void CodedAttention::prepare_mean(std::span<const float> mean, std::span<const float> query,
-                                  std::span<float> term) const {
+// q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.
+void CodedAttention::prepare_mean(size_t head, std::span<const float> mean,
+                                  std::span<const float> query, size_t worker) {
   const size_t pairs = head_dim_ / 2;
   const KeyMean kind = state_->nest->config().key_mean;
-  if (kind == KeyMean::plain) term[0] = dot(query, mean);
+  if (kind == KeyMean::none) mean_units_[head] = 0.0f;
+  if (kind == KeyMean::plain) mean_units_[head] = dot(query, mean);
   if (kind != KeyMean::position) return;
+  float* a = small_ + worker * small_size_;
+  float* b = a + pairs;
   for (size_t i = 0; i < pairs; ++i) {
-    term[i] = query[i] * mean[i] + query[i + pairs] * mean[i + pairs];
-    term[i + pairs] = query[i + pairs] * mean[i] - query[i] * mean[i + pairs];
+    a[i] = query[i] * mean[i] + query[i + pairs] * mean[i + pairs];
+    b[i] = query[i + pairs] * mean[i] - query[i] * mean[i + pairs];
   }
+  mean_units_[head] = round_mean_terms({a, pairs}, {b, pairs}, mean_terms_ + head * head_dim_);
 }
 
-// Scores of a coded block start as what the mean that coding took away would have added.
-void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
-                                size_t worker) const {
-  const float* terms = mean_terms_ + group * sizes_.group_heads * head_dim_;
-  const KeyMean kind = state_->nest->config().key_mean;
-  for (size_t h = 0; h < scores.rows; ++h) {
-    std::ranges::fill(scores.row(h), kind == KeyMean::plain ? terms[h * head_dim_] : 0.0f);
+// Scores of coded blocks start as what the mean that coding took away would have added.
+void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores) const {
+  const size_t first_head = group * sizes_.group_heads, pairs = head_dim_ / 2;
+  const std::span<const float> units(mean_units_ + first_head, scores.rows);
+  if (state_->nest->config().key_mean == KeyMean::position) {
+    score_angles(mean_terms_ + first_head * head_dim_, units,
+                 state_->angles.data() + blocks.begin * pairs * kBlockTokens * 2, pairs, scores);
+    return;
   }
-  if (kind != KeyMean::position) return;
-  const size_t pairs = head_dim_ / 2;
-  const MeanFunctions& functions = state_->mean_functions;
-  float* turned = turned_ + worker * (sizes_.group_heads + 1) * head_dim_;
-  const View<float> coefficients(turned + head_dim_, scores.rows, functions.count(), head_dim_);
-  for (size_t block = blocks.begin; block < blocks.end; ++block) {
-    const float* cos0 = state_->block_cos(block);
-    const float* sin0 = state_->block_sin(block);
-    for (size_t h = 0; h < scores.rows; ++h) {
-      const float* a = terms + h * head_dim_;
-      const float* b = a + pairs;
-      for (size_t i = 0; i < pairs; ++i) turned[i] = a[i] * cos0[i] + b[i] * sin0[i];
-      for (size_t i = 0; i < pairs; ++i) turned[pairs + i] = b[i] * cos0[i] - a[i] * sin0[i];
-      functions.combine({turned, pairs}, {turned + pairs, pairs}, coefficients.row(h));
-    }
-    const ColumnBlocks values{reinterpret_cast<const std::byte*>(functions.values().data), 0,
-                              DType::f32};
-    score_columns(coefficients, values,
-                  {scores.data + (block - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens,
-                   scores.stride});
-  }
+  for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);
 }
 
 void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size_t worker) const {
-  score_mean(group, blocks, scores, worker);
+  score_mean(group, blocks, scores);
   const GroupId id = space(group, Side::key);
   const size_t slabs = state_->rank(layer_, group, Side::key);
   const size_t first_head = group * sizes_.group_heads;
@@ -159,7 +146,7 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
   float* scaled = expanded_ + worker * expanded_size_;
   constexpr size_t kStride = kWeighBlocks * kBlockTokens;
   uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
-  float* units = turned_ + worker * (sizes_.group_heads + 1) * head_dim_;
+  float* units = small_ + worker * small_size_;
   float token_scales[kStride];
   for (size_t begin = blocks.begin; begin < blocks.end; begin += kWeighBlocks) {
     const size_t end = std::min(blocks.end, begin + kWeighBlocks);
@@ -172,8 +159,8 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
       for (size_t t = 0; t < tokens; ++t) scaled[t] = from[t] * token_scales[t];
       units[h] = round_weights({scaled, tokens}, rounded + h * kStride);
     }
-    weigh_slabs(state_->plan(id).planes, code_blocks(id, begin, end), rounded,
-                {units, sums.rows}, sums);
+    weigh_slabs(state_->plan(id).planes, code_blocks(id, begin, end), rounded, {units, sums.rows},
+                sums);
   }
 }
 

@@ -45,9 +45,9 @@ class CodedAttention {
   CodeBlocks code_blocks(GroupId id, size_t begin, size_t end) const;
   ColumnBlocks column_blocks(GroupId id, size_t begin) const;
 
-  void prepare_mean(std::span<const float> mean, std::span<const float> query,
-                    std::span<float> term) const;
-  void score_mean(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
+  void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query,
+                    size_t worker);
+  void score_mean(size_t group, Blocks blocks, View<float> scores) const;
   void weigh_codes(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
                    size_t worker) const;
 
@@ -56,14 +56,15 @@ class CodedAttention {
   size_t slabs_ = 0;  // most of any key space of the layer
   Sizes sizes_;
   float* latent_queries_ = nullptr;  // [head][dims]
-  float* mean_terms_ = nullptr;      // [head][head_dim]
   float* units_ = nullptr;           // [head], of the tables
+  float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
+  int16_t* mean_terms_ = nullptr;    // [head][pair][2]
   int16_t* entries_ = nullptr;       // [group][slab][head of the group][16]
   float* values_ = nullptr;          // [worker][slab][16], tables before rounding
-  float* turned_ = nullptr;          // [worker][head of the group + 1][head_dim]
+  float* small_ = nullptr;           // [worker][max(head of the group, head_dim)]
   float* expanded_ = nullptr;        // [worker][dims][64]; or weights [kWeighBlocks * 64]
   uint8_t* weights_ = nullptr;       // [worker][head of the group][kWeighBlocks * 64]
-  size_t expanded_size_ = 0;
+  size_t expanded_size_ = 0, small_size_ = 0;
 };
 
 }  // namespace mkv

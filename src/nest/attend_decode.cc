@@ -154,8 +154,8 @@ class Decode {
     for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(scores.row(r), 0.0f);
     if (tokens > 0) {
       score_columns(queries, cache.exact[0].columns(begin, first_column), of_blocks);
+      hide_tokens_to_come(end, of_blocks);
     }
-    hide_tokens_to_come(end, of_blocks);
     const std::span<float> sink(merged_ + worker * dims_, head_dim_);
     for (size_t s = 0; s < sinks; ++s) {
       cache.sinks.load(Side::key, s, first_column, sink);

@@ -4,7 +4,6 @@
 #define HWY_TARGET_INCLUDE "nest/block_kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -176,27 +175,48 @@ void CombineRows(const float* factors, View<const float> rows, float* out) {
   }
 }
 
+// e^x for x in [-87, 0]: 2^n times a polynomial in the rest, relative error below 3e-7 (the Taylor
+// series of 2^r at 0, |r| <= 1/2, to the sixth power).
+template <class D>
+HWY_INLINE hn::Vec<D> exp_negative(D d, hn::Vec<D> x) {
+  const hn::RebindToSigned<D> di;
+  const auto y = hn::Mul(x, hn::Set(d, 1.44269504f));
+  const auto n = hn::NearestInt(y);
+  // x / ln 2 - n, the product's rounding error included.
+  const auto r = hn::MulAdd(x, hn::Set(d, 1.92596303e-8f),
+                            hn::MulSub(x, hn::Set(d, 1.44269504f), hn::ConvertTo(d, n)));
+  auto p = hn::Set(d, 1.54035304e-4f);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.33335581e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 9.61812911e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.55041087e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 2.40226507e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 6.93147181e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(n)));
+}
+
 float ExpAndSum(float* x, size_t size, float shift) {
   const F32 d;
   const size_t n = hn::Lanes(d);
-  const V minus = hn::Set(d, shift);
-  // exp() of less than this is a subnormal; the vector exp wants a finite argument.
-  const V floor = hn::Set(d, -87.0f);
-  V sum = hn::Zero(d);
+  // exp() of less than this is a subnormal.
+  constexpr float kFloor = -87.0f;
+  const auto step = [shift](auto tag, float* at) HWY_ATTR {
+    const auto floor = hn::Set(tag, kFloor);
+    const auto y = hn::Sub(hn::LoadU(tag, at), hn::Set(tag, shift));
+    const auto e = hn::IfThenElseZero(hn::Gt(y, floor), exp_negative(tag, hn::Max(y, floor)));
+    hn::StoreU(e, tag, at);
+    return e;
+  };
+  V even = hn::Zero(d), odd = even;
   size_t i = 0;
-  for (; i + n <= size; i += n) {
-    const V y = hn::Sub(hn::LoadU(d, x + i), minus);
-    const V e = hn::IfThenElseZero(hn::Gt(y, floor), hn::Exp(d, hn::Max(y, floor)));
-    sum = hn::Add(sum, e);
-    hn::StoreU(e, d, x + i);
+  for (; i + 2 * n <= size; i += 2 * n) {
+    even = hn::Add(even, step(d, x + i));
+    odd = hn::Add(odd, step(d, x + i + n));
   }
-  float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i + n <= size; i += n) even = hn::Add(even, step(d, x + i));
+  float total = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
   const hn::CappedTag<float, 1> one;
-  for (; i < size; ++i) {
-    const float y = x[i] - shift;
-    x[i] = y > -87.0f ? hn::GetLane(hn::Exp(one, hn::Set(one, y))) : 0.0f;
-    total += x[i];
-  }
+  for (; i < size; ++i) total += hn::GetLane(step(one, x + i));
   return total;
 }
 

@@ -15,7 +15,7 @@ namespace mkv {
 // Neighbouring blocks of columns: block b is at data + b * stride.
 struct ColumnBlocks {
   const std::byte* data = nullptr;
-  size_t stride = 0;  // bytes
+  size_t stride = 0;        // bytes
   DType type = DType::f16;  // f16 or f32
 };
 
@@ -26,7 +26,7 @@ void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<f
 // out[c] = sum_r factors[r] * rows[r][c].
 void combine_rows(std::span<const float> factors, View<const float> rows, std::span<float> out);
 
-// x = exp(x - shift) in place (-inf gives 0); returns the sum.
+// x = exp(x - shift) in place for x <= shift (-inf gives 0); returns the sum.
 float exp_and_sum(std::span<float> x, float shift);
 float max_of(std::span<const float> x);  // -inf when empty
 void scale_by(std::span<float> x, float factor);

@@ -28,7 +28,8 @@ void add_plane(std::span<const uint16_t> slabs, size_t first_column, std::span<c
     for (size_t s = 0; s < slabs.size(); ++s) {
       float largest = 0.0f;
       for (size_t e = 0; e < kCodebookEntries; ++e) {
-        largest = std::max(largest, std::abs(entries[(s * kSlabColumns + c) * kCodebookEntries + e]));
+        largest =
+            std::max(largest, std::abs(entries[(s * kSlabColumns + c) * kCodebookEntries + e]));
       }
       reach += largest;
     }

@@ -1,6 +1,7 @@
 #include "nest/kv_cache.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "nest/kv_state.h"
 #include "ops/ops.h"
@@ -44,6 +45,21 @@ void make_plans(KvCache::State& state) {
   }
 }
 
+// Angles of a block's tokens by the sum of its first one's and theirs within the block.
+void round_angles(std::span<const float> cos0, std::span<const float> sin0,
+                  const Buffer<float>& relative, int16_t* out) {
+  const size_t pairs = cos0.size();
+  const auto rounded = [](float x) { return static_cast<int16_t>(std::lrint(32767.0f * x)); };
+  for (size_t i = 0; i < pairs; ++i) {
+    const float* cos = relative.data() + i * kBlockTokens;
+    const float* sin = relative.data() + (pairs + i) * kBlockTokens;
+    for (size_t t = 0; t < kBlockTokens; ++t) {
+      *out++ = rounded(cos0[i] * cos[t] - sin0[i] * sin[t]);
+      *out++ = rounded(sin0[i] * cos[t] + cos0[i] * sin[t]);
+    }
+  }
+}
+
 void ensure_block_angles(KvCache::State& state, size_t blocks) {
   const size_t pairs = state.rotary->pairs();
   const size_t have = state.block_angles.size() / (2 * pairs);
@@ -54,6 +70,12 @@ void ensure_block_angles(KvCache::State& state, size_t blocks) {
     float* cos = state.block_angles.data() + b * 2 * pairs;
     state.rotary->angles(static_cast<double>(b * kBlockTokens + state.sinks), {cos, pairs},
                          {cos + pairs, pairs});
+  }
+  if (state.nest->config().key_mean != KeyMean::position) return;
+  state.angles.resize_exactly(target * 2 * pairs * kBlockTokens);
+  for (size_t b = have; b < target; ++b) {
+    round_angles({state.block_cos(b), pairs}, {state.block_sin(b), pairs}, state.relative_angles,
+                 state.angles.data() + b * 2 * pairs * kBlockTokens);
   }
 }
 
@@ -178,7 +200,6 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t cap
   state_->ranks = std::move(ranks);
   make_plans(*state_);
   state_->relative_angles = angles_within_block(rotary);
-  if (config.key_mean == KeyMean::position) state_->mean_functions = MeanFunctions(rotary);
   for (size_t l = 0; l < config.shape.layers; ++l) {
     LayerCache& layer = state_->layers[l];
     layer.sinks.type = options.exact;

@@ -1,10 +1,10 @@
 // KvCache: the keys and values of one sequence, for all layers of a model.
 //
-// A token is exact (f16, or f32 if asked for) while it is one of the leading `sinks` or in the recent window, and coded
-// by the nest otherwise. The window moves in blocks of kBlockTokens, so a token at position t sees
-// exact keys and values of the sinks and of the last recent-kBlockTokens+1 ... recent tokens,
-// itself included, and codes of the rest - whether it comes in a long prefill or alone: prefill and
-// decode give the same view. Without a nest every token is exact.
+// A token is exact (f16, or f32 if asked for) while it is one of the leading `sinks` or in the
+// recent window, and coded by the nest otherwise. The window moves in blocks of kBlockTokens, so a
+// token at position t sees exact keys and values of the sinks and of the last recent-kBlockTokens+1
+// ... recent tokens, itself included, and codes of the rest - whether it comes in a long prefill or
+// alone: prefill and decode give the same view. Without a nest every token is exact.
 #pragma once
 
 #include <cstddef>

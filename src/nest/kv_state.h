@@ -13,7 +13,6 @@
 #include "nest/block_kernels.h"
 #include "nest/code_tables.h"
 #include "nest/kv_cache.h"
-#include "nest/mean_functions.h"
 #include "nest/slab_store.h"
 
 namespace mkv {
@@ -77,7 +76,9 @@ struct KvCache::State {
   // positions within a block, [cos of pair 0 ... | sin of pair 0 ...][64].
   Buffer<float> block_angles;
   Buffer<float> relative_angles;
-  MeanFunctions mean_functions;  // KeyMean::position
+  // Of every position after the sinks, cosine and sine times 2^15, [block][pair][64][cos, sin]:
+  // for the scores of the mean key (KeyMean::position).
+  Buffer<int16_t> angles;
 
   size_t width() const { return shape.kv_heads * shape.head_dim; }
   size_t rows_of(size_t tokens) const { return tokens > sinks ? tokens - sinks : 0; }

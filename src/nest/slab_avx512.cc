@@ -1,10 +1,9 @@
-#include "nest/avx512.h"
-
 #include <hwy/base.h>
 
-#include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
+#include "nest/avx512.h"
 #include "nest/slab_kernels.h"
 #include "ops/instruction_set.h"
 
@@ -29,10 +28,9 @@ HWY_INLINE __m256i load_codes(const uint8_t* codes) {
 HWY_INLINE void add_scores(__m512i sums, __m512 unit, float* scores) {
   const __m512i low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums));
   const __m512i high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sums, 1));
-  _mm512_storeu_ps(scores,
-                   _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), unit, _mm512_loadu_ps(scores)));
-  _mm512_storeu_ps(scores + 16, _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), unit,
-                                                _mm512_loadu_ps(scores + 16)));
+  _mm512_storeu_ps(scores, _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), unit, _mm512_loadu_ps(scores)));
+  _mm512_storeu_ps(scores + 16,
+                   _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), unit, _mm512_loadu_ps(scores + 16)));
 }
 
 // A table of 16 words twice is one register: a permutation of 16-bit lanes looks up 32 tokens by
@@ -57,10 +55,8 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const CodeBlocks& blocks, 
       const __m512i low = _mm512_cvtepu8_epi16(load_codes(codes + b * blocks.stride + s * kHalf));
       const __m512i high = _mm512_srli_epi16(low, 4);
       for (size_t h = 0; h < kHeads; ++h) {
-        sums[h][b][0] =
-            _mm512_add_epi16(sums[h][b][0], _mm512_permutexvar_epi16(low, table[h]));
-        sums[h][b][1] =
-            _mm512_add_epi16(sums[h][b][1], _mm512_permutexvar_epi16(high, table[h]));
+        sums[h][b][0] = _mm512_add_epi16(sums[h][b][0], _mm512_permutexvar_epi16(low, table[h]));
+        sums[h][b][1] = _mm512_add_epi16(sums[h][b][1], _mm512_permutexvar_epi16(high, table[h]));
       }
     }
   }
@@ -72,6 +68,42 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const CodeBlocks& blocks, 
       add_scores(sums[h][b][1], unit, to + kHalf);
     }
   }
+}
+
+// A pair's term of kHeads heads times the angles of a block's 64 tokens.
+template <size_t kHeads>
+HWY_INLINE size_t angle_tiles(const int16_t* terms, std::span<const float> unit,
+                              const int16_t* angles, size_t pairs, View<float> scores,
+                              size_t head) {
+  for (; head + kHeads <= scores.rows; head += kHeads) {
+    for (size_t b = 0; b < scores.cols / kTokens; ++b) {
+      __m512i sums[kHeads][4];
+      for (auto& of_head : sums) {
+        for (__m512i& x : of_head) x = _mm512_setzero_si512();
+      }
+      for (size_t i = 0; i < pairs; ++i) {
+        const int16_t* at = angles + (b * pairs + i) * kTokens * 2;
+        __m512i angle[4];
+        for (size_t j = 0; j < 4; ++j) angle[j] = _mm512_loadu_si512(at + j * kTokens / 2);
+        for (size_t h = 0; h < kHeads; ++h) {
+          int32_t term;
+          std::memcpy(&term, terms + ((head + h) * pairs + i) * 2, sizeof(term));
+          const __m512i factor = _mm512_set1_epi32(term);
+          for (size_t j = 0; j < 4; ++j) {
+            sums[h][j] = _mm512_dpwssd_epi32(sums[h][j], angle[j], factor);
+          }
+        }
+      }
+      for (size_t h = 0; h < kHeads; ++h) {
+        for (size_t j = 0; j < 4; ++j) {
+          _mm512_storeu_ps(
+              scores.row(head + h).data() + b * kTokens + j * 16,
+              _mm512_mul_ps(_mm512_cvtepi32_ps(sums[h][j]), _mm512_set1_ps(unit[head + h])));
+        }
+      }
+    }
+  }
+  return head;
 }
 
 template <size_t kHeads>
@@ -109,8 +141,8 @@ HWY_INLINE void expand(const CodePlanes& planes, const CodePlanes::Plane& plane,
   for (size_t s = plane.begin; s < plane.end; ++s) {
     __m512i table[kColumns];
     for (size_t c = 0; c < kColumns; ++c) {
-      table[c] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
-          planes.entries.data() + (s * kColumns + c) * kEntries)));
+      table[c] = _mm512_broadcast_i32x4(_mm_loadu_si128(
+          reinterpret_cast<const __m128i*>(planes.entries.data() + (s * kColumns + c) * kEntries)));
     }
     for (size_t b = 0; b < kBlocks; ++b) {
       const __m512i both =
@@ -141,8 +173,7 @@ struct alignas(64) SpreadWeights {
 
 template <size_t kHeads, size_t kPlanes>
 HWY_INLINE void weigh_planes(const CodePlanes& planes, size_t first, const CodeBlocks& blocks,
-                             const SpreadWeights* weights, const float* factor,
-                             View<float> sums) {
+                             const SpreadWeights* weights, const float* factor, View<float> sums) {
   __m512i sum[kHeads][kPlanes];
   for (auto& of_head : sum) {
     for (__m512i& x : of_head) x = _mm512_setzero_si512();
@@ -228,6 +259,13 @@ void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float
   for (; h < scores.rows; ++h) score_heads<1>(tables, blocks, h, scores);
 }
 
+void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
+                  size_t pairs, View<float> scores) {
+  const size_t h = angle_tiles<5>(terms, unit, angles, pairs, scores, 0);
+  const size_t rest = angle_tiles<2>(terms, unit, angles, pairs, scores, h);
+  angle_tiles<1>(terms, unit, angles, pairs, scores, rest);
+}
+
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {
   size_t h = 0;
@@ -247,6 +285,9 @@ bool usable() { return false; }
 void score_slabs(const ScoreTables&, const CodeBlocks&, View<float>) { MKV_CHECK(false); }
 void weigh_slabs(const CodePlanes&, const CodeBlocks&, const uint8_t*, std::span<const float>,
                  View<float>) {
+  MKV_CHECK(false);
+}
+void score_angles(const int16_t*, std::span<const float>, const int16_t*, size_t, View<float>) {
   MKV_CHECK(false);
 }
 }  // namespace mkv::avx512

@@ -165,8 +165,8 @@ HWY_INLINE WordTable load_table(const int16_t* entries) {
   const ByteVec even = hn::LoadDup128(d8, kEven), odd = hn::LoadDup128(d8, kOdd);
   const auto joined = [d8](ByteVec lower, ByteVec upper) HWY_ATTR {
     const hn::Repartition<uint64_t, Bytes> d64;
-    return hn::BitCast(d8, hn::InterleaveLower(d64, hn::BitCast(d64, lower),
-                                               hn::BitCast(d64, upper)));
+    return hn::BitCast(d8,
+                       hn::InterleaveLower(d64, hn::BitCast(d64, lower), hn::BitCast(d64, upper)));
   };
   return {joined(hn::TableLookupBytesOr0(a, even), hn::TableLookupBytesOr0(b, even)),
           joined(hn::TableLookupBytesOr0(a, odd), hn::TableLookupBytesOr0(b, odd))};
@@ -174,7 +174,7 @@ HWY_INLINE WordTable load_table(const int16_t* entries) {
 
 // Sums of the lower and upper eight tokens of every 128-bit part.
 struct WordSums {
-  hn::Vec<hn::Repartition<int16_t, Bytes>> low, high;
+  hn::Vec<hn::Repartition<int16_t, Bytes> > low, high;
 };
 HWY_INLINE void add_words(const WordTable& table, ByteVec codes, WordSums& sums) {
   const Bytes d8;
@@ -241,7 +241,7 @@ HWY_INLINE void expand_plane(const CodePlanes& planes, const CodePlanes::Plane& 
                              const uint8_t* codes, int16_t* columns) {
   const Bytes d8;
   const hn::RebindToSigned<Bytes> ds8;
-  const hn::Half<hn::RebindToSigned<Bytes>> half;
+  const hn::Half<hn::RebindToSigned<Bytes> > half;
   const hn::Repartition<int16_t, Bytes> d16;
   const size_t n = hn::Lanes(d8);
   const ByteVec low_half = hn::Set(d8, 15);

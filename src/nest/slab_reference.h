@@ -84,8 +84,9 @@ inline void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, cons
         for (size_t i = 0; i < blocks.count * 64; ++i) {
           for (size_t s = plane.begin; s < plane.end; ++s) {
             const uint8_t* codes = blocks.data + i / 64 * blocks.stride + planes.slabs[s] * 32;
-            sum += weights[h * kWeighBlocks * 64 + i] *
-                   planes.entries[(s * kSlabColumns + c) * kCodebookEntries + code_at(codes, i % 64)];
+            sum +=
+                weights[h * kWeighBlocks * 64 + i] *
+                planes.entries[(s * kSlabColumns + c) * kCodebookEntries + code_at(codes, i % 64)];
           }
         }
         sums.at(h, plane.first_column + c) += factor[h] * plane.scale[c] * static_cast<float>(sum);

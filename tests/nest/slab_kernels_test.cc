@@ -176,7 +176,8 @@ TEST(SlabKernels, WeighedSumsEqualTheReference) {
       for (const size_t blocks : {1u, 3u, 4u}) {
         const size_t count = 37, columns = 48, stride = count * 32 + 3;
         const auto slabs = random_slabs(count, columns, heads);
-        const Matrix<float> scale = random_matrix(1, columns, 6), factor = random_matrix(1, heads, 7);
+        const Matrix<float> scale = random_matrix(1, columns, 6),
+                            factor = random_matrix(1, heads, 7);
         const CodePlanes planes = make_code_planes(slabs, scale.row(0));
         const auto codes = random_bytes(blocks * stride + 3, 2);
         const auto weights = random_bytes(heads * kWeighBlocks * 64, 9);
