@@ -106,13 +106,14 @@ class Bench : public Command {
   // before them one that warms up and is not counted.
   Result<void> repeat(const Engine& engine) {
     ProgressBar bar;
+    SpeedTest test(engine, lengths_);
     DepthSpeed warm_up;
-    MKV_TRY(measure(engine, lengths_, warm_up));
+    MKV_TRY(test.repeat(warm_up));
     const size_t total = repetitions_ * depths_.size();
     for (size_t r = 0; r < repetitions_; ++r) {
       for (size_t d = 0; d < depths_.size(); ++d) {
         bar.update({"bench", r * depths_.size() + d, total, {}});
-        MKV_TRY(measure(engine, lengths_, ours_[d]));
+        MKV_TRY(test.repeat(ours_[d]));
         for (PeerSpeed& peer : peers_[d]) {
           MKV_TRY(measure_peer(
               {against_, model_.model, peer.kv_type, engine.workers->count(), lengths_}, peer));

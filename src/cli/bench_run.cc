@@ -5,7 +5,6 @@
 #include <fstream>
 
 #include "base/rng.h"
-#include "engine/prefill.h"
 #include "ops/ops.h"
 #include "store/hash.h"
 
@@ -29,43 +28,6 @@ size_t peak_rss_bytes() {
 }
 void restart_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
-// A sequence that tokens are added to, and the buffers of that.
-class Sequence {
- public:
-  Sequence(const Engine& engine, size_t capacity)
-      : engine_(engine),
-        cache_(engine.make_cache(capacity)),
-        hidden_(engine.model.config().hidden_size),
-        logits_(engine.model.config().vocab_size) {}
-
-  Result<void> add(std::span<const TokenId> tokens) {
-    return prefill(engine_.model, {tokens, &cache_}, hidden_, scratch_, *engine_.workers);
-  }
-  // The likeliest next token.
-  TokenId next() {
-    engine_.model.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()},
-                         *engine_.workers);
-    return static_cast<TokenId>(std::ranges::max_element(logits_) - logits_.begin());
-  }
-  KvCache& cache() { return cache_; }
-
- private:
-  const Engine& engine_;
-  KvCache cache_;
-  PrefillScratch scratch_;
-  std::vector<float> hidden_, logits_;
-};
-
-// Adds `count` greedy tokens after `first` and returns them.
-Result<std::vector<TokenId>> decode(Sequence& sequence, TokenId first, size_t count) {
-  std::vector<TokenId> tokens{first};
-  while (tokens.size() <= count) {
-    MKV_TRY(sequence.add({&tokens.back(), 1}));
-    tokens.push_back(sequence.next());
-  }
-  return tokens;
-}
-
 std::string hash_of(std::span<const TokenId> tokens) {
   Sha256 hash;
   hash.update(std::as_bytes(tokens));
@@ -84,30 +46,57 @@ double Samples::median() const {
 double Samples::min() const { return values.empty() ? 0 : *std::ranges::min_element(values); }
 double Samples::max() const { return values.empty() ? 0 : *std::ranges::max_element(values); }
 
-Result<void> measure(const Engine& engine, const BenchLengths& lengths, DepthSpeed& speed) {
+SpeedTest::SpeedTest(const Engine& engine, const BenchLengths& lengths)
+    : engine_(engine),
+      lengths_(lengths),
+      hidden_(engine.model.config().hidden_size),
+      logits_(engine.model.config().vocab_size) {}
+
+Result<void> SpeedTest::repeat(DepthSpeed& speed) {
   if (speed.output_hash.empty()) restart_peak_rss();
   Rng rng(kSeed);
-  std::vector<TokenId> tokens(speed.depth + lengths.prefill + 1);
+  std::vector<TokenId> tokens(speed.depth + lengths_.prefill + 1);
   for (TokenId& token : tokens) {
-    token = static_cast<TokenId>(rng.below(engine.model.config().vocab_size));
+    token = static_cast<TokenId>(rng.below(engine_.model.config().vocab_size));
   }
   const std::span<const TokenId> random(tokens);
-  Sequence sequence(engine, speed.depth + lengths.prefill + lengths.decode);
+  KvCache cache = engine_.make_cache(speed.depth + lengths_.prefill + lengths_.decode);
   if (speed.depth > 0) {
-    MKV_TRY(sequence.add(random.first(speed.depth)));
-    speed.kv_bytes = sequence.cache().bytes();
+    MKV_TRY(add(cache, random.first(speed.depth)));
+    speed.kv_bytes = cache.bytes();
   }
   auto start = std::chrono::steady_clock::now();
-  MKV_ASSIGN(const std::vector<TokenId> decoded, decode(sequence, tokens.back(), lengths.decode));
-  speed.decode.values.push_back(static_cast<double>(lengths.decode) / seconds_since(start));
+  MKV_ASSIGN(const std::vector<TokenId> decoded, decode(cache, tokens.back()));
+  speed.decode.values.push_back(static_cast<double>(lengths_.decode) / seconds_since(start));
   speed.output_hash = hash_of(decoded);
 
-  if (speed.depth == 0) sequence.cache().clear();
+  if (speed.depth == 0) cache.clear();
   start = std::chrono::steady_clock::now();
-  MKV_TRY(sequence.add(random.subspan(speed.depth, lengths.prefill)));
-  speed.prefill.values.push_back(static_cast<double>(lengths.prefill) / seconds_since(start));
+  MKV_TRY(add(cache, random.subspan(speed.depth, lengths_.prefill)));
+  speed.prefill.values.push_back(static_cast<double>(lengths_.prefill) / seconds_since(start));
   speed.peak_rss_bytes = peak_rss_bytes();
   return {};
+}
+
+Result<void> SpeedTest::add(KvCache& cache, std::span<const TokenId> tokens) {
+  return prefill(engine_.model, {tokens, &cache}, hidden_, scratch_, *engine_.workers);
+}
+
+// Greedy tokens after `first`, with it.
+Result<std::vector<TokenId>> SpeedTest::decode(KvCache& cache, TokenId first) {
+  std::vector<TokenId> tokens{first};
+  tokens.reserve(lengths_.decode + 1);
+  while (tokens.size() <= lengths_.decode) {
+    MKV_TRY(add(cache, {&tokens.back(), 1}));
+    tokens.push_back(likeliest());
+  }
+  return tokens;
+}
+
+TokenId SpeedTest::likeliest() {
+  engine_.model.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()},
+                       *engine_.workers);
+  return static_cast<TokenId>(std::ranges::max_element(logits_) - logits_.begin());
 }
 
 double read_bandwidth(Workers& workers) {

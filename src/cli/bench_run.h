@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "cli/options.h"
+#include "engine/prefill.h"
 
 namespace mkv::cli {
 
@@ -32,10 +34,25 @@ struct BenchLengths {
   size_t prefill = 512, decode = 64;
 };
 
-// One repetition: fills a cache with `depth` random tokens, then times lengths.decode greedy
-// tokens, then lengths.prefill more tokens of prompt (in an empty cache again for depth 0). The
-// tokens are the same for each repetition.
-Result<void> measure(const Engine& engine, const BenchLengths& lengths, DepthSpeed& speed);
+class SpeedTest {
+ public:
+  SpeedTest(const Engine& engine, const BenchLengths& lengths);
+
+  // One repetition: fills a cache with `depth` random tokens, then times lengths.decode greedy
+  // tokens, then lengths.prefill more tokens of prompt (in an empty cache again for depth 0). The
+  // tokens are the same for each repetition.
+  Result<void> repeat(DepthSpeed& speed);
+
+ private:
+  Result<void> add(KvCache& cache, std::span<const TokenId> tokens);
+  Result<std::vector<TokenId>> decode(KvCache& cache, TokenId first);
+  TokenId likeliest();
+
+  const Engine& engine_;
+  const BenchLengths lengths_;
+  PrefillScratch scratch_;
+  std::vector<float> hidden_, logits_;
+};
 
 // Bytes per second that all workers together read from memory, by far more bytes than a cache
 // holds.

@@ -92,8 +92,9 @@ void declare_json(CLI::App& app, bool& json) {
 }
 
 KvCache Engine::make_cache(size_t capacity) const {
-  if (!nest) return model.exact_cache(capacity);
-  return KvCache(*nest, ranks, model.config().rotary, capacity);
+  const KvOptions options{.exact = exact, .arithmetic = Arithmetic::fast};
+  if (!nest) return model.exact_cache(capacity, options);
+  return KvCache(*nest, ranks, model.config().rotary, capacity, options);
 }
 
 Result<size_t> Engine::context(size_t asked) const {

@@ -44,6 +44,7 @@ struct Engine {
   size_t rung = 0;  // of the nest's ladder
   Ranks ranks;      // at that rung
   std::unique_ptr<Workers> workers;
+  DType exact = DType::f16;  // of exact tokens
 
   KvCache make_cache(size_t capacity) const;
   // min(what the model was trained for, kDefaultContext) unless asked for something else.

@@ -3,7 +3,7 @@
 // scale.
 //
 // The activations of a group are scale * value with |value| <= 32767, scale = largest / 32767.
-// Their rounding is at most 1/65534 of the group's largest element. docs/decisions/0007 has the
+// Their rounding is at most 1/65534 of the group's largest element. docs/decisions/0008 has the
 // reason for 16 bits: with 8 the model's output changes by a KL of 0.003.
 #pragma once
 
