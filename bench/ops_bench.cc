@@ -53,8 +53,11 @@ void shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"tokens", "rows", "cols", "workers"})->UseRealTime();
   for (const int workers : {1, 2}) {
     for (const int tokens : {1, 4, 512}) bench->Args({tokens, 576, 1536, workers});
+    bench->Args({1, 1536, 576, workers});
   }
-  bench->Args({1, 49152, 768, 2})->Args({512, 49152, 768, 2});  // 768: the K types need 256 n
+  // 768: the K types need 256 n. The last two are larger than caches, as a model is.
+  bench->Args({1, 49152, 768, 2})->Args({512, 49152, 768, 2});
+  bench->Args({1, 98304, 1536, 1})->Args({1, 98304, 1536, 2});
 }
 BENCHMARK_CAPTURE(run_matmul, q4_1, DType::q4_1)->Apply(shapes)->Name("matmul/Q4_1");
 BENCHMARK_CAPTURE(run_matmul, q8_0, DType::q8_0)->Apply(shapes)->Name("matmul/Q8_0");

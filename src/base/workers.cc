@@ -3,12 +3,20 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/check.h"
+
 namespace mkv {
 namespace {
 
 // Decode runs hundreds of short jobs a token: a worker spins this long for the next one before it
 // sleeps, so that a wake-up through the kernel (tens of microseconds) is rare.
 constexpr auto kSpinTime = std::chrono::microseconds(200);
+
+// Pauses between two looks at the clock, or before the processor is offered to others.
+constexpr size_t kPauses = 64, kPausesBeforeYield = 1024;
+// A job's number is above the count of its open tasks.
+constexpr int kNumberShift = 32;
+constexpr uint64_t kCountMask = (uint64_t{1} << kNumberShift) - 1;
 
 inline void cpu_pause() {
 #if defined(__x86_64__)
@@ -29,53 +37,61 @@ Workers::~Workers() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
-    ++generation_;
   }
   wake_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
 void Workers::run_job(const Job& job) {
+  MKV_CHECK(job.tasks <= kCountMask);
   job_ = job;
-  next_task_.store(0, std::memory_order_relaxed);
-  busy_.store(threads_.size(), std::memory_order_relaxed);
-  {
-    const std::lock_guard lock(mutex_);  // pairs with the sleeping workers' wait
-    generation_.fetch_add(1, std::memory_order_release);
+  done_.store(0, std::memory_order_relaxed);
+  const uint64_t number = (open_.load(std::memory_order_relaxed) >> kNumberShift) + 1;
+  // Sequentially consistent, as is a sleeper's announcement: it sees the tasks or we see it.
+  open_.store(number << kNumberShift | job.tasks);
+  if (sleepers_.load() != 0) {
+    const std::lock_guard lock(mutex_);
+    wake_.notify_all();
   }
-  wake_.notify_all();
-  take_tasks(0);
-  for (size_t spins = 0; busy_.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins % 1024 == 1023) std::this_thread::yield();  // more threads than processors
+  while (take_task(0)) {
+  }
+  for (size_t pauses = 1; done_.load(std::memory_order_acquire) != job.tasks; ++pauses) {
+    if (pauses % kPausesBeforeYield == 0)
+      std::this_thread::yield();  // more threads than processors
     cpu_pause();
   }
 }
 
-void Workers::take_tasks(size_t worker) {
-  for (;;) {
-    const size_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
-    if (task >= job_.tasks) return;
-    job_.call(job_.fn, task, worker);
-  }
+bool Workers::take_task(size_t worker) {
+  uint64_t open = open_.load(std::memory_order_acquire);
+  do {
+    if ((open & kCountMask) == 0) return false;
+  } while (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel));
+  job_.call(job_.fn, job_.tasks - (open & kCountMask), worker);
+  done_.fetch_add(1, std::memory_order_release);
+  return true;
 }
 
 void Workers::loop(size_t worker) {
-  size_t seen = 0;
-  for (;;) {
-    const auto start = std::chrono::steady_clock::now();
-    while (generation_.load(std::memory_order_acquire) == seen) {
-      if (std::chrono::steady_clock::now() - start > kSpinTime) {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
-        break;
-      }
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    if (!take_task(worker)) wait_for_job();
+  }
+}
+
+// Until there is a task, or the end.
+void Workers::wait_for_job() {
+  const auto has_job = [this] { return (open_.load() & kCountMask) != 0 || stopping_.load(); };
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (size_t i = 0; i < kPauses; ++i) {
+      if (has_job()) return;
       cpu_pause();
     }
-    ++seen;
-    if (stopping_) return;
-    take_tasks(worker);
-    busy_.fetch_sub(1, std::memory_order_release);
-  }
+  } while (std::chrono::steady_clock::now() - start < kSpinTime);
+  std::unique_lock lock(mutex_);
+  ++sleepers_;
+  wake_.wait(lock, has_job);
+  --sleepers_;
 }
 
 }  // namespace mkv

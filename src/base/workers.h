@@ -3,12 +3,14 @@
 // run(tasks, fn) calls fn(task, worker) once for each task in 0 ... tasks-1 and returns when all
 // are done; the calling thread works too (it is worker 0). Tasks are handed out dynamically, so fn
 // must not depend on which worker runs it: results are then the same for any number of threads.
-// Owned and used by one thread at a time; calls do not nest. No allocation after construction.
+// Owned and used by one thread at a time; calls do not nest. No allocation after construction, and
+// no lock while jobs follow each other quickly. At most 2^32 - 1 tasks.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -56,16 +58,21 @@ class Workers {
     size_t tasks = 0;
   };
   void run_job(const Job& job);
-  void take_tasks(size_t worker);
+  bool take_task(size_t worker);
   void loop(size_t worker);
+  void wait_for_job();
 
+  // Each on a cache line of its own, as another thread writes each.
+  static constexpr size_t kCacheLine = 64;
   std::vector<std::thread> threads_;
-  Job job_;
-  std::atomic<size_t> next_task_{0};
-  std::atomic<size_t> generation_{0};  // rises by one with each job, and once more to stop
-  std::atomic<size_t> busy_{0};        // workers that have not finished the current job
+  Job job_;  // read only by who has taken one of its tasks, so it may change once all are done
+  // The tasks that nobody has taken yet, below a number that differs from job to job: a worker that
+  // comes late, or not at all, neither delays a job nor takes a task of the wrong one.
+  alignas(kCacheLine) std::atomic<uint64_t> open_{0};
+  alignas(kCacheLine) std::atomic<size_t> done_{0};  // tasks of the current job
+  alignas(kCacheLine) std::atomic<size_t> sleepers_{0};
   std::atomic<bool> stopping_{false};
-  std::mutex mutex_;
+  std::mutex mutex_;  // of sleeping and waking alone
   std::condition_variable wake_;
 };
 

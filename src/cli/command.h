@@ -24,6 +24,7 @@ std::unique_ptr<Command> make_fit();
 std::unique_ptr<Command> make_search();
 std::unique_ptr<Command> make_eval_ppl();
 std::unique_ptr<Command> make_eval_kl();
+std::unique_ptr<Command> make_bench();
 std::unique_ptr<Command> make_inspect();
 
 }  // namespace mkv::cli

@@ -80,7 +80,7 @@ class EvalPerplexity : public Evaluation {
 
  private:
   void print(const PerplexityReport& report) const {
-    const std::string budget = engine_->nest ? cache_.budget : "exact";
+    const std::string budget = cache_.name();
     if (json_) {
       OrderedJson result{{"budget", budget},
                          {"perplexity", report.perplexity},
@@ -122,8 +122,11 @@ class EvalKl : public Evaluation {
     MKV_TRY(open());
     const bool several = !budgets_.empty();
     const std::vector<std::string> budgets =
-        several ? budgets_ : std::vector<std::string>{engine_->nest ? cache_.budget : "exact"};
-    MKV_ASSIGN(const std::vector<Ranks> ranks, ranks_of(budgets));
+        several ? budgets_ : std::vector<std::string>{cache_.name()};
+    std::vector<Ranks> ranks{engine_->ranks};
+    if (several) {
+      MKV_ASSIGN(ranks, ranks_of(budgets));
+    }
     ProgressBar bar;
     const EvalOptions options{.progress = bar.sink()};
     MKV_ASSIGN(const BaseHidden base,
@@ -148,10 +151,6 @@ class EvalKl : public Evaluation {
   Result<std::vector<Ranks>> ranks_of(const std::vector<std::string>& budgets) const {
     std::vector<Ranks> ranks;
     for (const std::string& budget : budgets) {
-      if (!engine_->nest) {
-        ranks.emplace_back();
-        continue;
-      }
       auto rung = rung_for_budget(*engine_->nest, budget);
       if (!rung) return in_context("--budgets", std::move(rung).error());
       ranks.push_back(engine_->nest->ranks_at(*rung));

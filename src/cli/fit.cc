@@ -35,6 +35,7 @@ class Fit : public Command {
     app->add_option("--max-bits", codes_.most_bits, "code: bits a value at full size")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
+    declare_code_tuning(*app);
     add_count(*app, "--step", columns_.step, "column: columns a rung of the ladder")
         ->check(CLI::PositiveNumber);
     measurement_.declare(*app);
@@ -60,6 +61,26 @@ class Fit : public Command {
   }
 
  private:
+  // What docs/decisions/0007 was measured with.
+  void declare_code_tuning(CLI::App& app) {
+    app.add_option("--ridge", codes_.ridge,
+                   "code: of the loss's metric, against noise in few gradients")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    app.add_option("--token-weight-floor", codes_.token_weight_floor,
+                   "code: 1 weighs all tokens alike, 0 by their gradients alone")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0));
+    app.add_option("--key-weight", codes_.key_weight,
+                   "code: worth of a key's predicted loss against a value's")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    add_count(app, "--correction-windows", codes_.correction_windows,
+              "code: windows of the text on which gains are corrected by measurement; 0 is none");
+    add_count(app, "--most-per-column", codes_.most_per_column,
+              "code: slabs on the same columns, i.e. bits a column")
+        ->check(CLI::Range(1, 64));
+  }
   void declare_shared(CLI::App& app) {
     add_count(app, "--group-size", group_size_,
               "KV heads that share a basis; 0 is all of a layer for code, 1 for column");

@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "ops/instruction_set.h"
 
@@ -43,6 +44,44 @@ void CacheOptions::declare(CLI::App& app) {
                  "Size of the cache: 25% of 16 bits, 2bits a value of the coded tokens, or max")
       ->capture_default_str()
       ->needs(with_nest);
+  for (auto& [name, value, help] :
+       {std::tuple<const char*, std::string&, const char*>{
+            "--max-kl", max_kl, "Smallest cache that the nest measured at most this KL for"},
+        {"--max-ppl-increase", max_ppl_increase,
+         "Smallest cache that the nest measured at most this for, e.g. 1%"}}) {
+    app.add_option(name, value, help)->needs(with_nest)->excludes("--budget");
+  }
+}
+
+std::string CacheOptions::name() const {
+  if (nest.empty()) return "exact";
+  if (max_kl.empty() && max_ppl_increase.empty()) return budget;
+  std::string name = max_kl.empty() ? "" : "KL <= " + max_kl;
+  if (!max_ppl_increase.empty()) {
+    name += (name.empty() ? "" : ", ") + std::string("perplexity <= +") + max_ppl_increase;
+  }
+  return name;
+}
+
+Result<size_t> chosen_rung(const Nest& nest, const CacheOptions& cache) {
+  if (cache.max_kl.empty() && cache.max_ppl_increase.empty()) {
+    auto found = rung_for_budget(nest, cache.budget);
+    if (!found) return in_context("--budget", std::move(found).error());
+    return found;
+  }
+  Tolerance tolerance;
+  for (auto [name, text, bound] :
+       {std::tuple<const char*, const std::string&, double&>{"--max-kl", cache.max_kl,
+                                                             tolerance.kl},
+        {"--max-ppl-increase", cache.max_ppl_increase, tolerance.perplexity_increase}}) {
+    if (text.empty()) continue;
+    auto value = parse_fraction(text);
+    if (!value) return in_context(name, std::move(value).error());
+    bound = *value;
+  }
+  auto found = rung_for_tolerance(nest, tolerance);
+  if (!found) return in_context(cache.nest, std::move(found).error());
+  return found;
 }
 
 void declare_sampling(CLI::App& app, SamplingOptions& options) {
@@ -63,8 +102,9 @@ void declare_json(CLI::App& app, bool& json) {
 }
 
 KvCache Engine::make_cache(size_t capacity) const {
-  if (!nest) return model.exact_cache(capacity);
-  return KvCache(*nest, ranks, model.config().rotary, capacity);
+  const KvOptions options{.exact = exact, .arithmetic = Arithmetic::fast};
+  if (!nest) return model.exact_cache(capacity, options);
+  return KvCache(*nest, ranks, model.config().rotary, capacity, options);
 }
 
 Result<size_t> Engine::context(size_t asked) const {
@@ -104,9 +144,7 @@ Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const Cac
   Ranks ranks;
   if (!cache.nest.empty()) {
     MKV_ASSIGN(nest, open_nest(cache.nest, loaded));
-    auto found = rung_for_budget(*nest, cache.budget);
-    if (!found) return in_context("--budget", std::move(found).error());
-    rung = *found;
+    MKV_ASSIGN(rung, chosen_rung(*nest, cache));
     ranks = nest->ranks_at(rung);
   }
   return std::make_unique<Engine>(Engine{std::move(loaded), std::move(nest), rung, std::move(ranks),

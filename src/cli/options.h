@@ -32,8 +32,10 @@ struct ModelOptions {
 struct CacheOptions {
   std::string nest;  // folder; empty: an exact cache
   std::string budget = "max";
+  std::string max_kl, max_ppl_increase;  // instead of a budget; empty: not asked for
 
   void declare(CLI::App& app);
+  std::string name() const;  // of what was asked for, e.g. "2bits", "KL <= 0.01" or "exact"
 };
 
 void declare_sampling(CLI::App& app, SamplingOptions& options);
@@ -46,6 +48,7 @@ struct Engine {
   size_t rung = 0;  // of the nest's ladder
   Ranks ranks;      // at that rung
   std::unique_ptr<Workers> workers;
+  DType exact = DType::f16;  // of exact tokens
 
   KvCache make_cache(size_t capacity) const;
   // min(what the model was trained for, kDefaultContext) unless asked for something else.
@@ -54,6 +57,8 @@ struct Engine {
 
 // On the heap, as caches point to the model and the nest inside.
 Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const CacheOptions& cache);
+// The rung of a nest that the options ask for, by size or by tolerance.
+Result<size_t> chosen_rung(const Nest& nest, const CacheOptions& cache);
 // A nest made for this model: the same weights, the same shape.
 Result<Nest> open_nest(const std::string& folder, const Model& model);
 

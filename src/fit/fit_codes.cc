@@ -7,6 +7,7 @@
 
 #include "fit/code_ladder.h"
 #include "fit/codebooks.h"
+#include "fit/correct_gains.h"
 #include "fit/metric_basis.h"
 #include "fit/sample.h"
 #include "ops/gemm.h"
@@ -20,7 +21,6 @@ NestConfig config_of(const Model& model, const CodeFitOptions& options) {
   config.group_size = options.group_size == 0 ? config.shape.kv_heads : options.group_size;
   config.slab_kind = SlabKind::code;
   config.key_mean = options.key_mean;
-  config.value_scales = options.value_scales;
   config.sinks = options.sinks;
   config.recent = options.recent;
   config.model_hash = model.weights_hash();
@@ -28,20 +28,19 @@ NestConfig config_of(const Model& model, const CodeFitOptions& options) {
   return config;
 }
 
-// Divides each token's latents by its root mean square; the tokens' errors then weigh its square.
-void take_token_scales(Matrix<float>& latents, std::span<float> weights) {
-  std::vector<float> sum(latents.cols(), 0.0f);
-  for (size_t c = 0; c < latents.rows(); ++c) {
-    for (size_t t = 0; t < latents.cols(); ++t) sum[t] += latents.at(c, t) * latents.at(c, t);
+// How much each token's error costs, 1 on average: attention dwells on few tokens, and its loss
+// gradient says on which. One drawn label tells it with much noise, hence the floor.
+std::vector<float> token_weights(std::span<const float> gradient_squares, double floor,
+                                 size_t padded) {
+  const size_t tokens = gradient_squares.size();
+  const double sum = std::accumulate(gradient_squares.begin(), gradient_squares.end(), 0.0);
+  std::vector<float> weights(padded, 0.0f);
+  for (size_t t = 0; t < tokens; ++t) {
+    const double relative =
+        sum > 0.0 ? gradient_squares[t] * static_cast<double>(tokens) / sum : 1.0;
+    weights[t] = static_cast<float>(floor + (1.0 - floor) * relative);
   }
-  for (size_t t = 0; t < latents.cols(); ++t) {
-    const float square = sum[t] / static_cast<float>(latents.rows());
-    weights[t] *= square;
-    sum[t] = square > 0.0f ? 1.0f / std::sqrt(square) : 0.0f;
-  }
-  for (size_t c = 0; c < latents.rows(); ++c) {
-    for (size_t t = 0; t < latents.cols(); ++t) latents.at(c, t) *= sum[t];
-  }
+  return weights;
 }
 
 class CodeFit {
@@ -52,29 +51,23 @@ class CodeFit {
   // Fits one space; returns its slabs' gains in the loss.
   Result<std::vector<double>> fit(GroupId id) const {
     Basis& basis = nest_.basis(id);
-    const size_t dims = nest_.dims(), tokens = sample_.tokens();
+    const size_t dims = nest_.dims();
     Matrix<float> columns, latents;
     centred_columns(sample_, model_, id, options_.key_mean, columns, basis.mean);
-    MKV_TRY(fit_metric_basis(covariance_of(columns, tokens),
+    const std::vector<float> weights = token_weights(
+        sample_.gradient_squares[nest_.flat(id)], options_.token_weight_floor, columns.cols());
+    MKV_TRY(fit_metric_basis(covariance_of(columns, weights),
                              sample_.gradient_moments[nest_.flat(id)], options_.ridge, basis));
     latents.reshape(columns.rows(), columns.cols());
     gemm(basis.encode.view(), columns.view(), Transpose::no, 0.0f, latents.view());
-    std::vector<float> weights(latents.cols(), 0.0f);
-    std::fill_n(weights.begin(), tokens, 1.0f);
-    double mean_square = 1.0;
-    if (id.side == Side::value && options_.value_scales) {
-      take_token_scales(latents, weights);
-      mean_square =
-          std::accumulate(weights.begin(), weights.end(), 0.0) / static_cast<double>(tokens);
-    }
     CodebookOptions books;
     books.max_slabs = static_cast<size_t>(options_.most_bits * 1.5 * static_cast<double>(dims) / 4);
+    books.max_per_column = options_.most_per_column;
     books.iterations = options_.iterations;
     books.seed = options_.seed + nest_.flat(id);
     SpaceCode code = fit_codebooks(latents, weights, books);
     basis.slabs = std::move(code.slabs);
-    // A key's error counts more than its gradient says; gains are per token, as the loss is.
-    const double weight = 0.5 * mean_square * (id.side == Side::key ? options_.key_weight : 1.0);
+    const double weight = 0.5 * (id.side == Side::key ? options_.key_weight : 1.0);
     for (double& gain : code.gains) gain *= weight;
     return code.gains;
   }
@@ -86,15 +79,11 @@ class CodeFit {
   Nest& nest_;
 };
 
-}  // namespace
-
-Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<TokenId>> windows,
-                           const CodeFitOptions& options, const ProgressSink& progress,
-                           Workers& workers) {
-  MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
-  const CodedView view{options.sinks, options.recent};
-  MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, nest.config().group_size, view,
-                                                  options.seed, progress, workers));
+// Fits all spaces of the nest; returns the gains of their slabs.
+Result<std::vector<std::vector<double>>> fit_spaces(const Model& model, const KvSample& sample,
+                                                    const CodeFitOptions& options, Nest& nest,
+                                                    const ProgressSink& progress,
+                                                    Workers& workers) {
   const CodeFit fit(model, sample, options, nest);
   std::vector<std::vector<double>> gains(nest.spaces());
   std::mutex mutex;
@@ -110,6 +99,42 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
     report(progress, {"codebooks", ++done, nest.spaces(), {}});
   });
   MKV_TRY(std::move(failed));
+  return gains;
+}
+
+// Multiplies each space's gains by what measurements say they are worth.
+Result<void> correct_gains(const Model& model, std::span<const std::vector<TokenId>> windows,
+                           const CodeFitOptions& options, const Nest& nest,
+                           std::vector<std::vector<double>>& gains, const ProgressSink& progress,
+                           Workers& workers) {
+  Nest trimmed = nest.clone();
+  MKV_TRY(keep_best_slabs(gains, options.most_bits, trimmed));
+  const double bits = std::min(options.correction_bits, options.most_bits);
+  MKV_ASSIGN(const size_t rung, rung_for_budget(trimmed, std::to_string(bits) + "bits"));
+  const auto measured = windows.first(std::min(options.correction_windows, windows.size()));
+  MKV_ASSIGN(const std::vector<double> factors,
+             measured_gain_factors(model, trimmed, trimmed.ranks_at(rung), gains, measured,
+                                   progress, workers));
+  for (size_t space = 0; space < gains.size(); ++space) {
+    for (double& gain : gains[space]) gain *= factors[space];
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<TokenId>> windows,
+                           const CodeFitOptions& options, const ProgressSink& progress,
+                           Workers& workers) {
+  MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
+  const CodedView view{options.sinks, options.recent};
+  MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, nest.config().group_size, view,
+                                                  options.seed, progress, workers));
+  MKV_ASSIGN(std::vector<std::vector<double>> gains,
+             fit_spaces(model, sample, options, nest, progress, workers));
+  if (options.correction_windows > 0) {
+    MKV_TRY(correct_gains(model, windows, options, nest, gains, progress, workers));
+  }
   MKV_TRY(keep_best_slabs(gains, options.most_bits, nest));
   return nest;
 }

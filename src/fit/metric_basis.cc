@@ -2,6 +2,7 @@
 
 #include <Eigen/Dense>
 #include <algorithm>
+#include <numeric>
 
 #include "base/half.h"
 #include "nest/basis.h"
@@ -14,15 +15,19 @@ using EigenMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen:
 
 }  // namespace
 
-Matrix<double> covariance_of(const Matrix<float>& columns, size_t tokens) {
+Matrix<double> covariance_of(const Matrix<float>& columns, std::span<const float> weights) {
   const size_t dims = columns.rows();
-  Matrix<float> product(dims, dims);
-  gemm(columns.view(), columns.view(), Transpose::yes, 0.0f, product.view());
+  Matrix<float> weighted(dims, columns.cols()), product(dims, dims);
+  for (size_t c = 0; c < dims; ++c) {
+    for (size_t t = 0; t < columns.cols(); ++t) weighted.at(c, t) = weights[t] * columns.at(c, t);
+  }
+  gemm(weighted.view(), columns.view(), Transpose::yes, 0.0f, product.view());
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   Matrix<double> covariance(dims, dims);
   for (size_t i = 0; i < dims; ++i) {
     for (size_t j = 0; j < dims; ++j) {
-      covariance.at(i, j) = 0.5 * (static_cast<double>(product.at(i, j)) + product.at(j, i)) /
-                            static_cast<double>(tokens);
+      covariance.at(i, j) =
+          0.5 * (static_cast<double>(product.at(i, j)) + product.at(j, i)) / total;
     }
   }
   return covariance;

@@ -1,6 +1,8 @@
 // Bases that weigh errors by what they do to the loss (docs/method.md "Metric bases").
 #pragma once
 
+#include <span>
+
 #include "base/buffer.h"
 #include "base/result.h"
 #include "nest/nest.h"
@@ -15,7 +17,7 @@ namespace mkv {
 Result<void> fit_metric_basis(const Matrix<double>& covariance,
                               const Matrix<float>& gradient_moments, double ridge, Basis& basis);
 
-// (1 / tokens) X X^T of columns [dims][padded tokens].
-Matrix<double> covariance_of(const Matrix<float>& columns, size_t tokens);
+// X diag(weights) X^T / (sum of weights), columns X [dims][padded tokens], weights [padded tokens].
+Matrix<double> covariance_of(const Matrix<float>& columns, std::span<const float> weights);
 
 }  // namespace mkv

@@ -22,6 +22,7 @@ class Gatherer {
     for (size_t i = 0; i < sample_.shape.layers * groups() * 2; ++i) {
       sample_.gradient_moments.emplace_back(dims, dims);
     }
+    sample_.gradient_squares.resize(sample_.gradient_moments.size());
   }
 
   void add(const LayerGradient& seen) {
@@ -29,7 +30,7 @@ class Gatherer {
       const bool key = side == 0;
       add_values(seen.layer, side, key ? seen.keys : seen.values);
       for (size_t group = 0; group < groups(); ++group) {
-        add_moments(sample_.gradient_moments[(seen.layer * groups() + group) * 2 + side], group,
+        add_moments((seen.layer * groups() + group) * 2 + side, group,
                     key ? seen.key_gradients : seen.value_gradients);
       }
     });
@@ -71,8 +72,9 @@ class Gatherer {
     }
   }
 
-  // moments += G^T G of a group's columns.
-  static void add_moments(Matrix<float>& moments, size_t group, View<const float> gradients) {
+  // moments += G^T G of a group's columns, and each token's |g|^2.
+  void add_moments(size_t space, size_t group, View<const float> gradients) {
+    Matrix<float>& moments = sample_.gradient_moments[space];
     const size_t dims = moments.rows();
     const View<const float> part(gradients.data + group * dims, gradients.rows, dims,
                                  gradients.stride);
@@ -81,6 +83,9 @@ class Gatherer {
       for (size_t c = 0; c < dims; ++c) transposed.at(c, t) = part.at(t, c);
     }
     gemm(transposed.view(), part, Transpose::no, 1.0f, moments.view());
+    for (size_t t = view_.sinks; t < part.rows; ++t) {
+      sample_.gradient_squares[space].push_back(dot(part.row(t), part.row(t)));
+    }
   }
 
   const Model& model_;

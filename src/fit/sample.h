@@ -27,6 +27,8 @@ struct KvSample {
   // By flat space index: mean over tokens of g g^T [dims x dims], g = the loss gradient of the
   // heads of a group side by side.
   std::vector<Matrix<float>> gradient_moments;
+  // By flat space index, [tokens]: |g|^2 of each token. Few tokens hold most of it.
+  std::vector<std::vector<float>> gradient_squares;
 
   size_t tokens() const { return positions.size(); }
 };

@@ -44,9 +44,9 @@ class LayerPass {
 
   void run(size_t layer, const LayerWeights& w, const LayerObserver& observer) {
     for_tokens([&](size_t t) { norm(t, w.attention_norm); });
-    matmul(s_.normed.view(), w.query, s_.queries.view(), workers_);
-    matmul(s_.normed.view(), w.key, s_.keys.view(), workers_);
-    matmul(s_.normed.view(), w.value, s_.values.view(), workers_);
+    const Product projections[] = {
+        {&w.query, s_.queries.view()}, {&w.key, s_.keys.view()}, {&w.value, s_.values.view()}};
+    matmul(s_.normed.view(), projections, workers_);
     finish_projections(w, static_cast<bool>(observer));
     attend(layer);
     if (observer) observe(layer, observer);
@@ -56,8 +56,8 @@ class LayerPass {
       add_projected(t, w.output_bias);
       norm(t, w.ffn_norm);
     });
-    matmul(s_.normed.view(), w.gate, s_.gate.view(), workers_);
-    matmul(s_.normed.view(), w.up, s_.up.view(), workers_);
+    const Product widened[] = {{&w.gate, s_.gate.view()}, {&w.up, s_.up.view()}};
+    matmul(s_.normed.view(), widened, workers_);
     for_tokens([&](size_t t) {
       add(w.gate_bias, s_.gate.row(t));
       add(w.up_bias, s_.up.row(t));

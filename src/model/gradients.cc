@@ -13,15 +13,16 @@
 namespace mkv {
 namespace {
 
-constexpr size_t kPanelRows = 64, kTokenBlock = 128, kLogitRows = 64;
+// A panel of dequantised rows serves a block of tokens: large enough to pay for itself, small
+// enough for the caches and for some tasks a worker.
+constexpr size_t kPanelRows = 256, kTokenBlock = 256, kLogitRows = 512;
 
 // out[tokens x w.cols] = (add ? out : 0) + g[tokens x w.rows] W: the gradient with respect to the
 // input of y = W x.
 void matmul_backward(View<const float> g, const Weight& w, bool add, View<float> out,
                      Workers& workers) {
-  std::vector<Matrix<float>> panels(workers.count());
-  workers.run_ranges(g.rows, kTokenBlock, [&](size_t begin, size_t end, size_t worker) {
-    Matrix<float>& panel = panels[worker];
+  workers.run_ranges(g.rows, kTokenBlock, [&](size_t begin, size_t end, size_t) {
+    thread_local Matrix<float> panel;
     for (size_t row = 0; row < w.rows; row += kPanelRows) {
       const size_t count = std::min(kPanelRows, w.rows - row);
       panel.reshape(count, w.cols);

@@ -56,8 +56,8 @@ std::string Model::weights_hash() const {
   return parts_->hash;
 }
 
-KvCache Model::exact_cache(size_t capacity) const {
-  return KvCache(parts_->config.kv_shape(), parts_->config.rotary, capacity);
+KvCache Model::exact_cache(size_t capacity, KvOptions options) const {
+  return KvCache(parts_->config.kv_shape(), parts_->config.rotary, capacity, options);
 }
 
 }  // namespace mkv

@@ -95,7 +95,7 @@ class Model {
   size_t parameters() const;
   std::string weights_hash() const;  // SHA-256 over names, shapes and bytes; computed on first use
 
-  KvCache exact_cache(size_t capacity) const;
+  KvCache exact_cache(size_t capacity, KvOptions options = {}) const;
 
   // The errors of forward(), before any work: a token out of the vocabulary, a cache without room.
   Result<void> check_tokens(std::span<const TokenId> tokens) const;

@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/half.h"
+#include "nest/arena.h"
+#include "nest/attend_codes.h"
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "ops/ops.h"
@@ -14,7 +15,7 @@
 namespace mkv {
 namespace {
 
-constexpr size_t kRunBlocks = 16;
+size_t runs_of(size_t blocks) { return (blocks + kRunBlocks - 1) / kRunBlocks; }
 
 class Decode {
  public:
@@ -26,267 +27,169 @@ class Decode {
         out_(out),
         workers_(workers),
         head_dim_(state.shape.head_dim),
-        group_size_(state.nest == nullptr ? 1 : state.nest->config().group_size),
-        groups_(state.shape.kv_heads / group_size_),
         repeats_(input.queries.cols / state.width()),
-        heads_(group_size_ * repeats_),
-        dims_(group_size_ * head_dim_),
-        rows_(state.rows_of(state.length + 1)),
-        coded_rows_(state.coded_rows(state.length + 1)),
-        coded_blocks_((coded_rows_ + kBlockTokens - 1) / kBlockTokens) {
+        heads_(state.shape.kv_heads * repeats_),
+        group_heads_((state.nest == nullptr ? 1 : state.nest->config().group_size) * repeats_),
+        dims_(group_heads_ / repeats_ * head_dim_),
+        rows_(state.rows_of(state.length + 1)) {
     const size_t blocks = (rows_ + kBlockTokens - 1) / kBlockTokens;
-    blocks_ = state.window_blocks == 0 ? coded_blocks_ : blocks;
-    runs_ = std::max<size_t>(1, (blocks_ + kRunBlocks - 1) / kRunBlocks);
-    scratch.floats.resize(std::max(scratch.floats.size(), 4 + workers.count()));
-    auto take = [&](size_t slot, size_t size) {
-      scratch.floats[slot].resize(std::max(scratch.floats[slot].size(), size));
-      return scratch.floats[slot].data();
-    };
-    const size_t all_heads = groups_ * heads_;
-    queries_ = take(0, all_heads * head_dim_);
-    latent_queries_ = take(1, all_heads * dims_);
-    mean_terms_ = take(2, all_heads * head_dim_);
-    partials_ = take(3, runs_ * all_heads * partial_size());
-    const size_t expanded = codes() ? dims_ * kBlockTokens : 0;
-    const size_t worker_floats = heads_ * (run_tokens() + dims_ + head_dim_) + expanded;
-    for (size_t w = 0; w < workers.count(); ++w)
-      worker_scratch_.push_back(take(4 + w, worker_floats));
+    coded_blocks_ = (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
+    exact_end_ = state.window_blocks == 0 ? coded_blocks_ : blocks;
+    sinks_ = std::min(state.sinks, state.length + 1);
+    coded_runs_ = runs_of(coded_blocks_);
+    const size_t exact_blocks = exact_end_ - coded_blocks_;
+    exact_runs_ = std::max<size_t>(runs_of(exact_blocks), sinks_ > 0 ? 1 : 0);
+    Arena sizes(nullptr);
+    take_scratch(sizes);
+    scratch.bytes.resize(std::max(scratch.bytes.size(), sizes.bytes()));
+    Arena arena(scratch.bytes.data());
+    take_scratch(arena);
   }
 
   void run() {
-    for (size_t group = 0; group < groups_; ++group) prepare_queries(group);
-    workers_.run(groups_ * runs_, [&](size_t task, size_t worker) {
-      attend_run(task % groups_, task / groups_, worker);
-    });
-    merge();
+    for (size_t h = 0; h < heads_; ++h) scale_query(h);
+    if (coded_blocks_ > 0) {
+      workers_.run(heads_, [&](size_t head, size_t worker) { prepare_head(head, worker); });
+    }
+    const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
+    workers_.run(coded_tasks + state_.shape.kv_heads * exact_runs_,
+                 [&](size_t task, size_t worker) {
+                   if (task < coded_tasks) {
+                     attend_coded(task % groups, task / groups, worker);
+                   } else {
+                     const size_t exact = task - coded_tasks, heads = state_.shape.kv_heads;
+                     attend_exact(exact % heads, exact / heads, worker);
+                   }
+                 });
+    if (coded_blocks_ > 0) {
+      workers_.run(heads_, [&](size_t head, size_t worker) { merge(head, worker); });
+    } else {
+      for (size_t h = 0; h < heads_; ++h) merge(h, 0);
+    }
   }
 
  private:
-  bool codes() const {
-    return state_.nest != nullptr && state_.nest->config().slab_kind == SlabKind::code;
-  }
-  size_t partial_size() const { return head_dim_ + 2; }  // values, top, sum
-  size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks; }
-  // A group's rows of a per-head array: heads in the order (KV head, repeat).
-  View<float> rows_of_group(float* array, size_t group, size_t cols) const {
-    return {array + group * heads_ * cols, heads_, cols};
-  }
-  float* partial(size_t group, size_t run, size_t head) const {
-    return partials_ + ((run * groups_ + group) * heads_ + head) * partial_size();
-  }
-
-  void prepare_queries(size_t group) {
-    const float* from = input_.queries.row(0).data() + group * heads_ * head_dim_;
-    const View<float> queries = rows_of_group(queries_, group, head_dim_);
-    for (size_t i = 0; i < heads_ * head_dim_; ++i) queries.data[i] = from[i] * input_.scale;
-    if (coded_blocks_ == 0) return;
-    const Basis& basis = state_.nest->basis({layer_, group, Side::key});
-    const size_t columns = state_.plan({layer_, group, Side::key}).columns;
-    for (size_t h = 0; h < heads_; ++h) {
-      const size_t offset = h / repeats_ * head_dim_;  // of the head's part of the group's space
-      const std::span<float> latent = rows_of_group(latent_queries_, group, dims_).row(h);
-      std::fill(latent.begin(), latent.end(), 0.0f);
-      for (size_t c = 0; c < head_dim_; ++c) {
-        axpy(queries.at(h, c), basis.decode.row(offset + c).first(columns), latent.first(columns));
-      }
-      prepare_mean_term(std::span(basis.mean).subspan(offset, head_dim_), queries.row(h),
-                        rows_of_group(mean_terms_, group, head_dim_).row(h));
-    }
-  }
-
-  // q . R_t mean = sum_i A_i cos(t w_i) + B_i sin(t w_i): keeps A then B; for a plain mean its
-  // product with the query.
-  void prepare_mean_term(std::span<const float> mean, std::span<const float> query,
-                         std::span<float> term) const {
-    const size_t pairs = head_dim_ / 2;
-    if (state_.nest->config().key_mean == KeyMean::plain) term[0] = dot(query, mean);
-    if (state_.nest->config().key_mean != KeyMean::position) return;
-    for (size_t i = 0; i < pairs; ++i) {
-      term[i] = query[i] * mean[i] + query[i + pairs] * mean[i + pairs];
-      term[i + pairs] = query[i + pairs] * mean[i] - query[i] * mean[i + pairs];
-    }
-  }
-
-  // Scores of a coded block start as what the mean that coding took away would have added.
-  void score_mean(size_t group, size_t block, View<float> scores, View<float> turned) const {
-    const View<float> terms = rows_of_group(mean_terms_, group, head_dim_);
-    const KeyMean kind = state_.nest->config().key_mean;
-    for (size_t h = 0; h < heads_; ++h) {
-      std::fill_n(scores.row(h).data(), kBlockTokens,
-                  kind == KeyMean::plain ? terms.at(h, 0) : 0.0f);
-    }
-    if (kind != KeyMean::position) return;
-    const size_t pairs = head_dim_ / 2;
-    const float* cos0 = state_.block_cos(block);
-    const float* sin0 = state_.block_sin(block);
-    for (size_t h = 0; h < heads_; ++h) {
-      for (size_t i = 0; i < pairs; ++i) {
-        const float a = terms.at(h, i), b = terms.at(h, i + pairs);
-        turned.at(h, i) = a * cos0[i] + b * sin0[i];
-        turned.at(h, i + pairs) = b * cos0[i] - a * sin0[i];
-      }
-    }
-    score_columns_f32(turned, state_.relative_angles.data(), scores);
-  }
-
-  const uint16_t* coded_block(size_t group, Side side, size_t block) const {
-    const SlabStore& store = state_.layers[layer_].coded[group * 2 + static_cast<size_t>(side)];
-    return reinterpret_cast<const uint16_t*>(store.block(block));
-  }
-  const uint16_t* exact_block(size_t head, Side side, size_t block) const {
-    return state_.layers[layer_].exact[static_cast<size_t>(side)].block(block) +
-           head * head_dim_ * kBlockTokens;
-  }
-  const uint16_t* sink_row(size_t head, Side side, size_t sink) const {
-    return state_.layers[layer_].sinks.data() +
-           (static_cast<size_t>(side) * state_.sinks + sink) * state_.width() + head * head_dim_;
-  }
-
-  void score_coded(size_t group, size_t block, View<float> scores, float* expanded) const {
-    const GroupId id{layer_, group, Side::key};
-    const View<const float> queries(latent_queries_ + group * heads_ * dims_, heads_,
-                                    state_.plan(id).columns, dims_);
-    if (codes()) {
-      expand_latents(state_, id, block, expanded, kBlockTokens);
-      score_columns_f32(queries, expanded, scores);
-    } else {
-      score_columns_f16(queries, coded_block(group, Side::key, block), scores);
-    }
-  }
-
-  // Scores of one block, columns `scores` (64 of them) for the group's heads.
-  void score_block(size_t group, size_t block, View<float> scores, View<float> turned,
-                   float* expanded) const {
-    if (block < coded_blocks_) {
-      score_mean(group, block, scores, turned);
-      score_coded(group, block, scores, expanded);
-    } else {
-      const View<float> queries = rows_of_group(queries_, group, head_dim_);
-      for (size_t h = 0; h < heads_; ++h) std::fill_n(scores.row(h).data(), kBlockTokens, 0.0f);
-      for (size_t j = 0; j < group_size_; ++j) {
-        score_columns_f16(queries.rows_from(j * repeats_, repeats_),
-                          exact_block(group * group_size_ + j, Side::key, block),
-                          scores.rows_from(j * repeats_, repeats_));
-      }
-    }
-    const size_t tokens = std::min(kBlockTokens, rows_ - block * kBlockTokens);
-    for (size_t h = 0; h < heads_; ++h) {
-      std::fill(scores.row(h).data() + tokens, scores.row(h).data() + kBlockTokens, -HUGE_VALF);
-    }
-  }
-
-  void score_sinks(size_t group, size_t sinks, View<float> scores) const {
-    for (size_t h = 0; h < heads_; ++h) {
-      const std::span<const float> query = rows_of_group(queries_, group, head_dim_).row(h);
-      for (size_t s = 0; s < sinks; ++s) {
-        const uint16_t* key = sink_row(group * group_size_ + h / repeats_, Side::key, s);
-        float sum = 0.0f;
-        for (size_t c = 0; c < head_dim_; ++c) sum += query[c] * f16_to_f32(key[c]);
-        scores.at(h, s) = sum;
-      }
-    }
-  }
-
-  void attend_run(size_t group, size_t run, size_t worker) {
-    const size_t begin = run * kRunBlocks, end = std::min(blocks_, begin + kRunBlocks);
-    const size_t sinks = run == 0 ? std::min(state_.sinks, state_.length + 1) : 0;
-    const size_t tokens = (end - begin) * kBlockTokens;
-    float* memory = worker_scratch_[worker];
-    const View<float> weights(memory, heads_, tokens + sinks, run_tokens());
-    const View<float> latent_sums(memory + heads_ * run_tokens(), heads_, dims_);
-    const View<float> turned(latent_sums.data + heads_ * dims_, heads_, head_dim_);
-    float* expanded = turned.data + heads_ * head_dim_;
-    for (size_t b = begin; b < end; ++b) {
-      score_block(group, b,
-                  {weights.data + (b - begin) * kBlockTokens, heads_, kBlockTokens, weights.stride},
-                  turned, expanded);
-    }
-    score_sinks(group, sinks, {weights.data + tokens, heads_, sinks, weights.stride});
-    for (size_t h = 0; h < heads_; ++h) {
-      float* part = partial(group, run, h);
-      std::fill_n(part, head_dim_, 0.0f);
-      part[head_dim_] = max_of(weights.row(h));
-      part[head_dim_ + 1] = exp_and_sum(weights.row(h), part[head_dim_]);
-    }
-    sum_values(group, run, {begin, end}, weights, latent_sums, expanded);
-    for (size_t h = 0; h < heads_; ++h) {
-      for (size_t s = 0; s < sinks; ++s) {
-        const uint16_t* value = sink_row(group * group_size_ + h / repeats_, Side::value, s);
-        const float weight = weights.at(h, tokens + s);
-        float* part = partial(group, run, h);
-        for (size_t c = 0; c < head_dim_; ++c) part[c] += weight * f16_to_f32(value[c]);
-      }
-    }
-  }
-
-  struct Range {
-    size_t begin = 0, end = 0;
+  // A run's softmax: values, then the sum of coded weights (for the mean), top and sum.
+  struct Partial {
+    float* values;
+    float& coded_weight;
+    float& top;
+    float& sum;
   };
-  void sum_values(size_t group, size_t run, Range blocks, View<float> weights,
-                  View<float> latent_sums, float* expanded) {
-    const auto [begin, end] = blocks;
-    const size_t coded_end = std::max(begin, std::min(end, coded_blocks_));
-    auto columns = [&, first = begin](size_t block) {
-      return View<const float>(weights.data + (block - first) * kBlockTokens, heads_, kBlockTokens,
-                               weights.stride);
-    };
-    if (coded_end > begin) {
-      const GroupId id{layer_, group, Side::value};
-      const View<float> sums(latent_sums.data, heads_, state_.plan(id).columns, dims_);
-      for (size_t h = 0; h < heads_; ++h) std::fill_n(sums.row(h).data(), sums.cols, 0.0f);
-      for (size_t b = begin; b < coded_end; ++b) {
-        if (codes()) {
-          expand_latents(state_, id, b, expanded, kBlockTokens);
-          weigh_columns_f32(columns(b), expanded, sums);
-        } else {
-          weigh_columns_f16(columns(b), coded_block(group, Side::value, b), sums);
-        }
-      }
-      lift(group, run, sums, columns(begin), (coded_end - begin) * kBlockTokens);
-    }
-    for (size_t b = coded_end; b < end; ++b) {
-      for (size_t j = 0; j < group_size_; ++j) {
-        const View<float> sums(partial(group, run, j * repeats_), repeats_, head_dim_,
-                               partial_size());
-        weigh_columns_f16(columns(b).rows_from(j * repeats_, repeats_),
-                          exact_block(group * group_size_ + j, Side::value, b), sums);
-      }
+  size_t partial_size() const { return dims_ + 3; }
+  // Runs of coded blocks come first, then runs of exact ones, whose values are of head_dim_.
+  Partial partial(size_t run, size_t head) const {
+    float* at = partials_ + (run * heads_ + head) * partial_size();
+    return {at, at[dims_], at[dims_ + 1], at[dims_ + 2]};
+  }
+  size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks; }
+
+  void take_scratch(Arena& arena) {
+    queries_ = arena.take<float>(heads_ * head_dim_);
+    partials_ = arena.take<float>((coded_runs_ + exact_runs_) * heads_ * partial_size());
+    scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
+    merged_ = arena.take<float>(workers_.count() * dims_);
+    if (coded_blocks_ > 0) {
+      codes_.take_scratch(arena, state_, layer_, {heads_, group_heads_, workers_.count()});
     }
   }
 
-  // Undoes the value's basis: partial += sums * decode^T + (sum of the coded weights) * mean.
-  void lift(size_t group, size_t run, View<const float> sums, View<const float> weights,
-            size_t coded_tokens) {
-    const Basis& basis = state_.nest->basis({layer_, group, Side::value});
-    for (size_t h = 0; h < heads_; ++h) {
-      float coded_weight = 0.0f;
-      for (size_t t = 0; t < coded_tokens; ++t) coded_weight += weights.row(h).data()[t];
-      float* part = partial(group, run, h);
-      const size_t offset = h / repeats_ * head_dim_;
-      for (size_t c = 0; c < head_dim_; ++c) {
-        part[c] += coded_weight * basis.mean[offset + c] +
-                   dot(sums.row(h), basis.decode.row(offset + c).first(sums.cols));
-      }
+  std::span<float> query(size_t head) const { return {queries_ + head * head_dim_, head_dim_}; }
+  // Of the head's part of its group's space.
+  size_t offset(size_t head) const { return head % group_heads_ / repeats_ * head_dim_; }
+
+  void scale_query(size_t head) {
+    const float* from = input_.queries.row(0).data() + head * head_dim_;
+    for (size_t c = 0; c < head_dim_; ++c) query(head)[c] = from[c] * input_.scale;
+  }
+  void prepare_head(size_t head, size_t worker) {
+    codes_.prepare(head, query(head), offset(head), worker);
+  }
+
+  // Turns scores into weights and begins the partial softmax of each head with their sum.
+  void start_partials(size_t run, size_t first_head, View<float> scores) {
+    for (size_t h = 0; h < scores.rows; ++h) {
+      const Partial part = partial(run, first_head + h);
+      std::fill_n(part.values, dims_, 0.0f);
+      part.coded_weight = 0.0f;
+      part.top = max_of(scores.row(h));
+      part.sum = exp_and_sum(scores.row(h), part.top);
+    }
+  }
+  void hide_tokens_to_come(size_t end_block, View<float> scores) const {
+    const size_t end = end_block * kBlockTokens;
+    if (end <= rows_) return;
+    for (size_t h = 0; h < scores.rows; ++h) {
+      const std::span<float> row = scores.row(h);
+      std::fill(row.end() - static_cast<ptrdiff_t>(end - rows_), row.end(), -HUGE_VALF);
     }
   }
 
-  void merge() {
-    for (size_t group = 0; group < groups_; ++group) {
-      for (size_t h = 0; h < heads_; ++h) {
-        float top = -HUGE_VALF;
-        for (size_t r = 0; r < runs_; ++r) top = std::max(top, partial(group, r, h)[head_dim_]);
-        float* to = out_.row(0).data() + (group * heads_ + h) * head_dim_;
-        std::fill_n(to, head_dim_, 0.0f);
-        float sum = 0.0f;
-        for (size_t r = 0; r < runs_; ++r) {
-          const float* part = partial(group, r, h);
-          const float factor = std::exp(part[head_dim_] - top);
-          sum += factor * part[head_dim_ + 1];
-          axpy(factor, {part, head_dim_}, {to, head_dim_});
-        }
-        scale_by({to, head_dim_}, 1.0f / sum);
-      }
+  void attend_coded(size_t group, size_t run, size_t worker) {
+    const size_t begin = run * kRunBlocks, end = std::min(coded_blocks_, begin + kRunBlocks);
+    const size_t first_head = group * group_heads_;
+    const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), group_heads_,
+                             (end - begin) * kBlockTokens);
+    codes_.score(group, {begin, end}, scores, worker);
+    hide_tokens_to_come(end, scores);
+    start_partials(run, first_head, scores);
+    for (size_t h = 0; h < group_heads_; ++h) {
+      const Partial part = partial(run, first_head + h);
+      part.coded_weight = part.sum;
     }
+    codes_.weigh(group, {begin, end}, scores,
+                 {partial(run, first_head).values, group_heads_, dims_, partial_size()}, worker);
+  }
+
+  void attend_exact(size_t kv_head, size_t run, size_t worker) {
+    const size_t begin = coded_blocks_ + run * kRunBlocks;
+    const size_t end = std::min(exact_end_, begin + kRunBlocks);
+    const size_t tokens = (end - begin) * kBlockTokens, sinks = run == 0 ? sinks_ : 0;
+    const size_t first_head = kv_head * repeats_, first_column = kv_head * head_dim_;
+    const LayerCache& cache = state_.layers[layer_];
+    const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), repeats_,
+                             tokens + sinks);
+    const View<float> of_blocks(scores.data, repeats_, tokens, scores.stride);
+    const View<const float> queries(queries_ + first_head * head_dim_, repeats_, head_dim_);
+    for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(scores.row(r), 0.0f);
+    if (tokens > 0) {
+      score_columns(queries, cache.exact[0].columns(begin, first_column), of_blocks);
+      hide_tokens_to_come(end, of_blocks);
+    }
+    const std::span<float> sink(merged_ + worker * dims_, head_dim_);
+    for (size_t s = 0; s < sinks; ++s) {
+      cache.sinks.load(Side::key, s, first_column, sink);
+      for (size_t r = 0; r < repeats_; ++r) scores.at(r, tokens + s) = dot(queries.row(r), sink);
+    }
+    const size_t part_run = coded_runs_ + run;
+    start_partials(part_run, first_head, scores);
+    const View<float> sums(partial(part_run, first_head).values, repeats_, head_dim_,
+                           partial_size());
+    if (tokens > 0) weigh_columns(of_blocks, cache.exact[1].columns(begin, first_column), sums);
+    for (size_t s = 0; s < sinks; ++s) {
+      cache.sinks.load(Side::value, s, first_column, sink);
+      for (size_t r = 0; r < repeats_; ++r) axpy(scores.at(r, tokens + s), sink, sums.row(r));
+    }
+  }
+
+  void merge(size_t head, size_t worker) {
+    const size_t runs = coded_runs_ + exact_runs_;
+    float top = -HUGE_VALF, sum = 0.0f, coded_weight = 0.0f;
+    for (size_t r = 0; r < runs; ++r) top = std::max(top, partial(r, head).top);
+    const std::span<float> out(out_.row(0).data() + head * head_dim_, head_dim_);
+    std::ranges::fill(out, 0.0f);
+    const std::span<float> latents(merged_ + worker * dims_, dims_);
+    std::ranges::fill(latents, 0.0f);
+    for (size_t r = 0; r < runs; ++r) {
+      const Partial part = partial(r, head);
+      const float factor = std::exp(part.top - top);
+      sum += factor * part.sum;
+      coded_weight += factor * part.coded_weight;
+      const std::span<float> to = r < coded_runs_ ? latents : out;
+      axpy(factor, {part.values, to.size()}, to);
+    }
+    if (coded_runs_ > 0) codes_.lift(head, offset(head), latents, coded_weight, out);
+    scale_by(out, 1.0f / sum);
   }
 
   KvCache::State& state_;
@@ -294,16 +197,17 @@ class Decode {
   const AttentionInput& input_;
   const View<float> out_;
   Workers& workers_;
-  const size_t head_dim_, group_size_, groups_, repeats_;
-  const size_t heads_;  // query heads of a group
-  const size_t dims_;   // of a group's space
-  const size_t rows_, coded_rows_, coded_blocks_;
-  size_t blocks_ = 0, runs_ = 0;
-  float* queries_ = nullptr;         // [group][head][head_dim], scaled
-  float* latent_queries_ = nullptr;  // [group][head][dims]
-  float* mean_terms_ = nullptr;      // [group][head][head_dim]
-  float* partials_ = nullptr;        // [run][group][head][head_dim values, top, sum]
-  std::vector<float*> worker_scratch_;
+  const size_t head_dim_, repeats_;
+  const size_t heads_;        // query heads, in the order (KV head, repeat)
+  const size_t group_heads_;  // of a latent space
+  const size_t dims_;         // of a latent space
+  const size_t rows_;
+  size_t coded_blocks_ = 0, exact_end_ = 0, coded_runs_ = 0, exact_runs_ = 0, sinks_ = 0;
+  float* queries_ = nullptr;   // [head][head_dim], scaled
+  float* partials_ = nullptr;  // [run][head][partial_size()]
+  float* scores_ = nullptr;    // [worker][head of a group][run_tokens()]
+  float* merged_ = nullptr;    // [worker][dims]
+  CodedAttention codes_;
 };
 
 }  // namespace

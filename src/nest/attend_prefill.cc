@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/half.h"
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "ops/gemm.h"
@@ -141,12 +140,13 @@ class Prefill {
   }
 
   void attend_sinks() {
-    const size_t width = state_.width();
-    const Buffer<uint16_t>& sinks = state_.layers[layer_].sinks;
-    for (size_t s = 0; s < state_.sinks; ++s) {
-      for (size_t c = 0; c < width; ++c) {
-        keys_[c * kSpanTokens + s] = f16_to_f32(sinks[s * width + c]);
-        values_[c * kSpanTokens + s] = f16_to_f32(sinks[(state_.sinks + s) * width + c]);
+    const Sinks& sinks = state_.layers[layer_].sinks;
+    std::vector<float> row(state_.width());
+    for (const Side side : {Side::key, Side::value}) {
+      float* to = side == Side::key ? keys_ : values_;
+      for (size_t s = 0; s < state_.sinks; ++s) {
+        sinks.load(side, s, 0, row);
+        for (size_t c = 0; c < row.size(); ++c) to[c * kSpanTokens + s] = row[c];
       }
     }
     for_tiles([&](size_t head, const Tile& tile, size_t worker) {
@@ -170,7 +170,7 @@ class Prefill {
     workers_.run(count * 2, [&](size_t task, size_t) {
       const size_t block = task / 2;
       const ExactBlocks& exact = state_.layers[layer_].exact[task % 2];
-      widen_block(exact.block(first + block), state_.width(),
+      widen_block(exact.columns(first + block, 0), state_.width(),
                   {task % 2 == 0 ? keys_ : values_, state_.width(), kSpanTokens},
                   block * kBlockTokens);
     });

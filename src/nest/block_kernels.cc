@@ -4,7 +4,6 @@
 #define HWY_TARGET_INCLUDE "nest/block_kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,6 +20,9 @@ HWY_INLINE V load_f32(F32 d, const uint16_t* p) {
   const hn::Rebind<hwy::float16_t, F32> half;
   return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
+
+// Registers for sums: half of what the target has.
+constexpr size_t kSums = HWY_TARGET == HWY_AVX3 ? 24 : 12;
 
 // Four vectors of tokens times kQueries queries stay in registers over all columns.
 template <size_t kQueries, class T>
@@ -56,86 +58,165 @@ HWY_INLINE void score_queries(const float* queries, size_t query_stride, size_t 
 }
 
 template <class T>
-HWY_INLINE void score_all(View<const float> queries, const T* block, View<float> scores) {
-  size_t q = 0;
-  for (; q + 3 <= queries.rows; q += 3) {
-    score_queries<3>(queries.row(q).data(), queries.stride, queries.cols, block,
-                     scores.row(q).data(), scores.stride);
-  }
-  for (; q < queries.rows; ++q) {
-    score_queries<1>(queries.row(q).data(), queries.stride, queries.cols, block,
-                     scores.row(q).data(), scores.stride);
-  }
+HWY_INLINE const T* block_at(const ColumnBlocks& blocks, size_t index) {
+  return reinterpret_cast<const T*>(blocks.data + index * blocks.stride);
 }
 
-void ScoreF16(View<const float> queries, const uint16_t* block, View<float> scores) {
-  score_all(queries, block, scores);
-}
-void ScoreF32(View<const float> queries, const float* block, View<float> scores) {
-  score_all(queries, block, scores);
-}
-
+// Queries from `first` on in tiles of kQueries; returns the first left over.
 template <size_t kQueries, class T>
-HWY_INLINE void weigh_queries(const float* weights, size_t weight_stride, const T* block,
-                              size_t columns, float* sums, size_t sum_stride) {
-  const F32 d;
-  const size_t n = hn::Lanes(d);
-  for (size_t c = 0; c < columns; ++c) {
-    V sum[kQueries];
-    for (size_t q = 0; q < kQueries; ++q) sum[q] = hn::Zero(d);
-    for (size_t t = 0; t < kTokens; t += n) {
-      const V x = load_f32(d, block + c * kTokens + t);
-      for (size_t q = 0; q < kQueries; ++q) {
-        sum[q] = hn::MulAdd(hn::LoadU(d, weights + q * weight_stride + t), x, sum[q]);
-      }
-    }
-    for (size_t q = 0; q < kQueries; ++q) {
-      sums[q * sum_stride + c] += hn::GetLane(hn::SumOfLanes(d, sum[q]));
+HWY_INLINE size_t score_tiles(View<const float> queries, const ColumnBlocks& blocks,
+                              View<float> scores, size_t first) {
+  size_t q = first;
+  for (; q + kQueries <= queries.rows; q += kQueries) {
+    for (size_t b = 0; b < scores.cols / kTokens; ++b) {
+      score_queries<kQueries>(queries.row(q).data(), queries.stride, queries.cols,
+                              block_at<T>(blocks, b), scores.row(q).data() + b * kTokens,
+                              scores.stride);
     }
   }
+  return q;
 }
 
 template <class T>
-HWY_INLINE void weigh_all(View<const float> weights, const T* block, View<float> sums) {
+HWY_INLINE void score_all(View<const float> queries, const ColumnBlocks& blocks,
+                          View<float> scores) {
   size_t q = 0;
-  for (; q + 3 <= weights.rows; q += 3) {
-    weigh_queries<3>(weights.row(q).data(), weights.stride, block, sums.cols, sums.row(q).data(),
-                     sums.stride);
+  if constexpr (kSums / 4 > 4) q = score_tiles<5, T>(queries, blocks, scores, q);
+  if constexpr (kSums / 4 > 3) q = score_tiles<4, T>(queries, blocks, scores, q);
+  q = score_tiles<3, T>(queries, blocks, scores, q);
+  score_tiles<1, T>(queries, blocks, scores, q);
+}
+
+void ScoreColumns(View<const float> queries, const ColumnBlocks& blocks, View<float> scores) {
+  if (blocks.type == DType::f32) return score_all<float>(queries, blocks, scores);
+  score_all<uint16_t>(queries, blocks, scores);
+}
+
+// kColumns columns times kQueries sets of weights stay in registers over all blocks.
+template <size_t kQueries, size_t kColumns, class T>
+HWY_INLINE void weigh_tile(View<const float> weights, size_t query, const ColumnBlocks& blocks,
+                           size_t column, View<float> sums) {
+  const F32 d;
+  const size_t n = hn::Lanes(d);
+  V sum[kColumns][kQueries];
+  for (auto& of_column : sum) {
+    for (V& x : of_column) x = hn::Zero(d);
   }
-  for (; q < weights.rows; ++q) {
-    weigh_queries<1>(weights.row(q).data(), weights.stride, block, sums.cols, sums.row(q).data(),
-                     sums.stride);
+  for (size_t b = 0; b < weights.cols / kTokens; ++b) {
+    const T* block = block_at<T>(blocks, b) + column * kTokens;
+    for (size_t t = 0; t < kTokens; t += n) {
+      V weight[kQueries];
+      for (size_t q = 0; q < kQueries; ++q) {
+        weight[q] = hn::LoadU(d, weights.row(query + q).data() + b * kTokens + t);
+      }
+      for (size_t c = 0; c < kColumns; ++c) {
+        const V x = load_f32(d, block + c * kTokens + t);
+        for (size_t q = 0; q < kQueries; ++q) sum[c][q] = hn::MulAdd(weight[q], x, sum[c][q]);
+      }
+    }
+  }
+  for (size_t c = 0; c < kColumns; ++c) {
+    for (size_t q = 0; q < kQueries; ++q) {
+      sums.at(query + q, column + c) += hn::GetLane(hn::SumOfLanes(d, sum[c][q]));
+    }
   }
 }
 
-void WeighF16(View<const float> weights, const uint16_t* block, View<float> sums) {
-  weigh_all(weights, block, sums);
+template <size_t kQueries, class T>
+HWY_INLINE size_t weigh_tiles(View<const float> weights, const ColumnBlocks& blocks,
+                              View<float> sums, size_t first) {
+  constexpr size_t kColumns = kSums / kQueries < 8 ? kSums / kQueries : 8;
+  size_t q = first;
+  for (; q + kQueries <= weights.rows; q += kQueries) {
+    size_t c = 0;
+    for (; c + kColumns <= sums.cols; c += kColumns) {
+      weigh_tile<kQueries, kColumns, T>(weights, q, blocks, c, sums);
+    }
+    for (; c < sums.cols; ++c) weigh_tile<kQueries, 1, T>(weights, q, blocks, c, sums);
+  }
+  return q;
 }
-void WeighF32(View<const float> weights, const float* block, View<float> sums) {
-  weigh_all(weights, block, sums);
+
+template <class T>
+HWY_INLINE void weigh_all(View<const float> weights, const ColumnBlocks& blocks, View<float> sums) {
+  size_t q = 0;
+  if constexpr (kSums > 12) q = weigh_tiles<4, T>(weights, blocks, sums, q);
+  q = weigh_tiles<3, T>(weights, blocks, sums, q);
+  weigh_tiles<1, T>(weights, blocks, sums, q);
+}
+
+void WeighColumns(View<const float> weights, const ColumnBlocks& blocks, View<float> sums) {
+  if (blocks.type == DType::f32) return weigh_all<float>(weights, blocks, sums);
+  weigh_all<uint16_t>(weights, blocks, sums);
+}
+
+void CombineRows(const float* factors, View<const float> rows, float* out) {
+  const F32 d;
+  const size_t n = hn::Lanes(d);
+  size_t c = 0;
+  for (; c + 4 * n <= rows.cols; c += 4 * n) {
+    V s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+    for (size_t r = 0; r < rows.rows; ++r) {
+      const V factor = hn::Set(d, factors[r]);
+      const float* row = rows.row(r).data() + c;
+      s0 = hn::MulAdd(factor, hn::LoadU(d, row), s0);
+      s1 = hn::MulAdd(factor, hn::LoadU(d, row + n), s1);
+      s2 = hn::MulAdd(factor, hn::LoadU(d, row + 2 * n), s2);
+      s3 = hn::MulAdd(factor, hn::LoadU(d, row + 3 * n), s3);
+    }
+    hn::StoreU(s0, d, out + c);
+    hn::StoreU(s1, d, out + c + n);
+    hn::StoreU(s2, d, out + c + 2 * n);
+    hn::StoreU(s3, d, out + c + 3 * n);
+  }
+  for (; c < rows.cols; ++c) {
+    out[c] = 0.0f;
+    for (size_t r = 0; r < rows.rows; ++r) out[c] += factors[r] * rows.at(r, c);
+  }
+}
+
+// e^x for x in [-87, 0]: 2^n times a polynomial in the rest, relative error below 3e-7 (the Taylor
+// series of 2^r at 0, |r| <= 1/2, to the sixth power).
+template <class D>
+HWY_INLINE hn::Vec<D> exp_negative(D d, hn::Vec<D> x) {
+  const hn::RebindToSigned<D> di;
+  const auto y = hn::Mul(x, hn::Set(d, 1.44269504f));
+  const auto n = hn::NearestInt(y);
+  // x / ln 2 - n, the product's rounding error included.
+  const auto r = hn::MulAdd(x, hn::Set(d, 1.92596303e-8f),
+                            hn::MulSub(x, hn::Set(d, 1.44269504f), hn::ConvertTo(d, n)));
+  auto p = hn::Set(d, 1.54035304e-4f);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.33335581e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 9.61812911e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.55041087e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 2.40226507e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 6.93147181e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(n)));
 }
 
 float ExpAndSum(float* x, size_t size, float shift) {
   const F32 d;
   const size_t n = hn::Lanes(d);
-  const V minus = hn::Set(d, shift);
-  // exp() of less than this is a subnormal; the vector exp wants a finite argument.
-  const V floor = hn::Set(d, -87.0f);
-  V sum = hn::Zero(d);
+  // exp() of less than this is a subnormal.
+  constexpr float kFloor = -87.0f;
+  const auto step = [shift](auto tag, float* at) HWY_ATTR {
+    const auto floor = hn::Set(tag, kFloor);
+    const auto y = hn::Sub(hn::LoadU(tag, at), hn::Set(tag, shift));
+    const auto e = hn::IfThenElseZero(hn::Gt(y, floor), exp_negative(tag, hn::Max(y, floor)));
+    hn::StoreU(e, tag, at);
+    return e;
+  };
+  V even = hn::Zero(d), odd = even;
   size_t i = 0;
-  for (; i + n <= size; i += n) {
-    const V y = hn::Sub(hn::LoadU(d, x + i), minus);
-    const V e = hn::IfThenElseZero(hn::Gt(y, floor), hn::Exp(d, hn::Max(y, floor)));
-    sum = hn::Add(sum, e);
-    hn::StoreU(e, d, x + i);
+  for (; i + 2 * n <= size; i += 2 * n) {
+    even = hn::Add(even, step(d, x + i));
+    odd = hn::Add(odd, step(d, x + i + n));
   }
-  float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i + n <= size; i += n) even = hn::Add(even, step(d, x + i));
+  float total = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
   const hn::CappedTag<float, 1> one;
-  for (; i < size; ++i) {
-    const float y = x[i] - shift;
-    x[i] = y > -87.0f ? hn::GetLane(hn::Exp(one, hn::Set(one, y))) : 0.0f;
-    total += x[i];
-  }
+  for (; i < size; ++i) total += hn::GetLane(step(one, x + i));
   return total;
 }
 
@@ -162,7 +243,8 @@ void ScaleBy(float* x, size_t size, float factor) {
   for (; i < size; ++i) x[i] *= factor;
 }
 
-void WidenBlock(const uint16_t* block, size_t columns, View<float> out, size_t first) {
+template <class T>
+HWY_INLINE void widen_all(const T* block, size_t columns, View<float> out, size_t first) {
   const F32 d;
   const size_t n = hn::Lanes(d);
   for (size_t c = 0; c < columns; ++c) {
@@ -173,32 +255,40 @@ void WidenBlock(const uint16_t* block, size_t columns, View<float> out, size_t f
   }
 }
 
+void WidenBlock(const ColumnBlocks& block, size_t columns, View<float> out, size_t first) {
+  if (block.type == DType::f32) return widen_all(block_at<float>(block, 0), columns, out, first);
+  widen_all(block_at<uint16_t>(block, 0), columns, out, first);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace mkv
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace mkv {
-HWY_EXPORT(ScoreF16);
-HWY_EXPORT(ScoreF32);
-HWY_EXPORT(WeighF16);
-HWY_EXPORT(WeighF32);
+namespace {
+constexpr size_t kTokens = 64;
+}  // namespace
+
+HWY_EXPORT(ScoreColumns);
+HWY_EXPORT(WeighColumns);
+HWY_EXPORT(CombineRows);
 HWY_EXPORT(ExpAndSum);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(ScaleBy);
 HWY_EXPORT(WidenBlock);
 
-void score_columns_f16(View<const float> queries, const uint16_t* block, View<float> scores) {
-  HWY_DYNAMIC_DISPATCH(ScoreF16)(queries, block, scores);
+void score_columns(View<const float> queries, const ColumnBlocks& blocks, View<float> scores) {
+  MKV_CHECK(scores.rows == queries.rows && scores.cols % kTokens == 0);
+  HWY_DYNAMIC_DISPATCH(ScoreColumns)(queries, blocks, scores);
 }
-void score_columns_f32(View<const float> queries, const float* block, View<float> scores) {
-  HWY_DYNAMIC_DISPATCH(ScoreF32)(queries, block, scores);
+void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<float> sums) {
+  MKV_CHECK(sums.rows == weights.rows && weights.cols % kTokens == 0);
+  HWY_DYNAMIC_DISPATCH(WeighColumns)(weights, blocks, sums);
 }
-void weigh_columns_f16(View<const float> weights, const uint16_t* block, View<float> sums) {
-  HWY_DYNAMIC_DISPATCH(WeighF16)(weights, block, sums);
-}
-void weigh_columns_f32(View<const float> weights, const float* block, View<float> sums) {
-  HWY_DYNAMIC_DISPATCH(WeighF32)(weights, block, sums);
+void combine_rows(std::span<const float> factors, View<const float> rows, std::span<float> out) {
+  MKV_CHECK(factors.size() == rows.rows && out.size() == rows.cols);
+  HWY_DYNAMIC_DISPATCH(CombineRows)(factors.data(), rows, out.data());
 }
 float exp_and_sum(std::span<float> x, float shift) {
   return HWY_DYNAMIC_DISPATCH(ExpAndSum)(x.data(), x.size(), shift);
@@ -207,7 +297,7 @@ float max_of(std::span<const float> x) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x.da
 void scale_by(std::span<float> x, float factor) {
   HWY_DYNAMIC_DISPATCH(ScaleBy)(x.data(), x.size(), factor);
 }
-void widen_block(const uint16_t* block, size_t columns, View<float> out, size_t first) {
+void widen_block(const ColumnBlocks& block, size_t columns, View<float> out, size_t first) {
   HWY_DYNAMIC_DISPATCH(WidenBlock)(block, columns, out, first);
 }
 }  // namespace mkv

@@ -7,26 +7,31 @@
 #include <cstdint>
 #include <span>
 
+#include "base/dtype.h"
 #include "base/view.h"
 
 namespace mkv {
 
-// scores[q][t] += sum_c queries[q][c] * block[c][t].
-// block: f16 [queries.cols][64]; scores [queries.rows x 64].
-void score_columns_f16(View<const float> queries, const uint16_t* block, View<float> scores);
-// The same over a float32 block.
-void score_columns_f32(View<const float> queries, const float* block, View<float> scores);
+// Neighbouring blocks of columns: block b is at data + b * stride.
+struct ColumnBlocks {
+  const std::byte* data = nullptr;
+  size_t stride = 0;        // bytes
+  DType type = DType::f16;  // f16 or f32
+};
 
-// sums[q][c] += sum_t weights[q][t] * block[c][t]. block: f16 [sums.cols][64].
-void weigh_columns_f16(View<const float> weights, const uint16_t* block, View<float> sums);
-void weigh_columns_f32(View<const float> weights, const float* block, View<float> sums);
+// scores[q][t] += sum_c queries[q][c] * column c of token t. scores [queries.rows x count*64].
+void score_columns(View<const float> queries, const ColumnBlocks& blocks, View<float> scores);
+// sums[q][c] += sum_t weights[q][t] * column c of token t. weights [sums.rows x count*64].
+void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<float> sums);
+// out[c] = sum_r factors[r] * rows[r][c].
+void combine_rows(std::span<const float> factors, View<const float> rows, std::span<float> out);
 
-// x = exp(x - shift) in place (-inf gives 0); returns the sum.
+// x = exp(x - shift) in place for x <= shift (-inf gives 0); returns the sum.
 float exp_and_sum(std::span<float> x, float shift);
 float max_of(std::span<const float> x);  // -inf when empty
 void scale_by(std::span<float> x, float factor);
 
-// A block of f16 [columns][64] as float32 rows: out[c][first ... first+63] with out's stride.
-void widen_block(const uint16_t* block, size_t columns, View<float> out, size_t first);
+// A block's leading columns as float32 rows: out[c][first ... first+63].
+void widen_block(const ColumnBlocks& block, size_t columns, View<float> out, size_t first);
 
 }  // namespace mkv

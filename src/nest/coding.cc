@@ -99,6 +99,20 @@ void code_slabs(const Basis& basis, Matrix<float>& latents, size_t rank, size_t 
 
 }  // namespace
 
+void KvCache::State::value_scales(size_t layer, size_t group, size_t block, float* scales) const {
+  static const std::array<float, 256> kScales = [] {
+    std::array<float, 256> table;
+    for (size_t i = 0; i < table.size(); ++i) table[i] = scale_of(static_cast<uint8_t>(i));
+    return table;
+  }();
+  if (layers[layer].scales.empty()) {
+    std::fill_n(scales, kBlockTokens, 1.0f);
+    return;
+  }
+  const std::byte* bytes = layers[layer].scales[group].block(block);
+  for (size_t t = 0; t < kBlockTokens; ++t) scales[t] = kScales[static_cast<uint8_t>(bytes[t])];
+}
+
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch) {
   const Basis& basis = state.nest->basis(id);
@@ -108,8 +122,7 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   LayerCache& layer = state.layers[id.layer];
   scratch.columns.reshape(dims, kBlockTokens);
   scratch.latents.reshape(dims, kBlockTokens);
-  widen_block(layer.exact[side].block(block) + id.group * dims * kBlockTokens, dims,
-              scratch.columns.view(), 0);
+  widen_block(layer.exact[side].columns(block, id.group * dims), dims, scratch.columns.view(), 0);
   add_mean(state, id, block, -1.0f, scratch.columns.data(), kBlockTokens);
   gemm(basis.encode.view(), scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
   std::byte* coded = layer.coded[id.group * 2 + side].block(block);
@@ -130,8 +143,7 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
   const size_t rank = state.rank(id.layer, id.group, id.side);
   const std::byte* coded = layer.coded[id.group * 2 + static_cast<size_t>(id.side)].block(block);
   if (state.nest->config().slab_kind == SlabKind::column) {
-    widen_block(reinterpret_cast<const uint16_t*>(coded), rank, {out, rank, kBlockTokens, stride},
-                0);
+    widen_block({coded, 0, DType::f16}, rank, {out, rank, kBlockTokens, stride}, 0);
     return;
   }
   const SpacePlan& plan = state.plan(id);
@@ -141,12 +153,9 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
     expand_slab(slabs[s].codebook, reinterpret_cast<const uint8_t*>(coded) + s * kBlockTokens / 2,
                 out + slabs[s].first_column * stride, stride);
   }
-  const bool scaled = id.side == Side::value && !layer.scales.empty();
   float token_scale[kBlockTokens];
-  for (size_t t = 0; t < kBlockTokens; ++t) {
-    token_scale[t] =
-        scaled ? scale_of(static_cast<uint8_t>(layer.scales[id.group].block(block)[t])) : 1.0f;
-  }
+  std::fill_n(token_scale, kBlockTokens, 1.0f);
+  if (id.side == Side::value) state.value_scales(id.layer, id.group, block, token_scale);
   for (size_t c = 0; c < plan.columns; ++c) {
     float* row = out + c * stride;
     for (size_t t = 0; t < kBlockTokens; ++t) row[t] *= plan.scale[c] * token_scale[t];

@@ -1,14 +1,13 @@
 #include "nest/kv_cache.h"
 
 #include <algorithm>
+#include <cmath>
 
-#include "base/half.h"
 #include "nest/kv_state.h"
+#include "ops/ops.h"
 
 namespace mkv {
 namespace {
-
-constexpr size_t kHalfBytes = 2;
 
 Buffer<float> angles_within_block(const Rotary& rotary) {
   const size_t pairs = rotary.pairs();
@@ -25,7 +24,8 @@ Buffer<float> angles_within_block(const Rotary& rotary) {
 }
 
 void make_plans(KvCache::State& state) {
-  state.plans.assign(state.nest->spaces(), {});
+  state.plans.clear();
+  state.plans.resize(state.nest->spaces());
   for (size_t space = 0; space < state.plans.size(); ++space) {
     SpacePlan& plan = state.plans[space];
     if (state.nest->config().slab_kind == SlabKind::column) {
@@ -33,11 +33,29 @@ void make_plans(KvCache::State& state) {
       continue;
     }
     const Basis& basis = state.nest->basis(state.nest->unflat(space));
-    for (size_t s = 0; s < state.ranks[space]; ++s) {
-      const CodeSlab& slab = basis.slabs[s];
+    const std::span<const CodeSlab> kept = std::span(basis.slabs).first(state.ranks[space]);
+    for (const CodeSlab& slab : kept) {
       plan.columns = std::max<size_t>(plan.columns, slab.first_column + kSlabColumns);
       plan.scale.resize(plan.columns, 0.0f);
       std::copy_n(slab.scale, kSlabColumns, plan.scale.begin() + slab.first_column);
+    }
+    if (state.arithmetic == Arithmetic::fast && state.nest->unflat(space).side == Side::value) {
+      plan.planes = make_code_planes(kept, plan.scale);
+    }
+  }
+}
+
+// Angles of a block's tokens by the sum of its first one's and theirs within the block.
+void round_angles(std::span<const float> cos0, std::span<const float> sin0,
+                  const Buffer<float>& relative, int16_t* out) {
+  const size_t pairs = cos0.size();
+  const auto rounded = [](float x) { return static_cast<int16_t>(std::lrint(32767.0f * x)); };
+  for (size_t i = 0; i < pairs; ++i) {
+    const float* cos = relative.data() + i * kBlockTokens;
+    const float* sin = relative.data() + (pairs + i) * kBlockTokens;
+    for (size_t t = 0; t < kBlockTokens; ++t) {
+      *out++ = rounded(cos0[i] * cos[t] - sin0[i] * sin[t]);
+      *out++ = rounded(sin0[i] * cos[t] + cos0[i] * sin[t]);
     }
   }
 }
@@ -53,11 +71,33 @@ void ensure_block_angles(KvCache::State& state, size_t blocks) {
     state.rotary->angles(static_cast<double>(b * kBlockTokens + state.sinks), {cos, pairs},
                          {cos + pairs, pairs});
   }
+  if (state.nest->config().key_mean != KeyMean::position) return;
+  state.angles.resize_exactly(target * 2 * pairs * kBlockTokens);
+  for (size_t b = have; b < target; ++b) {
+    round_angles({state.block_cos(b), pairs}, {state.block_sin(b), pairs}, state.relative_angles,
+                 state.angles.data() + b * 2 * pairs * kBlockTokens);
+  }
+}
+
+void store_row(ExactBlocks& exact, size_t row, std::span<const float> values) {
+  std::byte* block = exact.store.block(row / kBlockTokens - exact.first);
+  if (exact.type == DType::f32) {
+    float* to = reinterpret_cast<float*>(block) + row % kBlockTokens;
+    for (size_t c = 0; c < values.size(); ++c) to[c * kBlockTokens] = values[c];
+    return;
+  }
+  auto* to = reinterpret_cast<uint16_t*>(block) + row % kBlockTokens;
+  std::array<uint16_t, 256> halves;
+  for (size_t begin = 0; begin < values.size(); begin += halves.size()) {
+    const size_t count = std::min(halves.size(), values.size() - begin);
+    f32_to_f16(values.subspan(begin, count), std::span(halves).first(count));
+    for (size_t c = 0; c < count; ++c) to[(begin + c) * kBlockTokens] = halves[c];
+  }
 }
 
 // Writes the new tokens' values of one side: sinks to their rows, the rest into exact blocks.
 void store_exact(KvCache::State& state, LayerCache& layer, Side side, View<const float> values) {
-  const size_t width = state.width(), start = state.length;
+  const size_t start = state.length;
   const size_t end = start + values.rows;
   ExactBlocks& exact = layer.exact[static_cast<size_t>(side)];
   if (state.rows_of(end) > 0) {
@@ -67,15 +107,10 @@ void store_exact(KvCache::State& state, LayerCache& layer, Side side, View<const
   }
   for (size_t t = 0; t < values.rows; ++t) {
     const size_t position = start + t;
-    const float* from = values.row(t).data();
     if (position < state.sinks) {
-      uint16_t* to =
-          layer.sinks.data() + (static_cast<size_t>(side) * state.sinks + position) * width;
-      for (size_t c = 0; c < width; ++c) to[c] = f32_to_f16(from[c]);
+      layer.sinks.store(side, position, values.row(t));
     } else {
-      const size_t row = position - state.sinks;
-      uint16_t* to = exact.block(row / kBlockTokens) + row % kBlockTokens;
-      for (size_t c = 0; c < width; ++c) to[c * kBlockTokens] = f32_to_f16(from[c]);
+      store_row(exact, position - state.sinks, values.row(t));
     }
   }
 }
@@ -118,21 +153,44 @@ void drop_coded_blocks(KvCache::State& state, LayerCache& layer, size_t tokens) 
 
 }  // namespace
 
-KvCache::KvCache(KvShape shape, const Rotary& rotary, size_t capacity)
+void Sinks::store(Side side, size_t sink, std::span<const float> values) {
+  std::byte* to = data.data() + at(side, sink);
+  if (type == DType::f32) {
+    std::ranges::copy(values, reinterpret_cast<float*>(to));
+  } else {
+    f32_to_f16(values, {reinterpret_cast<uint16_t*>(to), values.size()});
+  }
+}
+
+void Sinks::load(Side side, size_t sink, size_t first_column, std::span<float> out) const {
+  const std::byte* from = data.data() + at(side, sink) + row_bytes(type, first_column);
+  if (type == DType::f32) {
+    std::copy_n(reinterpret_cast<const float*>(from), out.size(), out.begin());
+  } else {
+    f16_to_f32({reinterpret_cast<const uint16_t*>(from), out.size()}, out);
+  }
+}
+
+KvCache::KvCache(KvShape shape, const Rotary& rotary, size_t capacity, KvOptions options)
     : state_(std::make_unique<State>()) {
+  MKV_CHECK(options.exact == DType::f16 || options.exact == DType::f32);
+  state_->exact_type = options.exact;
+  state_->arithmetic = options.arithmetic;
   state_->shape = shape;
   state_->rotary = &rotary;
   state_->capacity = capacity;
   state_->layers.resize(shape.layers);
   for (LayerCache& layer : state_->layers) {
     for (ExactBlocks& exact : layer.exact) {
-      exact.store = SlabStore(state_->width(), kBlockTokens * kHalfBytes);
+      exact.type = options.exact;
+      exact.store = SlabStore(state_->width(), row_bytes(options.exact, kBlockTokens));
     }
   }
 }
 
-KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity)
-    : KvCache(nest.config().shape, rotary, capacity) {
+KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity,
+                 KvOptions options)
+    : KvCache(nest.config().shape, rotary, capacity, options) {
   const NestConfig& config = nest.config();
   MKV_CHECK(ranks.size() == nest.spaces());
   MKV_CHECK(rotary.pairs() * 2 == config.shape.head_dim);
@@ -144,7 +202,10 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t cap
   state_->relative_angles = angles_within_block(rotary);
   for (size_t l = 0; l < config.shape.layers; ++l) {
     LayerCache& layer = state_->layers[l];
-    layer.sinks.resize(2 * state_->sinks * state_->width());
+    layer.sinks.type = options.exact;
+    layer.sinks.count = state_->sinks;
+    layer.sinks.width = state_->width();
+    layer.sinks.data.resize(row_bytes(options.exact, 2 * state_->sinks * state_->width()));
     for (size_t g = 0; g < nest.groups(); ++g) {
       for (const Side side : {Side::key, Side::value}) {
         layer.coded.emplace_back(state_->rank(l, g, side), nest.slab_block_bytes());
@@ -232,7 +293,7 @@ Result<void> KvCache::shrink(const Ranks& ranks) {
 size_t KvCache::bytes() const {
   size_t total = 0;
   for (const LayerCache& layer : state_->layers) {
-    total += layer.sinks.size() * sizeof(uint16_t);
+    total += layer.sinks.data.size();
     for (const SlabStore& store : layer.coded) total += store.bytes();
     for (const SlabStore& store : layer.scales) total += store.bytes();
     for (const ExactBlocks& exact : layer.exact) total += exact.store.bytes();

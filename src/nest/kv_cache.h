@@ -1,10 +1,10 @@
 // KvCache: the keys and values of one sequence, for all layers of a model.
 //
-// A token is exact (f16) while it is one of the leading `sinks` or in the recent window, and coded
-// by the nest otherwise. The window moves in blocks of kBlockTokens, so a token at position t sees
-// exact keys and values of the sinks and of the last recent-kBlockTokens+1 ... recent tokens,
-// itself included, and codes of the rest - whether it comes in a long prefill or alone: prefill and
-// decode give the same view. Without a nest every token is exact.
+// A token is exact (f16, or f32 if asked for) while it is one of the leading `sinks` or in the
+// recent window, and coded by the nest otherwise. The window moves in blocks of kBlockTokens, so a
+// token at position t sees exact keys and values of the sinks and of the last recent-kBlockTokens+1
+// ... recent tokens, itself included, and codes of the rest - whether it comes in a long prefill or
+// alone: prefill and decode give the same view. Without a nest every token is exact.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/dtype.h"
 #include "base/result.h"
 #include "base/view.h"
 #include "base/workers.h"
@@ -32,14 +33,27 @@ struct AttentionInput {
 // Scratch of attention, reused from call to call; one a thread that calls.
 struct AttentionScratch {
   std::vector<Buffer<float>> floats;
+  Buffer<std::byte> bytes;
+};
+
+// How attention computes; what is stored is the same.
+enum class Arithmetic : uint8_t {
+  float32,  // codes are expanded and all products are of floats: evaluation and fits
+  fast,     // integer look-ups in codes, sums of 16-bit products: generation
+};
+
+struct KvOptions {
+  DType exact = DType::f16;  // of exact tokens: f16 or f32
+  Arithmetic arithmetic = Arithmetic::float32;
 };
 
 class KvCache {
  public:
   // Exact. `rotary` outlives the cache.
-  KvCache(KvShape shape, const Rotary& rotary, size_t capacity);
+  KvCache(KvShape shape, const Rotary& rotary, size_t capacity, KvOptions options = {});
   // Coded with `nest` (which outlives the cache, as does `rotary`) at the given ranks.
-  KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity);
+  KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity,
+          KvOptions options = {});
   KvCache(KvCache&&) noexcept;
   KvCache& operator=(KvCache&&) noexcept;
   ~KvCache();

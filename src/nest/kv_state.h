@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "nest/block_kernels.h"
+#include "nest/code_tables.h"
 #include "nest/kv_cache.h"
 #include "nest/slab_store.h"
 
@@ -17,28 +19,44 @@ namespace mkv {
 
 inline constexpr size_t kAllBlocks = std::numeric_limits<size_t>::max() / 4;
 
-// Exact tokens of one layer and side, f16, as blocks [block][kv_heads*head_dim][64].
+// Exact tokens of one layer and side as blocks [block][kv_heads*head_dim][64], f16 or f32.
 struct ExactBlocks {
   size_t first = 0;  // index of the first block held
+  DType type = DType::f16;
   SlabStore store;
 
-  uint16_t* block(size_t index) { return reinterpret_cast<uint16_t*>(store.block(index - first)); }
-  const uint16_t* block(size_t index) const {
-    return reinterpret_cast<const uint16_t*>(store.block(index - first));
+  ColumnBlocks columns(size_t block, size_t first_column) const {
+    return {store.block(block - first) + first_column * row_bytes(type, kBlockTokens),
+            store.block_bytes(), type};
   }
+};
+
+// The leading tokens of one layer, [side][sink][kv_heads*head_dim], f16 or f32.
+struct Sinks {
+  DType type = DType::f16;
+  size_t count = 0, width = 0;
+  Buffer<std::byte> data;
+
+  size_t at(Side side, size_t sink) const {
+    return row_bytes(type, (static_cast<size_t>(side) * count + sink) * width);
+  }
+  void store(Side side, size_t sink, std::span<const float> values);
+  // Columns first_column ... of a sink.
+  void load(Side side, size_t sink, size_t first_column, std::span<float> out) const;
 };
 
 struct LayerCache {
   std::vector<SlabStore> coded;      // [group * 2 + side]
   std::vector<SlabStore> scales;     // [group], one byte a token of the values' scale, when used
   std::array<ExactBlocks, 2> exact;  // by side
-  Buffer<uint16_t> sinks;            // f16 [side][sink][kv_heads*head_dim]
+  Sinks sinks;
 };
 
 // What a space's rank means for decoding.
 struct SpacePlan {
   size_t columns = 0;        // leading latent columns that the kept slabs reach
   std::vector<float> scale;  // SlabKind::code: of each of these columns, after its last kept slab
+  CodePlanes planes;         // SlabKind::code, values, Arithmetic::fast: the kept slabs as integers
 };
 
 struct KvCache::State {
@@ -47,6 +65,8 @@ struct KvCache::State {
   const Rotary* rotary = nullptr;
   size_t capacity = 0, length = 0;
   size_t sinks = 0;
+  DType exact_type = DType::f16;
+  Arithmetic arithmetic = Arithmetic::float32;
   size_t window_blocks = kAllBlocks;  // blocks seen exactly: the query's own and those before it
   Ranks ranks;
   std::vector<SpacePlan> plans;  // as ranks
@@ -56,6 +76,9 @@ struct KvCache::State {
   // positions within a block, [cos of pair 0 ... | sin of pair 0 ...][64].
   Buffer<float> block_angles;
   Buffer<float> relative_angles;
+  // Of every position after the sinks, cosine and sine times 2^15, [block][pair][64][cos, sin]:
+  // for the scores of the mean key (KeyMean::position).
+  Buffer<int16_t> angles;
 
   size_t width() const { return shape.kv_heads * shape.head_dim; }
   size_t rows_of(size_t tokens) const { return tokens > sinks ? tokens - sinks : 0; }
@@ -75,6 +98,8 @@ struct KvCache::State {
     return ranks[nest->flat({layer, group, side})];
   }
   const SpacePlan& plan(GroupId id) const { return plans[nest->flat(id)]; }
+  // What a block's values were divided by before coding, [64].
+  void value_scales(size_t layer, size_t group, size_t block, float* scales) const;
   const float* block_cos(size_t block) const {
     return block_angles.data() + block * 2 * rotary->pairs();
   }

@@ -49,4 +49,35 @@ Result<size_t> rung_for_budget(const Nest& nest, std::string_view budget) {
   return static_cast<size_t>(std::clamp(needed, 0.0, static_cast<double>(ladder.cuts.size())));
 }
 
+Result<size_t> rung_for_tolerance(const Nest& nest, const Tolerance& tolerance) {
+  std::vector<RungMeasurement> measured = nest.measurements();
+  if (measured.empty()) {
+    return make_error(ErrorCode::invalid_argument,
+                      "the nest holds no measurements: make it with --measure");
+  }
+  std::ranges::sort(measured, {}, &RungMeasurement::rung);
+  const auto failing = std::ranges::find_if(measured, [&](const RungMeasurement& m) {
+    return m.kl > tolerance.kl || m.perplexity_increase > tolerance.perplexity_increase;
+  });
+  if (failing != measured.begin()) return std::prev(failing)->rung;
+  const bool by_kl = failing->kl > tolerance.kl;
+  return make_error(
+      ErrorCode::invalid_argument,
+      std::string(by_kl ? "KL" : "perplexity increase") + " of at most " +
+          std::to_string(by_kl ? tolerance.kl : tolerance.perplexity_increase) +
+          " was asked for, the nest has " +
+          std::to_string(by_kl ? failing->kl : failing->perplexity_increase) + " at its best");
+}
+
+Result<double> parse_fraction(std::string_view text) {
+  double number = 0.0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  if (error != std::errc() || (unit != "%" && !unit.empty()) || !(number >= 0.0)) {
+    return make_error(ErrorCode::invalid_argument,
+                      "'" + std::string(text) + "': expected a fraction such as 1% or 0.01");
+  }
+  return unit.empty() ? number : number / 100.0;
+}
+
 }  // namespace mkv

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -136,5 +137,18 @@ Ladder uniform_ladder(const Nest& nest, size_t step);
 // "25%" of the 16-bit cache, "2bits" a value of the coded tokens, or "max": the lowest rung that
 // does not exceed it. Out of range is an error that names the range.
 Result<size_t> rung_for_budget(const Nest& nest, std::string_view budget);
+
+// The most that a user accepts, against the exact cache; infinity: no bound on that figure.
+struct Tolerance {
+  double kl = std::numeric_limits<double>::infinity();                   // nats a token
+  double perplexity_increase = std::numeric_limits<double>::infinity();  // fraction
+};
+
+// The lowest rung that keeps a tolerance, itself and all measured rungs above it, by the nest's own
+// measurements. Errors: nothing was measured; not even the best measured rung keeps it.
+Result<size_t> rung_for_tolerance(const Nest& nest, const Tolerance& tolerance);
+
+// "1%" or "0.01": the fraction. Errors: not a number, negative.
+Result<double> parse_fraction(std::string_view text);
 
 }  // namespace mkv

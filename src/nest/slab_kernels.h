@@ -1,12 +1,15 @@
 // Kernels of code slabs: 4 bits a token choose one of 16 entries over 4 neighbouring latent columns
 // (residual vector quantisation; docs/method.md "Nested code"). A slab of a block is 32 bytes: byte
 // i holds token i in its low half and token i + 32 in its high half. References:
-// nest/slab_reference.h.
+// nest/slab_reference.h; why the products look as they do: docs/decisions/0007.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
+#include "base/view.h"
+#include "nest/code_tables.h"
 #include "nest/nest.h"
 
 namespace mkv {
@@ -17,5 +20,25 @@ void encode_slab(const Codebook& codebook, float* residual, size_t stride, uint8
 
 // rows[c][t] += codebook[code of t][c].
 void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, size_t stride);
+
+// out[s][e] = sum_c query[first column of slab s + c] * entry e of slab s: what a token with that
+// code adds to the score. Returns the sum over slabs of the largest |out[s][...]|.
+float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out);
+// table[s * stride + e] = round(values[s][e] * factor), 16 entries a slab.
+void round_tables(const float* values, size_t slabs, float factor, int16_t* table, size_t stride);
+
+// scores[h][t] += unit[h] * sum_s table[s][h][code of t in slab s], scores [heads x count*64].
+void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
+
+// weights[t] = round(values[t] / unit) for the unit that makes the largest 255; returns the unit.
+// No value is negative.
+float round_weights(std::span<const float> values, uint8_t* weights);
+
+// sums[h][c] += factor[h] * scale of the plane * sum_t weights[h][t] * column c of token t, where a
+// column is the sum of its plane's entries. weights [heads][kWeighBlocks * 64] for count <=
+// kWeighBlocks blocks.
+inline constexpr size_t kWeighBlocks = 4;
+void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+                 std::span<const float> factor, View<float> sums);
 
 }  // namespace mkv

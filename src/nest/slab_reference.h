@@ -1,10 +1,13 @@
 // Scalar references of nest/slab_kernels.h, for tests.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
-#include "nest/nest.h"
+#include "nest/slab_kernels.h"
 
 namespace mkv::reference {
 
@@ -39,6 +42,55 @@ inline void expand_slab(const Codebook& codebook, const uint8_t* codes, float* r
   for (size_t t = 0; t < 64; ++t) {
     for (size_t c = 0; c < kSlabColumns; ++c) {
       rows[c * stride + t] += codebook.entry[c][code_at(codes, t)];
+    }
+  }
+}
+
+inline float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
+  float reach = 0.0f;
+  for (size_t s = 0; s < slabs.size(); ++s) {
+    float largest = 0.0f;
+    for (size_t e = 0; e < kCodebookEntries; ++e) {
+      float& sum = out[s * kCodebookEntries + e] = 0.0f;
+      for (size_t c = 0; c < kSlabColumns; ++c) {
+        sum += query[slabs[s].first_column + c] * slabs[s].codebook.entry[c][e];
+      }
+      largest = std::max(largest, std::abs(sum));
+    }
+    reach += largest;
+  }
+  return reach;
+}
+
+inline void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
+  for (size_t h = 0; h < scores.rows; ++h) {
+    for (size_t i = 0; i < blocks.count * 64; ++i) {
+      int sum = 0;
+      for (size_t s = 0; s < tables.slabs; ++s) {
+        const uint8_t* codes = blocks.data + i / 64 * blocks.stride + s * 32;
+        sum += tables.entries[(s * scores.rows + h) * kCodebookEntries + code_at(codes, i % 64)];
+      }
+      scores.at(h, i) += tables.unit[h] * static_cast<float>(sum);
+    }
+  }
+}
+
+inline void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+                        std::span<const float> factor, View<float> sums) {
+  for (const CodePlanes::Plane& plane : planes.planes) {
+    for (size_t h = 0; h < sums.rows; ++h) {
+      for (size_t c = 0; c < kSlabColumns; ++c) {
+        int sum = 0;
+        for (size_t i = 0; i < blocks.count * 64; ++i) {
+          for (size_t s = plane.begin; s < plane.end; ++s) {
+            const uint8_t* codes = blocks.data + i / 64 * blocks.stride + planes.slabs[s] * 32;
+            sum +=
+                weights[h * kWeighBlocks * 64 + i] *
+                planes.entries[(s * kSlabColumns + c) * kCodebookEntries + code_at(codes, i % 64)];
+          }
+        }
+        sums.at(h, plane.first_column + c) += factor[h] * plane.scale[c] * static_cast<float>(sum);
+      }
     }
   }
 }

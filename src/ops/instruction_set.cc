@@ -2,6 +2,7 @@
 
 #include <dnnl.h>
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -14,14 +15,35 @@ struct Set {
   std::string_view name;
   int64_t target;  // of Highway: a lower bit is a better target
   int dnnl_isa;    // the most that oneDNN may use beside it
+  bool vnni = false;
 };
 
 constexpr Set kSets[] = {
-    {"avx512", HWY_AVX3, dnnl_cpu_isa_all},     {"avx2", HWY_AVX2, dnnl_cpu_isa_avx2},
-    {"sse4", HWY_SSE4, dnnl_cpu_isa_sse41},     {"ssse3", HWY_SSSE3, dnnl_cpu_isa_sse41},
-    {"neon", HWY_NEON, dnnl_cpu_isa_all},       {"scalar", HWY_EMU128, dnnl_cpu_isa_sse41},
+    {"avx512_vnni", HWY_AVX3, dnnl_cpu_isa_all, true},
+    {"avx512", HWY_AVX3, dnnl_cpu_isa_avx512_core},
+    {"avx2", HWY_AVX2, dnnl_cpu_isa_avx2},
+    {"sse4", HWY_SSE4, dnnl_cpu_isa_sse41},
+    {"ssse3", HWY_SSSE3, dnnl_cpu_isa_sse41},
+    {"neon", HWY_NEON, dnnl_cpu_isa_all},
+    {"scalar", HWY_EMU128, dnnl_cpu_isa_sse41},
     {"scalar", HWY_SCALAR, dnnl_cpu_isa_sse41},
 };
+
+bool machine_has_vnni() {
+#if HWY_ARCH_X86
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512vnni") != 0;
+#else
+  return false;
+#endif
+}
+
+// Beside Highway's choice of a target, which knows no VNNI.
+std::atomic<bool> vnni_chosen{machine_has_vnni()};
+
+bool runs(const Set& set, int64_t targets) {
+  return (set.target & targets) != 0 && (!set.vnni || machine_has_vnni());
+}
 
 // What the build has and the machine runs. Only the chosen target is ever changed, not this.
 int64_t machine_targets() { return hwy::SupportedTargets() & HWY_TARGETS; }
@@ -29,7 +51,7 @@ int64_t machine_targets() { return hwy::SupportedTargets() & HWY_TARGETS; }
 std::vector<std::string_view> names_of(int64_t targets) {
   std::vector<std::string_view> names;
   for (const Set& set : kSets) {
-    if ((set.target & targets) != 0) names.push_back(set.name);
+    if (runs(set, targets)) names.push_back(set.name);
   }
   return names;
 }
@@ -45,7 +67,9 @@ std::string_view instruction_set() {
       const bool scalar = (set.target & (HWY_SCALAR | HWY_EMU128)) != 0;
       const int64_t bit =
           scalar ? HWY_CHOSEN_TARGET_MASK_SCALAR : HWY_CHOSEN_TARGET_SHIFT(set.target);
-      if (bit == int64_t{1} << chosen) return set.name;
+      if (bit == int64_t{1} << chosen && set.vnni == (set.target == HWY_AVX3 && has_vnni())) {
+        return set.name;
+      }
     }
   }
   return instruction_sets().front();
@@ -55,10 +79,12 @@ Result<void> set_instruction_set(std::string_view name) {
   const int64_t machine = machine_targets();
   if (name == "auto") {
     hwy::GetChosenTarget().Update(machine);
+    vnni_chosen = machine_has_vnni();
     return {};
   }
   for (const Set& set : kSets) {
-    if (set.name == name && (set.target & machine) != 0) {
+    if (set.name == name && runs(set, machine)) {
+      vnni_chosen = set.vnni;
       hwy::GetChosenTarget().Update(machine & ~(set.target - 1));
       // Refused once oneDNN has looked at the processor; its result differs by rounding only.
       (void)dnnl_set_max_cpu_isa(static_cast<dnnl_cpu_isa_t>(set.dnnl_isa));
@@ -71,5 +97,7 @@ Result<void> set_instruction_set(std::string_view name) {
                                                      "': not one of those available (" + available +
                                                      ")");
 }
+
+bool has_vnni() { return vnni_chosen.load(std::memory_order_relaxed); }
 
 }  // namespace mkv

@@ -8,8 +8,8 @@
 
 namespace mkv {
 
-// Names of the sets that this build has kernels for and this machine runs, best first, e.g. avx2,
-// sse4, ssse3, scalar.
+// Names of the sets that this build has kernels for and this machine runs, best first, e.g.
+// avx512_vnni, avx512, avx2, sse4, ssse3, scalar.
 std::vector<std::string_view> instruction_sets();
 
 // The one in use.
@@ -18,5 +18,9 @@ std::string_view instruction_set();
 // Uses `name` and nothing better; "auto" is the best. Call it before any other thread computes.
 // oneDNN (ops/gemm.h) follows only if it has not run yet, and never below sse4.
 Result<void> set_instruction_set(std::string_view name);
+
+// Whether integer dot products (AVX-512 VNNI) may be used: the machine has them, and the set in use
+// is avx512_vnni.
+bool has_vnni();
 
 }  // namespace mkv

@@ -1,15 +1,17 @@
 // y = x * W^T, split into tasks for the workers. Every size below depends on the shapes only.
 #include <algorithm>
+#include <array>
 
 #include "base/buffer.h"
 #include "ops/gemm.h"
+#include "ops/integer_products.h"
 #include "ops/ops.h"
 #include "ops/weight_kernels.h"
 
 namespace mkv {
 namespace {
 
-// Up to so many tokens, decoding weights in registers beats a panel and gemm() (bench/README.md).
+// Up to so many tokens, decoding weights in registers beats a panel (bench/README.md).
 constexpr size_t kFewTokens = 8;
 // Weight bytes of a task with few tokens: some microseconds of work, and many more tasks than
 // workers, so that they end together.
@@ -18,13 +20,8 @@ constexpr size_t kTaskBytes = size_t{32} << 10;
 constexpr size_t kPanelBytes = size_t{1024} << 10;
 constexpr size_t kMaxPanelRows = 128, kPanelRowsStep = 16;
 constexpr size_t kTokenBlock = 512;
-
-void multiply_few(View<const float> x, const Weight& w, View<float> y, Workers& workers) {
-  const size_t bytes = std::max<size_t>(1, row_bytes(w.type, w.cols));
-  const size_t grain = std::max<size_t>(2, kTaskBytes / bytes / 2 * 2);  // rows go in pairs
-  workers.run_ranges(w.rows, grain,
-                     [&](size_t begin, size_t end, size_t) { multiply_rows(x, w, begin, end, y); });
-}
+// Tokens that one task rounds to integers.
+constexpr size_t kRoundingGrain = 32;
 
 // A panel of float32 rows: the weight itself if it is float32, else dequantised to scratch.
 View<const float> panel_of(const Weight& w, size_t first, size_t rows) {
@@ -41,19 +38,65 @@ View<const float> panel_of(const Weight& w, size_t first, size_t rows) {
   return panel;
 }
 
-void multiply_many(View<const float> x, const Weight& w, View<float> y, Workers& workers) {
-  const size_t fitting = kPanelBytes / sizeof(float) / std::max<size_t>(1, w.cols);
-  const size_t panel_rows =
-      std::clamp(fitting / kPanelRowsStep * kPanelRowsStep, kPanelRowsStep, kMaxPanelRows);
-  const size_t panels = (w.rows + panel_rows - 1) / panel_rows;
-  const size_t blocks = (x.rows + kTokenBlock - 1) / kTokenBlock;
-  workers.run(panels * blocks, [&](size_t task, size_t) {
-    const size_t row = task % panels * panel_rows, token = task / panels * kTokenBlock;
-    const size_t rows = std::min(panel_rows, w.rows - row);
-    const size_t tokens = std::min(kTokenBlock, x.rows - token);
-    const View<float> out(&y.at(token, row), tokens, rows, y.stride);
-    gemm(x.rows_from(token, tokens), panel_of(w, row, rows), Transpose::yes, 0.0f, out);
+// How one product is cut: into `tasks` of `rows` rows (and blocks of tokens, as floats).
+struct Cut {
+  bool integers = false;
+  size_t rows = 0, tasks = 0;
+};
+
+Cut cut(const Weight& w, size_t tokens) {
+  const size_t cols = std::max<size_t>(1, w.cols);
+  Cut cut;
+  size_t blocks = 1;
+  if (tokens <= kFewTokens) {
+    cut.integers = has_integer_products(w.type);
+    // Rows go in fours.
+    cut.rows =
+        std::max<size_t>(4, kTaskBytes / std::max<size_t>(1, row_bytes(w.type, w.cols)) / 4 * 4);
+  } else if (has_integer_panels(w.type)) {
+    cut.integers = true;
+    cut.rows = kPanelRows;
+  } else {
+    const size_t fitting = kPanelBytes / sizeof(float) / cols;
+    cut.rows = std::clamp(fitting / kPanelRowsStep * kPanelRowsStep, kPanelRowsStep, kMaxPanelRows);
+    blocks = (tokens + kTokenBlock - 1) / kTokenBlock;
+  }
+  cut.tasks = (w.rows + cut.rows - 1) / cut.rows * blocks;
+  return cut;
+}
+
+void multiply_floats(View<const float> x, const Weight& w, const Cut& cut, size_t task,
+                     View<float> y) {
+  if (x.rows <= kFewTokens) {
+    const size_t row = task * cut.rows;
+    return multiply_rows(x, w, row, std::min(row + cut.rows, w.rows), y);
+  }
+  const size_t panels = (w.rows + cut.rows - 1) / cut.rows;
+  const size_t row = task % panels * cut.rows, token = task / panels * kTokenBlock;
+  const size_t rows = std::min(cut.rows, w.rows - row);
+  const size_t tokens = std::min(kTokenBlock, x.rows - token);
+  const View<float> out(&y.at(token, row), tokens, rows, y.stride);
+  gemm(x.rows_from(token, tokens), panel_of(w, row, rows), Transpose::yes, 0.0f, out);
+}
+
+void multiply_integers(const IntegerRows& x, const Weight& w, const Cut& cut, size_t task,
+                       View<float> y) {
+  const size_t row = task * cut.rows;
+  if (x.tokens <= kFewTokens) {
+    return multiply_integer_rows(x, w, row, std::min(row + cut.rows, w.rows), y);
+  }
+  multiply_integer_panel(x, w, row, y);
+}
+
+// x as integers, in a buffer of the calling thread that the workers read.
+const IntegerRows& round_to_integers(View<const float> x, Workers& workers) {
+  thread_local IntegerRows kept;
+  IntegerRows& rows = kept;
+  rows.reshape(x.rows, x.cols);
+  workers.run_ranges(x.rows, kRoundingGrain, [&](size_t begin, size_t end, size_t) {
+    to_integer_rows(x, begin, end, rows);
   });
+  return rows;
 }
 
 }  // namespace
@@ -62,13 +105,35 @@ void dequantize_row(const Weight& w, size_t row, std::span<float> out) {
   dequantize_rows(w, row, View<float>(out.data(), 1, out.size()));
 }
 
-void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers) {
-  MKV_CHECK(x.cols == w.cols && y.cols == w.rows && x.rows == y.rows);
-  if (x.rows <= kFewTokens) {
-    multiply_few(x, w, y, workers);
-  } else {
-    multiply_many(x, w, y, workers);
+void matmul(View<const float> x, std::span<const Product> products, Workers& workers) {
+  MKV_CHECK(products.size() <= kMaxProducts);
+  if (x.rows == 0) return;
+  std::array<Cut, kMaxProducts> cuts;
+  size_t tasks = 0;
+  bool integers = false;
+  for (size_t i = 0; i < products.size(); ++i) {
+    const Weight& w = *products[i].weight;
+    const View<float>& y = products[i].y;
+    MKV_CHECK(x.cols == w.cols && y.cols == w.rows && x.rows == y.rows);
+    cuts[i] = cut(w, x.rows);
+    tasks += cuts[i].tasks;
+    integers |= cuts[i].integers;
   }
+  const IntegerRows* rounded = integers ? &round_to_integers(x, workers) : nullptr;
+  workers.run(tasks, [&](size_t task, size_t) {
+    size_t i = 0;
+    for (; task >= cuts[i].tasks; ++i) task -= cuts[i].tasks;
+    if (cuts[i].integers) {
+      multiply_integers(*rounded, *products[i].weight, cuts[i], task, products[i].y);
+    } else {
+      multiply_floats(x, *products[i].weight, cuts[i], task, products[i].y);
+    }
+  });
+}
+
+void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers) {
+  const Product product{&w, y};
+  matmul(x, {&product, 1}, workers);
 }
 
 }  // namespace mkv

@@ -16,10 +16,20 @@ namespace mkv {
 // out[cols] = one row of a weight, as float32.
 void dequantize_row(const Weight& w, size_t row, std::span<float> out);
 
-// y[tokens x w.rows] = x[tokens x w.cols] * W^T. One token: a mat-vec over the quantised bytes;
-// more: panels of dequantised rows times all tokens (oneDNN). The split into tasks depends on the
-// shapes only, so results are bit-equal for any number of workers.
-// (Two results for the same row differ by rounding between one token and several.)
+// One of the weights that the same activations are multiplied with, and where its product goes.
+struct Product {
+  const Weight* weight = nullptr;
+  View<float> y;  // [tokens x weight->rows]
+};
+
+inline constexpr size_t kMaxProducts = 4;
+
+// y[tokens x rows] = x[tokens x cols] * W^T for each product (kMaxProducts at most), in one run of
+// the workers. The split into tasks depends on the shapes only, so results are bit-equal for any
+// number of workers. Quantised weights are multiplied as integers, with activations rounded to 16
+// bits (ops/integer_products.h); other types as floats. Few tokens and many go different ways
+// (README.md), whose results differ by rounding.
+void matmul(View<const float> x, std::span<const Product> products, Workers& workers);
 void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers);
 
 // sum_i a[i] * b[i]; equal sizes.

@@ -32,6 +32,7 @@ TEST(Usage, VersionAndHelpGoToStdout) {
                                                   {"eval"},
                                                   {"eval", "ppl"},
                                                   {"eval", "kl"},
+                                                  {"bench"},
                                                   {"inspect"}}) {
     std::vector<std::string> arguments = command;
     arguments.push_back("--help");

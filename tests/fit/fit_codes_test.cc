@@ -11,6 +11,7 @@
 #include "eval/tiny_model.h"
 #include "fit/code_ladder.h"
 #include "fit/codebooks.h"
+#include "fit/correct_gains.h"
 
 namespace mkv {
 namespace {
@@ -44,6 +45,27 @@ TEST(FitCodes, IsTheSameForAnyNumberOfWorkers) {
     for (size_t s = 0; s < a.slabs.size(); ++s) {
       EXPECT_EQ(std::memcmp(&a.slabs[s].codebook, &b.slabs[s].codebook, sizeof(Codebook)), 0);
     }
+  }
+}
+
+TEST(CorrectGains, OverstatedGainsAreTakenDown) {
+  const Model model = tiny_model();
+  const Nest nest = fit(model, 2);
+  std::vector<std::vector<double>> gains(nest.spaces());
+  for (size_t space = 0; space < gains.size(); ++space) {
+    gains[space].assign(nest.slabs_in(space), space == 1 ? 100.0 : 1.0);
+  }
+  Ranks ranks = nest.full_ranks();
+  for (uint16_t& rank : ranks) rank = static_cast<uint16_t>(rank / 2);
+  Workers workers(2);
+  const auto windows = windows_of(model);
+  const std::vector<double> factors =
+      must(measured_gain_factors(model, nest, ranks, gains, windows, {}, workers));
+  ASSERT_EQ(factors.size(), nest.spaces());
+  for (size_t space = 0; space < factors.size(); ++space) {
+    EXPECT_GE(factors[space], 0.25);
+    EXPECT_LE(factors[space], 4.0);
+    EXPECT_TRUE(space == 1 || factors[1] < factors[space]) << space;
   }
 }
 

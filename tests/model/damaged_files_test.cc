@@ -56,18 +56,16 @@ void damage(const fs::path& model, const fs::path& file, uint64_t seed) {
   write_bytes(file, whole);
 }
 
-class Damaged : public testing::TestWithParam<std::string> {};
+class Damaged : public testing::TempDir, public ::testing::WithParamInterface<std::string> {};
 
 TEST_P(Damaged, GgufFile) {
-  const TempDir folder;
-  const fs::path file = folder.path() / "model.gguf";
+  const fs::path file = dir_ / "model.gguf";
   fs::copy_file(golden::gguf_of(GetParam()), file);
   damage(file, file, 1);
 }
 
 TEST_P(Damaged, HuggingFaceFolder) {
-  const TempDir folder;
-  const fs::path model = folder.path() / "model";
+  const fs::path model = dir_ / "model";
   fs::copy(golden::folder_of(GetParam()), model);
   uint64_t seed = 2;
   for (const char* name :
@@ -77,7 +75,7 @@ TEST_P(Damaged, HuggingFaceFolder) {
   EXPECT_TRUE(Model::load(model));  // put back as it was
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Damaged, testing::Values("llama", "llama_spm", "qwen3"));
+INSTANTIATE_TEST_SUITE_P(Models, Damaged, ::testing::Values("llama", "llama_spm", "qwen3"));
 
 }  // namespace
 }  // namespace mkv

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <vector>
 
+#include "ops/instruction_set.h"
+
 namespace mkv {
 namespace {
 
@@ -66,24 +68,31 @@ void attend_exactly(const LayerObservation& o, size_t head_dim, float scale, Mat
 }
 
 // All but the cache. The observer comes between attention and W_O, so that it can replace what the
-// 16-bit cache gave, in the scratch that the test owns.
+// 16-bit cache gave, in the scratch that the test owns. Quantised weights (of one of the files)
+// take activations rounded to 16 bits, but for the scalar set, where all products are of floats.
 TEST_P(GoldenTest, LogitsWithExactAttention) {
-  Workers workers(2);
-  KvCache cache = model_.exact_cache(golden_.ids.size());
-  Scratch scratch;
-  Matrix<float> hidden, logits(golden_.ids.size(), model_.config().vocab_size);
-  const SequenceSlice slice{golden_.ids, &cache};
-  ASSERT_TRUE(model_.forward({&slice, 1}, hidden, scratch, workers, [&](const auto& observation) {
-    attend_exactly(observation, model_.config().head_dim, model_.config().attention_scale(),
-                   scratch.attended);
-  }));
-  model_.logits(hidden.view(), logits.view(), workers);
-  double worst = 0;
-  for (size_t i = 0; i < golden_.positions.size(); ++i) {
-    worst = std::max(worst,
-                     golden::relative_error(logits.row(golden_.positions[i]), golden_.logits[i]));
+  for (const std::string_view set : instruction_sets()) {
+    ASSERT_TRUE(set_instruction_set(set));
+    Workers workers(2);
+    KvCache cache = model_.exact_cache(golden_.ids.size());
+    Scratch scratch;
+    Matrix<float> hidden, logits(golden_.ids.size(), model_.config().vocab_size);
+    const SequenceSlice slice{golden_.ids, &cache};
+    ASSERT_TRUE(model_.forward({&slice, 1}, hidden, scratch, workers, [&](const auto& observation) {
+      attend_exactly(observation, model_.config().head_dim, model_.config().attention_scale(),
+                     scratch.attended);
+    }));
+    model_.logits(hidden.view(), logits.view(), workers);
+    double worst = 0;
+    for (size_t i = 0; i < golden_.positions.size(); ++i) {
+      worst = std::max(worst,
+                       golden::relative_error(logits.row(golden_.positions[i]), golden_.logits[i]));
+    }
+    // Largest difference by root mean square; measured: below 1e-5 for floats, 4e-4 for integers.
+    const bool integers = GetParam().gguf && GetParam().name == "qwen2" && set != "scalar";
+    EXPECT_LT(worst, integers ? 1e-3 : 1e-4) << set;
   }
-  EXPECT_LT(worst, 1e-4);  // largest difference by root mean square; measured: below 1e-5
+  ASSERT_TRUE(set_instruction_set("auto"));
 }
 
 // Keys and values rounded to 16 bits (relative 2^-12) move logits by a thousandth of their size;

@@ -17,23 +17,43 @@ std::vector<uint16_t> random_block(size_t columns, uint64_t seed, size_t misalig
   return block;
 }
 
+// Two blocks of f16 and the same as f32, both misaligned.
+struct Blocks {
+  size_t stride;  // elements
+  std::vector<uint16_t> half;
+  std::vector<float> wide;
+
+  Blocks(size_t columns, uint64_t seed)
+      : stride(columns * 64 + 3), half(random_block(2 * columns + 1, seed, 7)), wide(half.size()) {
+    for (size_t i = 0; i < half.size(); ++i) wide[i] = f16_to_f32(half[i]);
+  }
+  ColumnBlocks of(DType type) const {
+    const void* data = type == DType::f32 ? static_cast<const void*>(wide.data() + 1)
+                                          : static_cast<const void*>(half.data() + 1);
+    return {static_cast<const std::byte*>(data), row_bytes(type, stride), type};
+  }
+};
+
 TEST(BlockKernels, ScoresEqualTheReference) {
   for_each_target([] {
     for (const size_t queries : {1u, 2u, 3u, 4u, 9u}) {
       for (const size_t columns : {0u, 1u, 3u, 16u, 63u, 192u}) {
-        const auto block = random_block(columns, columns, 1);
+        const Blocks blocks(columns, columns);
         const Matrix<float> q = random_matrix(queries, columns + 1, 7);
         const View<const float> view(q.data(), queries, columns, columns + 1);
-        Matrix<float> expected = random_matrix(queries, 70, 8), actual = expected.clone();
-        reference::score_columns_f16(view, block.data() + 1, expected.view());
-        score_columns_f16(view, block.data() + 1, actual.view());
-        std::vector<float> wide(columns * 64 + 1);
-        for (size_t i = 0; i < columns * 64; ++i) wide[i + 1] = f16_to_f32(block[i + 1]);
-        Matrix<float> from_f32 = random_matrix(queries, 70, 8);
-        score_columns_f32(view, wide.data() + 1, from_f32.view());
-        for (size_t i = 0; i < expected.span().size(); ++i) {
-          EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-4);
-          EXPECT_EQ(actual.span()[i], from_f32.span()[i]);
+        for (const size_t tokens : {64u, 128u}) {
+          Matrix<float> expected = random_matrix(queries, 140, 8), actual = expected.clone();
+          Matrix<float> from_f32 = expected.clone();
+          const auto part = [&](Matrix<float>& m) {
+            return View<float>(m.data(), queries, tokens, 140);
+          };
+          reference::score_columns(view, blocks.of(DType::f16), part(expected));
+          score_columns(view, blocks.of(DType::f16), part(actual));
+          score_columns(view, blocks.of(DType::f32), part(from_f32));
+          for (size_t i = 0; i < expected.span().size(); ++i) {
+            EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-4);
+            EXPECT_EQ(actual.span()[i], from_f32.span()[i]);
+          }
         }
       }
     }
@@ -42,17 +62,37 @@ TEST(BlockKernels, ScoresEqualTheReference) {
 
 TEST(BlockKernels, WeighedSumsEqualTheReference) {
   for_each_target([] {
-    for (const size_t queries : {1u, 3u, 5u}) {
+    for (const size_t queries : {1u, 3u, 4u, 5u}) {
       for (const size_t columns : {0u, 1u, 17u, 64u}) {
-        const auto block = random_block(columns, columns, 3);
-        const Matrix<float> w = random_matrix(queries, 65, 7);
-        const View<const float> weights(w.data(), queries, 64, 65);
-        Matrix<float> expected = random_matrix(queries, columns, 8), actual = expected.clone();
-        reference::weigh_columns_f16(weights, block.data() + 3, expected.view());
-        weigh_columns_f16(weights, block.data() + 3, actual.view());
-        for (size_t i = 0; i < expected.span().size(); ++i) {
-          EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-4);
+        const Blocks blocks(columns, columns);
+        const Matrix<float> w = random_matrix(queries, 131, 7);
+        for (const size_t tokens : {64u, 128u}) {
+          const View<const float> weights(w.data(), queries, tokens, 131);
+          Matrix<float> expected = random_matrix(queries, columns, 8), actual = expected.clone();
+          Matrix<float> from_f32 = expected.clone();
+          reference::weigh_columns(weights, blocks.of(DType::f16), expected.view());
+          weigh_columns(weights, blocks.of(DType::f16), actual.view());
+          weigh_columns(weights, blocks.of(DType::f32), from_f32.view());
+          for (size_t i = 0; i < expected.span().size(); ++i) {
+            EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-4);
+            EXPECT_EQ(actual.span()[i], from_f32.span()[i]);
+          }
         }
+      }
+    }
+  });
+}
+
+TEST(BlockKernels, RowsAreCombined) {
+  for_each_target([] {
+    for (const size_t columns : {0u, 1u, 16u, 67u, 192u}) {
+      const Matrix<float> rows = random_matrix(9, columns, 1), factors = random_matrix(1, 9, 2);
+      std::vector<float> out(columns, 5.0f);
+      combine_rows(factors.row(0), rows.view(), out);
+      for (size_t c = 0; c < columns; ++c) {
+        float sum = 0.0f;
+        for (size_t r = 0; r < 9; ++r) sum += factors.at(0, r) * rows.at(r, c);
+        EXPECT_NEAR(out[c], sum, 1e-5);
       }
     }
   });
@@ -76,7 +116,8 @@ TEST(BlockKernels, ExpSumMaxScaleAndWiden) {
     }
     const auto block = random_block(5, 1, 0);
     Matrix<float> wide(5, 130);
-    widen_block(block.data(), 5, wide.view(), 65);
+    widen_block({reinterpret_cast<const std::byte*>(block.data()), 0, DType::f16}, 5, wide.view(),
+                65);
     for (size_t c = 0; c < 5; ++c) {
       for (size_t t = 0; t < 64; ++t) EXPECT_EQ(wide.at(c, 65 + t), f16_to_f32(block[c * 64 + t]));
       EXPECT_EQ(wide.at(c, 64), 0.0f);

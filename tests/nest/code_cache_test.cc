@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "nest/code_fixture.h"
+#include "nest/each_target.h"
 #include "nest/kv_cache.h"
 
 namespace mkv {
@@ -23,12 +24,13 @@ NestConfig config_of(const Case& c) {
   return config;
 }
 
-Matrix<float> feed(KvCache& cache, size_t tokens, size_t chunk, uint64_t seed = 1) {
+Matrix<float> feed(KvCache& cache, size_t tokens, size_t chunk, uint64_t seed = 1,
+                   size_t threads = 2) {
   const Matrix<float> q = random_matrix(tokens, 64, seed), k = random_matrix(tokens, 32, seed + 1);
   const Matrix<float> v = random_matrix(tokens, 32, seed + 2);
   Matrix<float> out(tokens, 64);
   AttentionScratch scratch;
-  Workers workers(2);
+  Workers workers(threads);
   for (size_t t = 0; t < tokens; t += chunk) {
     const size_t n = std::min(chunk, tokens - t);
     cache.attend(
@@ -63,6 +65,46 @@ class CodeCache : public testing::TestWithParam<Case> {
 TEST_P(CodeCache, DecodeEqualsPrefill) {
   KvCache all(nest_, some_ranks(), rotary_, kTokens), single(nest_, some_ranks(), rotary_, kTokens);
   EXPECT_LT(largest_difference(feed(all, kTokens, kTokens), feed(single, kTokens, 1)), 1e-4);
+}
+
+// Integer tables and weights against floats, as a part of what the codes themselves lose.
+TEST_P(CodeCache, IntegerDecodeIsCloseToFloat) {
+  const KvOptions fast{.arithmetic = Arithmetic::fast};
+  KvCache floats(nest_, some_ranks(), rotary_, kTokens),
+      exact(nest_.config().shape, rotary_, kTokens);
+  const Matrix<float> expected = feed(floats, kTokens, 1), truth = feed(exact, kTokens, 1);
+  for_each_target([&] {
+    KvCache integers(nest_, some_ranks(), rotary_, kTokens, fast);
+    const Matrix<float> actual = feed(integers, kTokens, 1);
+    double noise = 0.0, loss = 0.0;
+    for (size_t i = 0; i < truth.span().size(); ++i) {
+      noise += std::pow(static_cast<double>(actual.span()[i] - expected.span()[i]), 2);
+      loss += std::pow(static_cast<double>(truth.span()[i] - expected.span()[i]), 2);
+    }
+    EXPECT_LT(noise, 1e-3 * loss);
+  });
+}
+
+TEST_P(CodeCache, IntegerDecodeDoesNotDependOnTheNumberOfWorkers) {
+  Matrix<float> first;
+  for (const size_t workers : {1u, 2u, 3u}) {
+    KvCache cache(nest_, some_ranks(), rotary_, kTokens, {.arithmetic = Arithmetic::fast});
+    Matrix<float> out = feed(cache, kTokens, 1, 1, workers);
+    if (workers == 1) {
+      first = std::move(out);
+    } else {
+      EXPECT_EQ(largest_difference(out, first), 0.0);
+    }
+  }
+}
+
+TEST_P(CodeCache, ShrinkingAlsoCutsTheIntegerTables) {
+  KvCache high(nest_, nest_.full_ranks(), rotary_, 2 * kTokens, {.arithmetic = Arithmetic::fast});
+  KvCache low(nest_, some_ranks(), rotary_, 2 * kTokens, {.arithmetic = Arithmetic::fast});
+  feed(high, kTokens, 50);
+  feed(low, kTokens, 50);
+  ASSERT_TRUE(high.shrink(some_ranks()));
+  EXPECT_EQ(largest_difference(feed(high, 70, 1, 7), feed(low, 70, 1, 7)), 0.0);
 }
 
 TEST_P(CodeCache, ShrinkingEqualsHavingCodedAtTheLowerRung) {

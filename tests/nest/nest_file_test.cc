@@ -167,5 +167,33 @@ TEST(Budgets, ArePositionsOnTheLadder) {
   }
 }
 
+TEST(Tolerances, PickTheLowestMeasuredRungThatKeepsThem) {
+  NestConfig config;
+  config.shape = {2, 2, 8};
+  Nest nest = std::move(Nest::create(config)).value();
+  EXPECT_FALSE(rung_for_tolerance(nest, {.kl = 1.0}));
+  nest.measurements() = {{.rung = 8, .kl = 0.02, .perplexity_increase = 0.01},
+                         {.rung = 0, .kl = 0.001, .perplexity_increase = 0.0},
+                         {.rung = 16, .kl = 0.2, .perplexity_increase = 0.3},
+                         // by chance better than the rung above it: not to be relied on
+                         {.rung = 24, .kl = 0.01, .perplexity_increase = 0.01}};
+  EXPECT_EQ(*rung_for_tolerance(nest, {}), 24u);
+  EXPECT_EQ(*rung_for_tolerance(nest, {.kl = 0.02}), 8u);
+  EXPECT_EQ(*rung_for_tolerance(nest, {.kl = 0.019}), 0u);
+  EXPECT_EQ(*rung_for_tolerance(nest, {.perplexity_increase = 0.05}), 8u);
+  EXPECT_EQ(*rung_for_tolerance(nest, {.kl = 1.0, .perplexity_increase = 0.001}), 0u);
+  const auto refused = rung_for_tolerance(nest, {.kl = 0.0001});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("0.001"), std::string::npos) << refused.error().message;
+}
+
+TEST(Tolerances, AreFractionsOrPercentages) {
+  EXPECT_EQ(*parse_fraction("1%"), 0.01);
+  EXPECT_EQ(*parse_fraction("0.25"), 0.25);
+  for (const char* bad : {"", "x", "-1", "1 %", "nan", "%", "1%%"}) {
+    EXPECT_FALSE(parse_fraction(bad)) << bad;
+  }
+}
+
 }  // namespace
 }  // namespace mkv

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <map>
 
 #include "nest/each_target.h"
 #include "nest/fixture.h"
@@ -70,6 +72,168 @@ TEST(SlabKernels, WhatIsTakenOffComesBack) {
   expand_slab(codebook, codes.data(), residual.data(), 64);
   for (size_t i = 0; i < original.span().size(); ++i) {
     EXPECT_NEAR(residual.span()[i], original.span()[i], 1e-6f);
+  }
+}
+
+// Slabs over `columns` latent columns, the first of them many times, the last once or never.
+std::vector<CodeSlab> random_slabs(size_t count, size_t columns, uint64_t seed) {
+  std::vector<CodeSlab> slabs(count);
+  std::vector<float> size(columns, 1.0f);  // shrinks from slab to slab, as residuals do
+  Rng rng(seed);
+  for (size_t s = 0; s < count; ++s) {
+    const size_t groups = columns / kSlabColumns;
+    slabs[s].first_column =
+        static_cast<uint16_t>(kSlabColumns * std::min(rng.below(groups), rng.below(groups)));
+    slabs[s].codebook = random_codebook(seed + s);
+    for (auto& column : slabs[s].codebook.entry) {
+      for (float& x : column) x *= size[slabs[s].first_column];
+    }
+    size[slabs[s].first_column] *= 0.6f;
+  }
+  return slabs;
+}
+
+std::vector<uint8_t> random_bytes(size_t count, uint64_t seed) {
+  std::vector<uint8_t> bytes(count);
+  Rng rng(seed);
+  for (uint8_t& x : bytes) x = static_cast<uint8_t>(rng.below(256));
+  return bytes;
+}
+
+TEST(SlabKernels, TablesEqualTheReference) {
+  for_each_target([] {
+    const std::vector<CodeSlab> slabs = random_slabs(13, 32, 4);
+    const Matrix<float> query = random_matrix(1, 32, 5);
+    Matrix<float> expected(13, kCodebookEntries), actual(13, kCodebookEntries);
+    const float reach = reference::tabulate_slabs(slabs, query.data(), expected.data());
+    EXPECT_NEAR(tabulate_slabs(slabs, query.data(), actual.data()), reach, 1e-4);
+    for (size_t i = 0; i < expected.span().size(); ++i) {
+      EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-5);
+    }
+    std::vector<int16_t> rounded(13 * 20);
+    round_tables(actual.data(), 13, 100.0f, rounded.data(), 20);
+    for (size_t s = 0; s < 13; ++s) {
+      for (size_t e = 0; e < kCodebookEntries; ++e) {
+        EXPECT_NEAR(rounded[s * 20 + e], 100.0f * actual.at(s, e), 0.51);
+      }
+    }
+  });
+}
+
+TEST(SlabKernels, ScoresFromTablesEqualTheReference) {
+  for_each_target([] {
+    for (const size_t heads : {1u, 2u, 3u, 7u, 9u}) {
+      for (const size_t slabs : {0u, 1u, 5u, 70u}) {
+        for (const size_t blocks : {1u, 3u, 4u, 5u, 8u}) {
+          Rng rng(heads + slabs);
+          std::vector<int16_t> entries(slabs * heads * kCodebookEntries);
+          // Sums reach both ends of 16 bits.
+          for (int16_t& x : entries) {
+            x = static_cast<int16_t>(static_cast<int>(rng.below(65535 / slabs)) -
+                                     static_cast<int>(32767 / slabs));
+          }
+          const Matrix<float> unit = random_matrix(1, heads, 3);
+          const size_t stride = slabs * 32 + 5;
+          const auto codes = random_bytes(blocks * stride + 1, slabs);
+          Matrix<float> expected = random_matrix(heads, blocks * 64, 8), actual = expected.clone();
+          const ScoreTables tables{entries.data(), slabs, unit.row(0)};
+          const CodeBlocks view{codes.data() + 1, stride, blocks};
+          reference::score_slabs(tables, view, expected.view());
+          score_slabs(tables, view, actual.view());
+          for (size_t i = 0; i < expected.span().size(); ++i) {
+            EXPECT_NEAR(actual.span()[i], expected.span()[i],
+                        1e-6f * std::abs(expected.span()[i]) + 4e-3f);
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(SlabKernels, WeightsAreRoundedToTheLargest) {
+  for_each_target([] {
+    for (const size_t size : {64u, 256u}) {
+      std::vector<float> values(size);
+      Rng rng(size);
+      for (float& x : values) x = static_cast<float>(rng.uniform());
+      values[size / 2] = 3.0f;
+      std::vector<uint8_t> weights(size);
+      const float unit = round_weights(values, weights.data());
+      EXPECT_FLOAT_EQ(unit, 3.0f / 255.0f);
+      for (size_t t = 0; t < size; ++t) {
+        EXPECT_NEAR(static_cast<float>(weights[t]) * unit, values[t], 0.501f * unit);
+      }
+      std::fill(values.begin(), values.end(), 0.0f);
+      EXPECT_EQ(round_weights(values, weights.data()), 0.0f);
+      EXPECT_EQ(*std::ranges::max_element(weights), 0);
+    }
+  });
+}
+
+TEST(SlabKernels, WeighedSumsEqualTheReference) {
+  for_each_target([] {
+    for (const size_t heads : {1u, 3u, 9u, 16u}) {
+      for (const size_t blocks : {1u, 3u, 4u}) {
+        const size_t count = 37, columns = 48, stride = count * 32 + 3;
+        const auto slabs = random_slabs(count, columns, heads);
+        const Matrix<float> scale = random_matrix(1, columns, 6),
+                            factor = random_matrix(1, heads, 7);
+        const CodePlanes planes = make_code_planes(slabs, scale.row(0));
+        const auto codes = random_bytes(blocks * stride + 3, 2);
+        const auto weights = random_bytes(heads * kWeighBlocks * 64, 9);
+        const CodeBlocks view{codes.data() + 3, stride, blocks};
+        Matrix<float> expected = random_matrix(heads, columns, 8), actual = expected.clone();
+        reference::weigh_slabs(planes, view, weights.data(), factor.row(0), expected.view());
+        weigh_slabs(planes, view, weights.data(), factor.row(0), actual.view());
+        for (size_t i = 0; i < expected.span().size(); ++i) {
+          EXPECT_NEAR(actual.span()[i], expected.span()[i],
+                      2e-6f * std::abs(expected.span()[i]) + 1e-4f);
+        }
+      }
+    }
+  });
+}
+
+TEST(SlabKernels, PlanesHoldTheColumns) {
+  const size_t columns = 16;
+  for (const size_t count : {2u, 8u, 40u, 300u}) {
+    const auto slabs = random_slabs(count, columns, count);
+    const std::vector<float> scale(columns, 1.5f);
+    const CodePlanes planes = make_code_planes(slabs, scale);
+    const auto codes = random_bytes(count * 32, 2);
+    Matrix<float> expected(columns, 64), actual(columns, 64);
+    for (size_t s = 0; s < count; ++s) {
+      reference::expand_slab(slabs[s].codebook, codes.data() + s * 32,
+                             expected.row(slabs[s].first_column).data(), 64);
+    }
+    // Each slab of the last plane of some slabs is within half a unit.
+    std::map<std::pair<size_t, size_t>, float> bounds;  // by column and first slab
+    for (const CodePlanes::Plane& plane : planes.planes) {
+      for (size_t c = 0; c < kSlabColumns; ++c) {
+        bounds[{plane.first_column + c, planes.slabs[plane.begin]}] =
+            0.5f * static_cast<float>(plane.end - plane.begin) * plane.scale[c];
+      }
+    }
+    for (const CodePlanes::Plane& plane : planes.planes) {
+      for (size_t c = 0; c < kSlabColumns; ++c) {
+        for (size_t t = 0; t < 64; ++t) {
+          int sum = 0;
+          for (size_t s = plane.begin; s < plane.end; ++s) {
+            sum += planes.entries[(s * kSlabColumns + c) * kCodebookEntries +
+                                  reference::code_at(codes.data() + planes.slabs[s] * 32, t)];
+          }
+          EXPECT_LE(std::abs(sum), 127);
+          actual.at(plane.first_column + c, t) += plane.scale[c] * static_cast<float>(sum);
+        }
+      }
+    }
+    for (size_t c = 0; c < columns; ++c) {
+      float bound = 1e-4f;
+      for (const auto& [key, value] : bounds) bound += key.first == c ? value : 0.0f;
+      for (size_t t = 0; t < 64; ++t) {
+        EXPECT_NEAR(actual.at(c, t), 1.5f * expected.at(c, t), bound);
+      }
+    }
   }
 }
 

@@ -14,21 +14,40 @@ namespace {
 
 using testing::RandomWeight;
 
-// |got - exact| <= c * eps * sum |x_i w_i|, the bound of any order of summation.
+// For each group of 32 the largest absolute value.
+std::vector<double> largest_of_groups(std::span<const float> values) {
+  std::vector<double> largest((values.size() + 31) / 32);
+  for (size_t c = 0; c < values.size(); ++c) {
+    largest[c / 32] = std::max(largest[c / 32], std::abs(static_cast<double>(values[c])));
+  }
+  return largest;
+}
+
+// How far a sum over x_i w_i may be off. Floats: c * eps * sum |x_i w_i|, the bound of any order of
+// summation. Quantised weights, multiplied as integers: each x_i is off by half a step of its group
+// of 32 as well, and the float part sees scale * q and offset, each as large as the group's largest
+// weight, in place of their sum w_i.
+double bound(std::span<const float> x, std::span<const float> w, bool quantised) {
+  const std::vector<double> x_largest = largest_of_groups(x), w_largest = largest_of_groups(w);
+  double magnitude = 0, rounding = 0;
+  for (size_t c = 0; c < x.size(); ++c) {
+    const double weight = std::abs(static_cast<double>(w[c]));
+    magnitude += std::abs(static_cast<double>(x[c])) * (quantised ? w_largest[c / 32] : weight);
+    if (quantised) rounding += weight * x_largest[c / 32] / 65534 * (1 + 1e-6);
+  }
+  return 16 * 0x1p-24 * magnitude + rounding;
+}
+
 void expect_close(View<const float> x, const Weight& w, View<const float> y) {
-  constexpr double kFactor = 16;
   std::vector<float> row(w.cols);
+  const bool quantised = info(w.type).block_elements > 1;
   const size_t step = 1 + x.rows / 16;  // with many tokens some rows will do
   for (size_t r = 0; r < w.rows; r += step) {
     reference::dequantize_row(w, r, row);
     for (size_t t = 0; t < x.rows; ++t) {
-      double sum = 0, magnitude = 0;
-      for (size_t c = 0; c < w.cols; ++c) {
-        const double product = static_cast<double>(x.at(t, c)) * row[c];
-        sum += product;
-        magnitude += std::abs(product);
-      }
-      ASSERT_NEAR(y.at(t, r), sum, kFactor * 0x1p-24 * magnitude)
+      double sum = 0;
+      for (size_t c = 0; c < w.cols; ++c) sum += static_cast<double>(x.at(t, c)) * row[c];
+      ASSERT_NEAR(y.at(t, r), sum, bound(x.row(t), row, quantised))
           << info(w.type).name << " " << w.rows << "x" << w.cols << ", token " << t << " of "
           << x.rows << ", row " << r;
     }

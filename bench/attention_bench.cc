@@ -1,0 +1,132 @@
+// Attention over a filled cache of SmolLM2-135M's shape, in microseconds a layer; the inputs are
+// random. `bits` is the coded size: 16 an exact cache, 8 half of the 16-bit columns, else codes.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "base/rng.h"
+#include "nest/kv_cache.h"
+
+namespace mkv {
+namespace {
+
+constexpr KvShape kShape{4, 3, 64};
+constexpr size_t kWidth = 192, kQueryWidth = 576, kChunk = 512;
+
+Rotary make_rotary() {
+  std::vector<double> frequencies;
+  for (int i = 0; i < 32; ++i) frequencies.push_back(std::pow(1e5, -i / 32.0));
+  return Rotary(frequencies);
+}
+
+Matrix<float> random_matrix(size_t rows, size_t cols, uint64_t seed) {
+  Rng rng(seed);
+  Matrix<float> m(rows, cols);
+  for (float& x : m.span()) x = static_cast<float>(rng.normal());
+  return m;
+}
+
+// Bases are the identity (costs do not depend on them); leading columns get more slabs.
+Nest make_nest(size_t bits) {
+  NestConfig config;
+  config.shape = kShape;
+  config.group_size = bits == 8 ? 1 : kShape.kv_heads;
+  config.slab_kind = bits == 8 ? SlabKind::column : SlabKind::code;
+  config.value_scales = config.slab_kind == SlabKind::code;
+  Nest nest = std::move(Nest::create(config)).value();
+  if (bits == 8) return nest;
+  Rng rng(bits);
+  for (size_t space = 0; space < nest.spaces(); ++space) {
+    Basis& basis = nest.basis(nest.unflat(space));
+    const size_t groups = kWidth / kSlabColumns;
+    std::vector<double> size(groups, 1.0);
+    for (size_t s = 0; s < groups * bits; ++s) {
+      const size_t at = s < groups ? s : std::min(rng.below(groups), rng.below(groups));
+      CodeSlab slab;
+      slab.first_column = static_cast<uint16_t>(at * kSlabColumns);
+      for (auto& column : slab.codebook.entry) {
+        for (float& x : column) x = static_cast<float>(size[at] * rng.normal());
+      }
+      size[at] *= 0.55;
+      slab.codebook.update_norms();
+      basis.slabs.push_back(slab);
+    }
+  }
+  MKV_CHECK(nest.set_ladder(uniform_ladder(nest, 1)).has_value());
+  return nest;
+}
+
+struct Filled {
+  Rotary rotary = make_rotary();
+  Nest nest;
+  KvCache cache;
+  Workers workers{2};
+  AttentionScratch scratch;
+  Matrix<float> queries = random_matrix(kChunk, kQueryWidth, 1);
+  Matrix<float> keys = random_matrix(kChunk, kWidth, 2), values = random_matrix(kChunk, kWidth, 3);
+  Matrix<float> out{kChunk, kQueryWidth};
+
+  Filled(size_t bits, size_t depth)
+      : nest(make_nest(bits == 16 ? 8 : bits)), cache(make_cache(bits, depth + kChunk)) {
+    for (size_t t = 0; t < depth; t += kChunk) {
+      const size_t n = std::min(kChunk, depth - t);
+      for (size_t l = 0; l < kShape.layers; ++l) attend(l, n, workers);
+      cache.commit(n);
+    }
+  }
+  KvCache make_cache(size_t bits, size_t capacity) {
+    const KvOptions options{.arithmetic = Arithmetic::fast};
+    if (bits == 16) return KvCache(kShape, rotary, capacity, options);
+    Ranks ranks = nest.full_ranks();
+    if (bits == 8) std::ranges::fill(ranks, uint16_t{32});
+    return KvCache(nest, ranks, rotary, capacity, options);
+  }
+  void attend(size_t layer, size_t tokens, Workers& threads) {
+    cache.attend(layer,
+                 {queries.view().rows_from(0, tokens), keys.view().rows_from(0, tokens),
+                  values.view().rows_from(0, tokens), 0.125f},
+                 out.view().rows_from(0, tokens), scratch, threads);
+  }
+};
+
+// Kept from one benchmark to the next, as filling takes longer than measuring.
+Filled& filled(size_t bits, size_t depth) {
+  static std::unique_ptr<Filled> last;
+  static size_t last_bits = 0, last_depth = 0;
+  if (last == nullptr || last_bits != bits || last_depth != depth) {
+    last = std::make_unique<Filled>(bits, depth);
+    last_bits = bits, last_depth = depth;
+  }
+  return *last;
+}
+
+void run_attention(benchmark::State& state, size_t tokens) {
+  Filled& f = filled(static_cast<size_t>(state.range(0)), static_cast<size_t>(state.range(1)));
+  Workers workers(static_cast<size_t>(state.range(2)));
+  f.attend(0, tokens, workers);  // the exact blocks of the new tokens exist from here on
+  for (auto _ : state) {
+    for (size_t l = 0; l < kShape.layers; ++l) f.attend(l, tokens, workers);
+  }
+  const auto runs = static_cast<double>(state.iterations() * kShape.layers);
+  state.counters["us/layer"] =
+      benchmark::Counter(runs * 1e-6, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["GB/s"] = benchmark::Counter(
+      static_cast<double>(f.cache.bytes()) * 1e-9 * static_cast<double>(state.iterations()),
+      benchmark::Counter::kIsRate);
+}
+
+void shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"bits", "depth", "workers"})->UseRealTime()->Unit(benchmark::kMicrosecond);
+  for (const int bits : {2, 4, 8, 16}) {
+    for (const int depth : {4096, 7680}) {
+      for (const int workers : {1, 2}) bench->Args({bits, depth, workers});
+    }
+  }
+}
+BENCHMARK_CAPTURE(run_attention, decode, 1)->Apply(shapes)->Name("attend/decode");
+BENCHMARK_CAPTURE(run_attention, prefill, kChunk)->Apply(shapes)->Name("attend/prefill512");
+
+}  // namespace
+}  // namespace mkv

@@ -1,0 +1,120 @@
+#include "cli/bench_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+
+#include "base/rng.h"
+#include "ops/ops.h"
+#include "store/hash.h"
+
+namespace mkv::cli {
+namespace {
+
+constexpr uint64_t kSeed = 1;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The kernel's record of the largest resident size, which writing 5 to clear_refs starts anew.
+size_t peak_rss_bytes() {
+  std::ifstream status("/proc/self/status");
+  size_t kilobytes = 0;
+  for (std::string word; status >> word;) {
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024;
+  }
+  return 0;
+}
+void restart_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+std::string hash_of(std::span<const TokenId> tokens) {
+  Sha256 hash;
+  hash.update(std::as_bytes(tokens));
+  return hash.hex().substr(0, 16);
+}
+
+}  // namespace
+
+double Samples::median() const {
+  if (values.empty()) return 0;
+  std::vector<double> sorted = values;
+  std::ranges::sort(sorted);
+  const size_t middle = sorted.size() / 2;
+  return sorted.size() % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+double Samples::min() const { return values.empty() ? 0 : *std::ranges::min_element(values); }
+double Samples::max() const { return values.empty() ? 0 : *std::ranges::max_element(values); }
+
+SpeedTest::SpeedTest(const Engine& engine, const BenchLengths& lengths)
+    : engine_(engine),
+      lengths_(lengths),
+      hidden_(engine.model.config().hidden_size),
+      logits_(engine.model.config().vocab_size) {}
+
+Result<void> SpeedTest::repeat(DepthSpeed& speed) {
+  if (speed.output_hash.empty()) restart_peak_rss();
+  Rng rng(kSeed);
+  std::vector<TokenId> tokens(speed.depth + lengths_.prefill + 1);
+  for (TokenId& token : tokens) {
+    token = static_cast<TokenId>(rng.below(engine_.model.config().vocab_size));
+  }
+  const std::span<const TokenId> random(tokens);
+  KvCache cache = engine_.make_cache(speed.depth + lengths_.prefill + lengths_.decode);
+  if (speed.depth > 0) {
+    MKV_TRY(add(cache, random.first(speed.depth)));
+    speed.kv_bytes = cache.bytes();
+  }
+  auto start = std::chrono::steady_clock::now();
+  MKV_ASSIGN(const std::vector<TokenId> decoded, decode(cache, tokens.back()));
+  speed.decode.values.push_back(static_cast<double>(lengths_.decode) / seconds_since(start));
+  speed.output_hash = hash_of(decoded);
+
+  if (speed.depth == 0) cache.clear();
+  start = std::chrono::steady_clock::now();
+  MKV_TRY(add(cache, random.subspan(speed.depth, lengths_.prefill)));
+  speed.prefill.values.push_back(static_cast<double>(lengths_.prefill) / seconds_since(start));
+  speed.peak_rss_bytes = peak_rss_bytes();
+  return {};
+}
+
+Result<void> SpeedTest::add(KvCache& cache, std::span<const TokenId> tokens) {
+  return prefill(engine_.model, {tokens, &cache}, hidden_, scratch_, *engine_.workers);
+}
+
+// Greedy tokens after `first`, with it.
+Result<std::vector<TokenId>> SpeedTest::decode(KvCache& cache, TokenId first) {
+  std::vector<TokenId> tokens{first};
+  tokens.reserve(lengths_.decode + 1);
+  while (tokens.size() <= lengths_.decode) {
+    MKV_TRY(add(cache, {&tokens.back(), 1}));
+    tokens.push_back(likeliest());
+  }
+  return tokens;
+}
+
+TokenId SpeedTest::likeliest() {
+  engine_.model.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()},
+                       *engine_.workers);
+  return static_cast<TokenId>(std::ranges::max_element(logits_) - logits_.begin());
+}
+
+double read_bandwidth(Workers& workers) {
+  constexpr size_t kFloats = size_t{64} << 20, kGrain = size_t{64} << 10;
+  constexpr int kRuns = 5;
+  Buffer<float> values(kFloats);
+  std::fill(values.begin(), values.end(), 1.0f);
+  Buffer<float> sums(kFloats / kGrain);  // so that the reading is not left out
+  double best = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    workers.run_ranges(kFloats, kGrain, [&](size_t begin, size_t end, size_t) {
+      const std::span<const float> part(values.data() + begin, end - begin);
+      sums[begin / kGrain] = dot(part, part);
+    });
+    best = std::max(best, static_cast<double>(kFloats * sizeof(float)) / seconds_since(start));
+  }
+  return best;
+}
+
+}  // namespace mkv::cli

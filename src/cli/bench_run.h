@@ -1,0 +1,61 @@
+// Speed of this program: how fast a prompt is read and how fast tokens come, at a given depth.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "cli/options.h"
+#include "engine/prefill.h"
+
+namespace mkv::cli {
+
+// Repetitions of one figure.
+struct Samples {
+  std::vector<double> values;
+
+  double median() const;
+  double min() const;
+  double max() const;
+};
+
+// Repetitions at one depth: how many tokens the cache holds already.
+struct DepthSpeed {
+  size_t depth = 0;
+  Samples prefill, decode;    // tokens/s
+  size_t kv_bytes = 0;        // of the cache at this depth
+  size_t peak_rss_bytes = 0;  // of the process, since the first repetition at this depth began
+  std::string output_hash;    // of the decoded tokens; the same in every repetition
+};
+
+struct BenchLengths {
+  size_t prefill = 512, decode = 64;
+};
+
+class SpeedTest {
+ public:
+  SpeedTest(const Engine& engine, const BenchLengths& lengths);
+
+  // One repetition: fills a cache with `depth` random tokens, then times lengths.decode greedy
+  // tokens, then lengths.prefill more tokens of prompt (in an empty cache again for depth 0). The
+  // tokens are the same for each repetition.
+  Result<void> repeat(DepthSpeed& speed);
+
+ private:
+  Result<void> add(KvCache& cache, std::span<const TokenId> tokens);
+  Result<std::vector<TokenId>> decode(KvCache& cache, TokenId first);
+  TokenId likeliest();
+
+  const Engine& engine_;
+  const BenchLengths lengths_;
+  PrefillScratch scratch_;
+  std::vector<float> hidden_, logits_;
+};
+
+// Bytes per second that all workers together read from memory, by far more bytes than a cache
+// holds.
+double read_bandwidth(Workers& workers);
+
+}  // namespace mkv::cli

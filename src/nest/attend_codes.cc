@@ -1,0 +1,178 @@
+#include "nest/attend_codes.h"
+
+#include <algorithm>
+
+#include "nest/angle_kernels.h"
+#include "nest/block_kernels.h"
+#include "nest/slab_kernels.h"
+#include "ops/ops.h"
+
+namespace mkv {
+
+void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, size_t layer,
+                                  Sizes sizes) {
+  state_ = &state;
+  layer_ = layer;
+  sizes_ = sizes;
+  dims_ = state.nest->dims();
+  head_dim_ = state.shape.head_dim;
+  latent_queries_ = arena.take<float>(sizes.heads * dims_);
+  mean_units_ = arena.take<float>(sizes.heads);
+  mean_terms_ = arena.take<int16_t>(sizes.heads * head_dim_);
+  small_size_ = std::max(sizes.group_heads, head_dim_);
+  small_ = arena.take<float>(sizes.workers * small_size_);
+  expanded_size_ = std::max(dims_, kWeighBlocks) * kBlockTokens;
+  expanded_ = arena.take<float>(sizes.workers * expanded_size_);
+  if (!integer()) return;
+  slabs_ = 0;
+  for (size_t group = 0; group < state.groups(); ++group) {
+    slabs_ = std::max<size_t>(slabs_, state.rank(layer, group, Side::key));
+  }
+  units_ = arena.take<float>(sizes.heads);
+  entries_ = arena.take<int16_t>(state.groups() * slabs_ * entries_stride());
+  values_ = arena.take<float>(sizes.workers * slabs_ * kCodebookEntries);
+  weights_ = arena.take<uint8_t>(sizes.workers * sizes.group_heads * kWeighBlocks * kBlockTokens);
+}
+
+CodeBlocks CodedAttention::code_blocks(GroupId id, size_t begin, size_t end) const {
+  const SlabStore& store =
+      state_->layers[layer_].coded[id.group * 2 + static_cast<size_t>(id.side)];
+  return {reinterpret_cast<const uint8_t*>(store.block(begin)), store.block_bytes(), end - begin};
+}
+
+ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
+  const SlabStore& store =
+      state_->layers[layer_].coded[id.group * 2 + static_cast<size_t>(id.side)];
+  return {store.block(begin), store.block_bytes(), DType::f16};
+}
+
+void CodedAttention::prepare(size_t head, std::span<const float> query, size_t offset,
+                             size_t worker) {
+  const size_t group = head / sizes_.group_heads, in_group = head % sizes_.group_heads;
+  const GroupId id = space(group, Side::key);
+  const Basis& basis = state_->nest->basis(id);
+  const SpacePlan& plan = state_->plan(id);
+  const std::span<float> latent(latent_queries_ + head * dims_, plan.columns);
+  combine_rows(query,
+               View<const float>(basis.decode.row(offset).data(), head_dim_, plan.columns, dims_),
+               latent);
+  prepare_mean(head, std::span(basis.mean).subspan(offset, head_dim_), query, worker);
+  if (!integer()) return;
+  for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
+  const std::span<const CodeSlab> slabs =
+      std::span(basis.slabs).first(state_->rank(layer_, group, Side::key));
+  float* values = values_ + worker * slabs_ * kCodebookEntries;
+  const float reach = tabulate_slabs(slabs, latent.data(), values);
+  // The largest sum, each entry rounded up, stays within 16 bits.
+  const float most = 32767.0f - static_cast<float>(slabs.size());
+  units_[head] = reach / most;
+  round_tables(values, slabs.size(), reach > 0.0f ? most / reach : 0.0f,
+               entries(group) + in_group * kCodebookEntries, entries_stride());
+}
+
+// q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.
+void CodedAttention::prepare_mean(size_t head, std::span<const float> mean,
+                                  std::span<const float> query, size_t worker) {
+  const size_t pairs = head_dim_ / 2;
+  const KeyMean kind = state_->nest->config().key_mean;
+  if (kind == KeyMean::none) mean_units_[head] = 0.0f;
+  if (kind == KeyMean::plain) mean_units_[head] = dot(query, mean);
+  if (kind != KeyMean::position) return;
+  float* a = small_ + worker * small_size_;
+  float* b = a + pairs;
+  for (size_t i = 0; i < pairs; ++i) {
+    a[i] = query[i] * mean[i] + query[i + pairs] * mean[i + pairs];
+    b[i] = query[i + pairs] * mean[i] - query[i] * mean[i + pairs];
+  }
+  mean_units_[head] = round_mean_terms({a, pairs}, {b, pairs}, mean_terms_ + head * head_dim_);
+}
+
+// Scores of coded blocks start as what the mean that coding took away would have added.
+void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores) const {
+  const size_t first_head = group * sizes_.group_heads, pairs = head_dim_ / 2;
+  const std::span<const float> units(mean_units_ + first_head, scores.rows);
+  if (state_->nest->config().key_mean == KeyMean::position) {
+    score_angles(mean_terms_ + first_head * head_dim_, units,
+                 state_->angles.data() + blocks.begin * pairs * kBlockTokens * 2, pairs, scores);
+    return;
+  }
+  for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);
+}
+
+void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size_t worker) const {
+  score_mean(group, blocks, scores);
+  const GroupId id = space(group, Side::key);
+  const size_t slabs = state_->rank(layer_, group, Side::key);
+  const size_t first_head = group * sizes_.group_heads;
+  if (slabs == 0) return;
+  if (integer()) {
+    const ScoreTables tables{entries(group), slabs, {units_ + first_head, scores.rows}};
+    score_slabs(tables, code_blocks(id, blocks.begin, blocks.end), scores);
+    return;
+  }
+  const View<const float> queries(latent_queries_ + first_head * dims_, scores.rows,
+                                  state_->plan(id).columns, dims_);
+  if (!codes()) return score_columns(queries, column_blocks(id, blocks.begin), scores);
+  float* expanded = expanded_ + worker * expanded_size_;
+  for (size_t b = blocks.begin; b < blocks.end; ++b) {
+    expand_latents(*state_, id, b, expanded, kBlockTokens);
+    score_columns(queries, {reinterpret_cast<const std::byte*>(expanded), 0, DType::f32},
+                  {scores.data + (b - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens,
+                   scores.stride});
+  }
+}
+
+void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
+                           size_t worker) const {
+  const GroupId id = space(group, Side::value);
+  if (state_->rank(layer_, group, Side::value) == 0) return;
+  const View<float> kept(sums.data, sums.rows, state_->plan(id).columns, sums.stride);
+  if (!codes()) return weigh_columns(weights, column_blocks(id, blocks.begin), kept);
+  if (integer()) return weigh_codes(group, blocks, weights, sums, worker);
+  float* expanded = expanded_ + worker * expanded_size_;
+  for (size_t b = blocks.begin; b < blocks.end; ++b) {
+    expand_latents(*state_, id, b, expanded, kBlockTokens);
+    weigh_columns({weights.data + (b - blocks.begin) * kBlockTokens, weights.rows, kBlockTokens,
+                   weights.stride},
+                  {reinterpret_cast<const std::byte*>(expanded), 0, DType::f32}, kept);
+  }
+}
+
+// Weights times the tokens' scales are rounded to bytes, a few blocks at a time: each has the
+// precision of its own largest.
+void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> weights,
+                                 View<float> sums, size_t worker) const {
+  const GroupId id = space(group, Side::value);
+  float* scaled = expanded_ + worker * expanded_size_;
+  constexpr size_t kStride = kWeighBlocks * kBlockTokens;
+  uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
+  float* units = small_ + worker * small_size_;
+  float token_scales[kStride];
+  for (size_t begin = blocks.begin; begin < blocks.end; begin += kWeighBlocks) {
+    const size_t end = std::min(blocks.end, begin + kWeighBlocks);
+    const size_t tokens = (end - begin) * kBlockTokens;
+    for (size_t b = begin; b < end; ++b) {
+      state_->value_scales(layer_, group, b, token_scales + (b - begin) * kBlockTokens);
+    }
+    for (size_t h = 0; h < sums.rows; ++h) {
+      const float* from = weights.row(h).data() + (begin - blocks.begin) * kBlockTokens;
+      for (size_t t = 0; t < tokens; ++t) scaled[t] = from[t] * token_scales[t];
+      units[h] = round_weights({scaled, tokens}, rounded + h * kStride);
+    }
+    weigh_slabs(state_->plan(id).planes, code_blocks(id, begin, end), rounded, {units, sums.rows},
+                sums);
+  }
+}
+
+void CodedAttention::lift(size_t head, size_t offset, std::span<const float> latents, float weight,
+                          std::span<float> out) const {
+  const GroupId id = space(head / sizes_.group_heads, Side::value);
+  const Basis& basis = state_->nest->basis(id);
+  const size_t columns = state_->plan(id).columns;
+  for (size_t c = 0; c < out.size(); ++c) {
+    out[c] += weight * basis.mean[offset + c] +
+              dot(latents.first(columns), basis.decode.row(offset + c).first(columns));
+  }
+}
+
+}  // namespace mkv

@@ -1,0 +1,70 @@
+// The coded part of one token's attention (attend_decode.cc): scores of runs of coded blocks, and
+// weighted sums of their latents. Code slabs are worked on as integers (nest/slab_kernels.h) unless
+// the cache computes in float32; 16-bit columns as they are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/view.h"
+#include "nest/arena.h"
+#include "nest/kv_state.h"
+
+namespace mkv {
+
+inline constexpr size_t kRunBlocks = 8;  // blocks attended to as one task
+
+class CodedAttention {
+ public:
+  struct Sizes {
+    size_t heads = 0, group_heads = 0, workers = 0;
+  };
+  struct Blocks {
+    size_t begin = 0, end = 0;
+  };
+  void take_scratch(Arena& arena, const KvCache::State& state, size_t layer, Sizes sizes);
+
+  // What a query head needs once: `query` [head_dim] scaled, `offset` of its KV head in the space.
+  void prepare(size_t head, std::span<const float> query, size_t offset, size_t worker);
+  // scores[head of the group][token of the blocks].
+  void score(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
+  // sums[head of the group][latent] += sum of the weights times the tokens' latents.
+  void weigh(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
+             size_t worker) const;
+  // Undoes the value's basis: out += latents * decode^T + weight * mean.
+  void lift(size_t head, size_t offset, std::span<const float> latents, float weight,
+            std::span<float> out) const;
+
+ private:
+  GroupId space(size_t group, Side side) const { return {layer_, group, side}; }
+  bool integer() const { return state_->arithmetic == Arithmetic::fast && codes(); }
+  bool codes() const { return state_->nest->config().slab_kind == SlabKind::code; }
+  size_t entries_stride() const { return sizes_.group_heads * kCodebookEntries; }
+  int16_t* entries(size_t group) const { return entries_ + group * slabs_ * entries_stride(); }
+  CodeBlocks code_blocks(GroupId id, size_t begin, size_t end) const;
+  ColumnBlocks column_blocks(GroupId id, size_t begin) const;
+
+  void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query,
+                    size_t worker);
+  void score_mean(size_t group, Blocks blocks, View<float> scores) const;
+  void weigh_codes(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
+                   size_t worker) const;
+
+  const KvCache::State* state_ = nullptr;
+  size_t layer_ = 0, dims_ = 0, head_dim_ = 0;
+  size_t slabs_ = 0;  // most of any key space of the layer
+  Sizes sizes_;
+  float* latent_queries_ = nullptr;  // [head][dims]
+  float* units_ = nullptr;           // [head], of the tables
+  float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
+  int16_t* mean_terms_ = nullptr;    // [head][pair][2]
+  int16_t* entries_ = nullptr;       // [group][slab][head of the group][16]
+  float* values_ = nullptr;          // [worker][slab][16], tables before rounding
+  float* small_ = nullptr;           // [worker][max(head of the group, head_dim)]
+  float* expanded_ = nullptr;        // [worker][dims][64]; or weights [kWeighBlocks * 64]
+  uint8_t* weights_ = nullptr;       // [worker][head of the group][kWeighBlocks * 64]
+  size_t expanded_size_ = 0, small_size_ = 0;
+};
+
+}  // namespace mkv

@@ -1,0 +1,24 @@
+// Kernels written for AVX-512 with VNNI by hand, where the portable ones cannot name the
+// instruction: permutation of 16-bit lanes by 32 entries, and products of bytes.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/view.h"
+#include "nest/code_tables.h"
+
+namespace mkv::avx512 {
+
+// Whether the machine has them and the instruction set was not lowered (ops/instruction_set.h).
+bool usable();
+
+// As in nest/slab_kernels.h.
+void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
+void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+                 std::span<const float> factor, View<float> sums);
+// As in nest/angle_kernels.h.
+void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
+                  size_t pairs, View<float> scores);
+
+}  // namespace mkv::avx512

@@ -1,0 +1,47 @@
+// Integer forms of code slabs that attention works on, so that nothing is expanded to floats.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "nest/nest.h"
+
+namespace mkv {
+
+// The codes of `count` neighbouring blocks of 64 tokens; slab s of block b is at
+// data + b * stride + 32 * s.
+struct CodeBlocks {
+  const uint8_t* data = nullptr;
+  size_t stride = 0;  // bytes
+  size_t count = 0;
+};
+
+// What each code adds to the scores of a group's heads, in units of a head's own: score = unit *
+// (sum of entries), and no sum leaves 16 bits.
+struct ScoreTables {
+  const int16_t* entries = nullptr;  // [slabs][heads][16]
+  size_t slabs = 0;
+  std::span<const float> unit;  // [heads]
+};
+
+// The slabs of a value space as 8-bit integers: a plane is four columns, each the sum of bytes
+// looked up in its slabs. Four columns with many slabs have a second plane, of what the first
+// one's rounding lost: so the error stays below that of the codes.
+struct CodePlanes {
+  struct Plane {
+    size_t first_column = 0;
+    size_t begin = 0, end = 0;  // of `slabs` and `entries`
+    float scale[kSlabColumns];  // latent column = scale * integer column, unbiased
+  };
+  std::vector<Plane> planes;
+  std::vector<uint16_t> slabs;  // index in the block
+  Buffer<int8_t> entries;       // [slab of a plane][column][16]
+};
+
+// Planes of the leading `rank` slabs; scale [columns] is the unbiased scale of each column.
+CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
+
+}  // namespace mkv

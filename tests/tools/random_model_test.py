@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Checks that the program runs what scripts/make_random_model.py writes. usage: random_model_test.py CHECKOUT PROGRAM"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+SHAPE = ["--layers", "2", "--hidden", "256", "--feed-forward", "512", "--heads", "4", "--kv-heads", "2"]
+
+
+def main():
+    checkout, program = map(pathlib.Path, sys.argv[1:])
+    script = [sys.executable, "-B", str(checkout / "scripts/make_random_model.py")]
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, weight_bytes in [("q8_0", 34 / 32), ("q4_k", 144 / 256)]:
+            model = str(pathlib.Path(folder) / f"{kind}.gguf")
+            subprocess.run([*script, model, "--type", kind, "--vocab", "300", *SHAPE], check=True)
+            about = json.loads(subprocess.run([program, "inspect", model, "--json"], check=True,
+                                              stdout=subprocess.PIPE).stdout)
+            assert about["num_layers"] == 2 and about["vocab_size"] == 300, about
+            matrices = 300 * 256 + 2 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 512)
+            vectors = 5 * 256
+            assert about["weight_bytes"] == matrices * weight_bytes + vectors * 4, about
+            speed = json.loads(subprocess.run([program, "bench", model, "--prefill", "20", "--decode", "3",
+                                               "--repetitions", "1", "--json"], check=True,
+                                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+            assert speed[0]["decode_tokens_per_s"] > 0, speed
+        wrong = subprocess.run([*script, model, "--hidden", "100"], stderr=subprocess.PIPE, text=True)
+        assert wrong.returncode == 2 and "multiples of 32" in wrong.stderr, wrong
+
+
+if __name__ == "__main__":
+    main()
