@@ -95,21 +95,26 @@ class Fit : public Command {
 
   // What both kinds of nest take.
   template <class Options>
-  void fill(Options& options, const Calibration& calibration) const {
+  void fill(Options& options, const Calibration& calibration, const ModelConfig& model) const {
     if (group_size_ != 0) options.group_size = group_size_;
     options.key_mean = key_mean_;
     options.sinks = sinks_;
     options.recent = recent_;
     options.origin["calibration"] = calibration.source;
+    options.origin["tokens"] = std::to_string(
+        calibration.sequences.empty()
+            ? 0
+            : calibration.sequences.size() * calibration.sequences[0].size());
+    if (!model.name.empty()) options.origin["model"] = model.name;
   }
 
   Result<Nest> fit(const Engine& engine, const Calibration& calibration,
                    const ProgressSink& progress) {
     if (kind_ == SlabKind::column) {
-      fill(columns_, calibration);
+      fill(columns_, calibration, engine.model.config());
       return fit_nest(engine.model, calibration.sequences, columns_, progress, *engine.workers);
     }
-    fill(codes_, calibration);
+    fill(codes_, calibration, engine.model.config());
     return fit_code_nest(engine.model, calibration.sequences, codes_, progress, *engine.workers);
   }
 
