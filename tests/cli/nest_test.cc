@@ -116,17 +116,34 @@ TEST_P(NestTest, BudgetsOutOfRangeAreUsageErrors) {
 TEST_P(NestTest, ATolerancePicksTheCache) {
   ASSERT_EQ(fit(GetParam()).exit_code, 0);
   const std::string text = write_text();
-  std::vector<std::string> run{"run", model_, "-p",     "Once", "-n",    "200", "--temperature",
-                               "0",   "--nest", nest_, "--json"};
+  std::vector<std::string> run{"run",           model_, "-p",     "Once", "-n",    "200",
+                               "--temperature", "0",    "--nest", nest_,  "--json"};
   std::vector<std::string> tolerant = run;
   tolerant.insert(tolerant.end(), {"--max-kl", "1000"});
   const Outcome unmeasured = matryoshka(tolerant);
   EXPECT_EQ(unmeasured.exit_code, 2);
   EXPECT_THAT(unmeasured.err, HasSubstr("--measure"));
 
-  ASSERT_EQ(matryoshka({"fit", model_, "-o", nest_, "--kind", GetParam(), "--tokens", "1024",
-                        "--window", "256", "--recent", "64", "--step", "4", "--measure", text,
-                        "--measure-windows", "1", "--measure-rungs", "4"})
+  ASSERT_EQ(matryoshka({"fit",
+                        model_,
+                        "-o",
+                        nest_,
+                        "--kind",
+                        GetParam(),
+                        "--tokens",
+                        "1024",
+                        "--window",
+                        "256",
+                        "--recent",
+                        "64",
+                        "--step",
+                        "4",
+                        "--measure",
+                        text,
+                        "--measure-windows",
+                        "1",
+                        "--measure-rungs",
+                        "4"})
                 .exit_code,
             0);
   EXPECT_GT(json_of(matryoshka(run)).at("kv_bytes"), json_of(matryoshka(tolerant)).at("kv_bytes"));
