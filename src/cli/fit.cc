@@ -101,10 +101,10 @@ class Fit : public Command {
     options.sinks = sinks_;
     options.recent = recent_;
     options.origin["calibration"] = calibration.source;
-    options.origin["tokens"] = std::to_string(
-        calibration.sequences.empty()
-            ? 0
-            : calibration.sequences.size() * calibration.sequences[0].size());
+    options.origin["tokens"] =
+        std::to_string(calibration.sequences.empty()
+                           ? 0
+                           : calibration.sequences.size() * calibration.sequences[0].size());
     if (!model.name.empty()) options.origin["model"] = model.name;
   }
 

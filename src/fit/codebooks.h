@@ -12,9 +12,9 @@
 namespace mkv {
 
 struct CodebookOptions {
-  size_t max_slabs = 0;       // of the space
+  size_t max_slabs = 0;        // of the space
   size_t max_per_column = 16;  // slabs on the same columns, i.e. bits a column
-  size_t iterations = 10;     // of k-means
+  size_t iterations = 10;      // of k-means
   uint64_t seed = 1;
 };
 

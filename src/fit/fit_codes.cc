@@ -54,8 +54,8 @@ class CodeFit {
     const size_t dims = nest_.dims();
     Matrix<float> columns, latents;
     centred_columns(sample_, model_, id, options_.key_mean, columns, basis.mean);
-    const std::vector<float> weights = token_weights(
-        sample_.gradient_squares[nest_.flat(id)], options_.token_weight_floor, columns.cols());
+    const std::vector<float> weights = token_weights(sample_.gradient_squares[nest_.flat(id)],
+                                                     options_.token_weight_floor, columns.cols());
     MKV_TRY(fit_metric_basis(covariance_of(columns, weights),
                              sample_.gradient_moments[nest_.flat(id)], options_.ridge, basis));
     latents.reshape(columns.rows(), columns.cols());

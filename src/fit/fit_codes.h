@@ -19,12 +19,12 @@ struct CodeFitOptions {
   size_t group_size = 0;  // KV heads that share a basis; 0 = all of a layer
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4, recent = 128;
-  double ridge = 2e-2;      // of the metric, see fit/metric_basis.h
+  double ridge = 2e-2;               // of the metric, see fit/metric_basis.h
   double token_weight_floor = 0.15;  // 1: all tokens alike, 0: by their gradients alone
-  double key_weight = 1.0;          // of a key's predicted loss against a value's
-  size_t correction_windows = 0;  // on which gains are corrected (fit/correct_gains.h); 0: not
-  double correction_bits = 2.0;   // a value, where on the ladder
-  double most_bits = 5.0;   // a value, on average: how long the slab lists get
+  double key_weight = 1.0;           // of a key's predicted loss against a value's
+  size_t correction_windows = 0;     // on which gains are corrected (fit/correct_gains.h); 0: not
+  double correction_bits = 2.0;      // a value, where on the ladder
+  double most_bits = 5.0;            // a value, on average: how long the slab lists get
   size_t most_per_column = 16;  // slabs on the same columns; fewer leave a floor (decisions/0007)
   size_t iterations = 10;       // of k-means
   uint64_t seed = 1;

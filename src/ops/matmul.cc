@@ -11,8 +11,9 @@
 namespace mkv {
 namespace {
 
-// Up to so many tokens, decoding weights in registers beats a panel (bench/README.md).
-constexpr size_t kFewTokens = 8;
+// Up to so many tokens, decoding weights in registers beats a panel (bench/README.md): as floats,
+// and as integers.
+constexpr size_t kFewFloats = 8, kFewIntegers = 24;
 // Weight bytes of a task with few tokens: some microseconds of work, and many more tasks than
 // workers, so that they end together.
 constexpr size_t kTaskBytes = size_t{32} << 10;
@@ -40,7 +41,7 @@ View<const float> panel_of(const Weight& w, size_t first, size_t rows) {
 
 // How one product is cut: into `tasks` of `rows` rows (and blocks of tokens, as floats).
 struct Cut {
-  bool integers = false;
+  bool integers = false, few = false;
   size_t rows = 0, tasks = 0;
 };
 
@@ -48,7 +49,8 @@ Cut cut(const Weight& w, size_t tokens) {
   const size_t cols = std::max<size_t>(1, w.cols);
   Cut cut;
   size_t blocks = 1;
-  if (tokens <= kFewTokens) {
+  cut.few = tokens <= (has_integer_panels(w.type) ? kFewIntegers : kFewFloats);
+  if (cut.few) {
     cut.integers = has_integer_products(w.type);
     // Rows go in fours.
     cut.rows =
@@ -67,7 +69,7 @@ Cut cut(const Weight& w, size_t tokens) {
 
 void multiply_floats(View<const float> x, const Weight& w, const Cut& cut, size_t task,
                      View<float> y) {
-  if (x.rows <= kFewTokens) {
+  if (cut.few) {
     const size_t row = task * cut.rows;
     return multiply_rows(x, w, row, std::min(row + cut.rows, w.rows), y);
   }
@@ -82,7 +84,7 @@ void multiply_floats(View<const float> x, const Weight& w, const Cut& cut, size_
 void multiply_integers(const IntegerRows& x, const Weight& w, const Cut& cut, size_t task,
                        View<float> y) {
   const size_t row = task * cut.rows;
-  if (x.tokens <= kFewTokens) {
+  if (cut.few) {
     return multiply_integer_rows(x, w, row, std::min(row + cut.rows, w.rows), y);
   }
   multiply_integer_panel(x, w, row, y);

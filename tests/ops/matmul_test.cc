@@ -66,7 +66,7 @@ TEST(Matmul, EqualsReferenceForAnyWorkers) {
     Rng rng(1);
     for (const DType type : testing::kAllTypes) {
       const RandomWeight random(rng, type, 133, 512, -6, 1);
-      for (const size_t tokens : {1, 2, 3, 5, 8, 9, 64, 130}) {
+      for (const size_t tokens : {1, 2, 3, 5, 8, 9, 24, 25, 64, 130}) {
         const Matrix<float> x = random_matrix(rng, tokens, 512);
         Matrix<float> y1(tokens, 133), y2(tokens, 133), y3(tokens, 133);
         matmul(x.view(), random.weight, y1.view(), one);
