@@ -63,6 +63,10 @@ class Fit : public Command {
  private:
   // What docs/decisions/0007 was measured with.
   void declare_code_tuning(CLI::App& app) {
+    app.add_option("--context", codes_.context,
+                   "code: longest context that the nest is for, in tokens; the model's if less")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
     app.add_option("--ridge", codes_.ridge,
                    "code: of the loss's metric, against noise in few gradients")
         ->capture_default_str()

@@ -127,9 +127,12 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
                            const CodeFitOptions& options, const ProgressSink& progress,
                            Workers& workers) {
   MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
-  const CodedView view{options.sinks, options.recent};
-  MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, nest.config().group_size, view,
-                                                  options.seed, progress, workers));
+  const size_t longest = model.config().max_position_embeddings;
+  const SampleOptions sampling{.group_size = nest.config().group_size,
+                               .view = {options.sinks, options.recent},
+                               .context = std::min(options.context, longest),
+                               .seed = options.seed};
+  MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, sampling, progress, workers));
   MKV_ASSIGN(std::vector<std::vector<double>> gains,
              fit_spaces(model, sample, options, nest, progress, workers));
   if (options.correction_windows > 0) {

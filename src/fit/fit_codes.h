@@ -19,6 +19,7 @@ struct CodeFitOptions {
   size_t group_size = 0;  // KV heads that share a basis; 0 = all of a layer
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4, recent = 128;
+  size_t context = 8192;             // the longest that the nest is for; the model's limit if less
   double ridge = 2e-2;               // of the metric, see fit/metric_basis.h
   double token_weight_floor = 0.15;  // 1: all tokens alike, 0: by their gradients alone
   double key_weight = 1.0;           // of a key's predicted loss against a value's

@@ -1,6 +1,7 @@
 #include "fit/sample.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/half.h"
 #include "ops/gemm.h"
@@ -11,8 +12,9 @@ namespace {
 
 class Gatherer {
  public:
-  Gatherer(const Model& model, size_t group_size, const CodedView& view, Workers& workers)
-      : model_(model), view_(view), workers_(workers) {
+  Gatherer(const Model& model, const SampleOptions& options, Workers& workers)
+      : model_(model), view_(options.view), workers_(workers) {
+    const size_t group_size = options.group_size;
     sample_.shape = model.config().kv_shape();
     sample_.group_size = group_size;
     const size_t width = sample_.shape.kv_heads * sample_.shape.head_dim;
@@ -25,20 +27,24 @@ class Gatherer {
     sample_.gradient_squares.resize(sample_.gradient_moments.size());
   }
 
+  // The next window's tokens stand at first_position and after it.
+  void begin_window(size_t tokens, size_t first_position) {
+    first_position_ = first_position;
+    for (size_t t = view_.sinks; t < tokens; ++t) {
+      sample_.positions.push_back(static_cast<uint32_t>(first_position + t));
+    }
+  }
   void add(const LayerGradient& seen) {
+    turn(seen.keys, keys_);
+    turn(seen.key_gradients, key_gradients_);
     workers_.run(2, [&](size_t side, size_t) {
       const bool key = side == 0;
-      add_values(seen.layer, side, key ? seen.keys : seen.values);
+      add_values(seen.layer, side, key ? keys_.view() : seen.values);
       for (size_t group = 0; group < groups(); ++group) {
         add_moments((seen.layer * groups() + group) * 2 + side, group,
-                    key ? seen.key_gradients : seen.value_gradients);
+                    key ? key_gradients_.view() : seen.value_gradients);
       }
     });
-  }
-  void end_window(size_t tokens) {
-    for (size_t t = view_.sinks; t < tokens; ++t) {
-      sample_.positions.push_back(static_cast<uint32_t>(t));
-    }
   }
   KvSample finish() {
     const float scale = 1.0f / static_cast<float>(std::max<size_t>(1, sample_.tokens()));
@@ -54,6 +60,22 @@ class Gatherer {
  private:
   size_t groups() const { return sample_.shape.kv_heads / sample_.group_size; }
 
+  // From where the window was computed to where it stands: every head by first_position.
+  void turn(View<const float> from, Matrix<float>& to) {
+    const size_t head_dim = sample_.shape.head_dim;
+    std::vector<float> cos(head_dim / 2), sin(head_dim / 2);
+    model_.config().rotary.angles(static_cast<double>(first_position_), cos, sin);
+    to.reshape(from.rows, from.cols);
+    workers_.run_ranges(from.rows, 64, [&](size_t begin, size_t end, size_t) {
+      for (size_t t = begin; t < end; ++t) {
+        std::ranges::copy(from.row(t), to.row(t).begin());
+        for (size_t h = 0; h < from.cols; h += head_dim) {
+          rope(to.row(t).subspan(h, head_dim), cos, sin);
+        }
+      }
+    });
+  }
+
   void add_values(size_t layer, size_t side, View<const float> values) {
     Buffer<uint16_t>& store = sample_.values[layer][side];
     const size_t head_dim = sample_.shape.head_dim, pairs = head_dim / 2;
@@ -64,7 +86,7 @@ class Gatherer {
       f32_to_f16(values.row(t), store.span().subspan(at));
       if (side != 0) continue;
       std::ranges::copy(values.row(t), row.begin());
-      model_.config().rotary.angles(-static_cast<double>(t), cos, sin);
+      model_.config().rotary.angles(-static_cast<double>(first_position_ + t), cos, sin);
       for (size_t h = 0; h < row.size(); h += head_dim) {
         rope(std::span(row).subspan(h, head_dim), cos, sin);
       }
@@ -91,21 +113,33 @@ class Gatherer {
   const Model& model_;
   const CodedView view_;
   Workers& workers_;
+  size_t first_position_ = 0;
+  Matrix<float> keys_, key_gradients_;
   KvSample sample_;
 };
+
+// Spread evenly over [0, 1), squared: seven windows of ten in the first half of what is
+// left of the context, the first at its beginning.
+size_t place_of(size_t window, size_t tokens, size_t context) {
+  if (context <= tokens) return 0;
+  constexpr double kGoldenRatio = 0.6180339887498949;
+  const double part = std::fmod(static_cast<double>(window) * kGoldenRatio, 1.0);
+  return static_cast<size_t>(part * part * static_cast<double>(context - tokens));
+}
 
 }  // namespace
 
 Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
-                               size_t group_size, const CodedView& view, uint64_t seed,
-                               const ProgressSink& progress, Workers& workers) {
-  Gatherer gatherer(model, group_size, view, workers);
+                               const SampleOptions& options, const ProgressSink& progress,
+                               Workers& workers) {
+  Gatherer gatherer(model, options, workers);
   for (size_t w = 0; w < windows.size(); ++w) {
     report(progress, {"statistics", w, windows.size(), {}});
+    const size_t tokens = windows[w].size();
+    gatherer.begin_window(tokens, place_of(w, tokens, options.context));
     MKV_TRY(model.gradients(
-        windows[w], seed + w, view, [&](const LayerGradient& seen) { gatherer.add(seen); },
-        workers));
-    gatherer.end_window(windows[w].size());
+        windows[w], options.seed + w, options.view,
+        [&](const LayerGradient& seen) { gatherer.add(seen); }, workers));
   }
   report(progress, {"statistics", windows.size(), windows.size(), {}});
   return gatherer.finish();

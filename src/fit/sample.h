@@ -33,10 +33,20 @@ struct KvSample {
   size_t tokens() const { return positions.size(); }
 };
 
-// windows: token sequences of equal length; tokens before view.sinks are left out.
+struct SampleOptions {
+  size_t group_size = 1;
+  CodedView view;      // tokens before view.sinks are left out
+  size_t context = 0;  // the longest that the nest is for; 0: that of a window
+  uint64_t seed = 1;
+};
+
+// windows: token sequences of equal length. Attention with RoPE depends on distances alone, so a
+// window is also a sample of what stands at any later place of a long context: its keys and their
+// gradients are turned to a place of their own, more often an early one than a late one. Otherwise
+// keys of positions beyond a window would meet a basis that never saw them (decisions/0009).
 Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
-                               size_t group_size, const CodedView& view, uint64_t seed,
-                               const ProgressSink& progress, Workers& workers);
+                               const SampleOptions& options, const ProgressSink& progress,
+                               Workers& workers);
 
 // The sampled tokens of one space as float32 columns [dims][tokens], padded with zeros to full
 // blocks, less the mean that coding takes away, which is told in mean [dims] (Basis::mean).
