@@ -61,12 +61,12 @@ Result<size_t> rung_for_tolerance(const Nest& nest, const Tolerance& tolerance) 
   });
   if (failing != measured.begin()) return std::prev(failing)->rung;
   const bool by_kl = failing->kl > tolerance.kl;
-  return make_error(
-      ErrorCode::invalid_argument,
-      std::string(by_kl ? "KL" : "perplexity increase") + " of at most " +
-          std::to_string(by_kl ? tolerance.kl : tolerance.perplexity_increase) +
-          " was asked for, the nest has " +
-          std::to_string(by_kl ? failing->kl : failing->perplexity_increase) + " at its best");
+  return make_error(ErrorCode::invalid_argument,
+                    std::string(by_kl ? "KL" : "perplexity increase") + " of at most " +
+                        std::to_string(by_kl ? tolerance.kl : tolerance.perplexity_increase) +
+                        " was asked for, the nest has " +
+                        std::to_string(by_kl ? failing->kl : failing->perplexity_increase) +
+                        " at its best");
 }
 
 Result<double> parse_fraction(std::string_view text) {

@@ -246,12 +246,7 @@ HWY_INLINE size_t weigh_tiles(const CodePlanes& planes, const CodeBlocks& blocks
 
 }  // namespace
 
-bool usable() {
-  static const bool machine =
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-  return machine && instruction_set() == "avx512";
-}
+bool usable() { return instruction_set() == "avx512_vnni"; }
 
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
   size_t h = 0;
