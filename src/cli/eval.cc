@@ -36,7 +36,7 @@ class Evaluation : public Command {
   }
 
   Result<CacheFactory> caches(const Ranks& ranks) const {
-    if (!engine_->nest) return CacheFactory::exact(engine_->model);
+    if (!engine_->nest) return CacheFactory::exact(engine_->model, {.exact = engine_->exact});
     return CacheFactory::coded(engine_->model, *engine_->nest, ranks);
   }
 

@@ -8,6 +8,8 @@
 namespace mkv::cli {
 namespace {
 
+const std::map<std::string, DType> kExactTypes = {{"f16", DType::f16}, {"f32", DType::f32}};
+
 std::string shape_text(const KvShape& shape) {
   return std::to_string(shape.layers) + " layers x " + std::to_string(shape.kv_heads) +
          " KV heads x " + std::to_string(shape.head_dim);
@@ -44,6 +46,10 @@ void CacheOptions::declare(CLI::App& app) {
                  "Size of the cache: 25% of 16 bits, 2bits a value of the coded tokens, or max")
       ->capture_default_str()
       ->needs(with_nest);
+  app.add_option("--kv-type", exact, "Keys and values of the exact cache: f16 or f32")
+      ->transform(CLI::CheckedTransformer(kExactTypes))
+      ->default_str("f16")
+      ->excludes(with_nest);
   for (auto& [name, value, help] :
        {std::tuple<const char*, std::string&, const char*>{
             "--max-kl", max_kl, "Smallest cache that the nest measured at most this KL for"},
@@ -148,7 +154,7 @@ Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const Cac
     ranks = nest->ranks_at(rung);
   }
   return std::make_unique<Engine>(Engine{std::move(loaded), std::move(nest), rung, std::move(ranks),
-                                         std::make_unique<Workers>(model.threads)});
+                                         std::make_unique<Workers>(model.threads), cache.exact});
 }
 
 }  // namespace mkv::cli

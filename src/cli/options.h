@@ -32,6 +32,7 @@ struct ModelOptions {
 struct CacheOptions {
   std::string nest;  // folder; empty: an exact cache
   std::string budget = "max";
+  DType exact = DType::f16;              // keys and values of an exact cache: f16 or f32
   std::string max_kl, max_ppl_increase;  // instead of a budget; empty: not asked for
 
   void declare(CLI::App& app);

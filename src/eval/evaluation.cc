@@ -17,7 +17,11 @@ std::string shape_text(const KvShape& shape) {
 
 }  // namespace
 
-CacheFactory CacheFactory::exact(const Model& model) { return CacheFactory(model); }
+CacheFactory CacheFactory::exact(const Model& model, KvOptions options) {
+  CacheFactory factory(model);
+  factory.options_ = options;
+  return factory;
+}
 
 Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, Ranks ranks) {
   const KvShape expected = model.config().kv_shape();
@@ -43,12 +47,13 @@ Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, R
 }
 
 KvCache CacheFactory::make(size_t capacity) const {
-  if (nest_ == nullptr) return model_->exact_cache(capacity);
+  if (nest_ == nullptr) return model_->exact_cache(capacity, options_);
   return KvCache(*nest_, ranks_, model_->config().rotary, capacity);
 }
 
 double CacheFactory::coded_bits_per_value() const {
-  return nest_ == nullptr ? 16.0 : nest_->coded_bits_per_value(ranks_);
+  if (nest_ == nullptr) return 8.0 * static_cast<double>(row_bytes(options_.exact, 1));
+  return nest_->coded_bits_per_value(ranks_);
 }
 
 KvFigures kv_figures(const Model& model, const CacheFactory& caches, const KvCache& cache) {

@@ -22,18 +22,19 @@ struct EvalOptions {
 // Makes the caches of an evaluation. Borrows the model and the nest.
 class CacheFactory {
  public:
-  static CacheFactory exact(const Model& model);
+  static CacheFactory exact(const Model& model, KvOptions options = {});
   // Errors: the nest is not of the model's shape, or has another number of ranks.
   static Result<CacheFactory> coded(const Model& model, const Nest& nest, Ranks ranks);
 
   KvCache make(size_t capacity) const;
-  double coded_bits_per_value() const;  // of the tokens that are coded; exact: 16
+  double coded_bits_per_value() const;  // of the tokens that are coded; exact: of its type
 
  private:
   explicit CacheFactory(const Model& model) : model_(&model) {}
   const Model* model_;
   const Nest* nest_ = nullptr;
   Ranks ranks_;
+  KvOptions options_;
 };
 
 // The cache at the end of a window.

@@ -1,10 +1,12 @@
 // Attention of many new tokens: keys and values are expanded to float32 span by span, each span
 // once for all of them, and each tile of queries keeps an online softmax (arXiv:2205.14135,
-// Algorithm 1). Every token gets the view it would have alone: see nest/kv_cache.h.
+// Algorithm 1). With Arithmetic::fast the products are of bf16, where the machine has them
+// (nest/flash_kernels.h). Every token gets the view it would have alone: see nest/kv_cache.h.
 #include <algorithm>
 #include <cmath>
 
 #include "nest/block_kernels.h"
+#include "nest/flash_kernels.h"
 #include "nest/kv_state.h"
 #include "ops/gemm.h"
 
@@ -52,6 +54,7 @@ class Prefill {
         head_dim_(state.shape.head_dim),
         kv_heads_(state.shape.kv_heads),
         repeats_(input.queries.cols / state.width()),
+        flash_(state.arithmetic == Arithmetic::fast && flash::usable(state.shape.head_dim)),
         tiles_(make_tiles(state, input.queries.rows)) {
     const size_t rows = input.queries.rows * kv_heads_ * repeats_;
     scratch.floats.resize(std::max(scratch.floats.size(), 5 + workers.count()));
@@ -65,8 +68,15 @@ class Prefill {
     keys_ = take(3, state.width() * kSpanTokens);
     values_ = take(4, state.width() * kSpanTokens);
     for (size_t w = 0; w < workers.count(); ++w) {
-      scores_.push_back(take(5 + w, kBlockTokens * repeats_ * kSpanTokens));
+      scores_.push_back(take(5 + w, flash_ ? 0 : kBlockTokens * repeats_ * kSpanTokens));
     }
+    if (!flash_) return;
+    const size_t span = state.width() * kSpanTokens;
+    const size_t bytes = (rows * head_dim_ + 2 * span) * sizeof(uint16_t);
+    scratch.bytes.resize(std::max(scratch.bytes.size(), bytes));
+    packed_keys_ = reinterpret_cast<uint16_t*>(scratch.bytes.data());
+    packed_values_ = packed_keys_ + span;
+    packed_queries_ = packed_values_ + span;
   }
 
   void run() {
@@ -102,8 +112,12 @@ class Prefill {
     const size_t first = first_row(head, tile), columns = repeats_ * head_dim_;
     for (size_t t = 0; t < tile.count; ++t) {
       const float* from = input_.queries.row(tile.token + t).data() + head * columns;
-      float* to = queries_ + (first + t * repeats_) * head_dim_;
-      for (size_t c = 0; c < columns; ++c) to[c] = from[c] * input_.scale;
+      const size_t at = (first + t * repeats_) * head_dim_;
+      if (flash_) {
+        flash::pack_queries({from, columns}, input_.scale, packed_queries_ + at);
+      } else {
+        for (size_t c = 0; c < columns; ++c) queries_[at + c] = from[c] * input_.scale;
+      }
     }
     std::fill_n(sums_ + first * head_dim_, tile.count * columns, 0.0f);
     for (size_t r = first; r < first + tile.count * repeats_; ++r) {
@@ -117,6 +131,7 @@ class Prefill {
   template <class Visible>
   void update(size_t head, const Tile& tile, size_t first, size_t keys, size_t worker,
               const Visible& visible) {
+    if (flash_) return update_packed(head, tile, first, keys, visible);
     const size_t begin = first_row(head, tile), rows = tile.count * repeats_;
     const View<float> scores(scores_[worker], rows, keys, kSpanTokens);
     const size_t span_offset = head * head_dim_ * kSpanTokens + first;
@@ -139,6 +154,41 @@ class Prefill {
          {sums_ + begin * head_dim_, rows, head_dim_});
   }
 
+  // The same from packed blocks. Tokens see one more key each, or all the same number.
+  template <class Visible>
+  void update_packed(size_t head, const Tile& tile, size_t first, size_t keys,
+                     const Visible& visible) {
+    const size_t row = first_row(head, tile);
+    flash::Tile rows{.queries = packed_queries_ + row * head_dim_,
+                     .rows = tile.count * repeats_,
+                     .repeats = repeats_,
+                     .head_dim = head_dim_,
+                     .step = visible(1) - visible(0),
+                     .sums = sums_ + row * head_dim_,
+                     .states = states_ + 2 * row};
+    for (size_t done = 0; done < keys; done += kBlockTokens) {
+      rows.first = visible(0) - done;
+      const size_t at = packed_at(head, (first + done) / kBlockTokens);
+      flash::attend_block(rows, packed_keys_ + at, packed_values_ + at);
+    }
+  }
+
+  // Of a head's block of the span.
+  size_t packed_at(size_t head, size_t block) const {
+    return (block * kv_heads_ + head) * head_dim_ * kBlockTokens;
+  }
+  void pack_span(size_t blocks) {
+    if (!flash_) return;
+    workers_.run(blocks * kv_heads_, [&](size_t task, size_t) {
+      const size_t head = task % kv_heads_, block = task / kv_heads_;
+      const size_t from = head * head_dim_ * kSpanTokens + block * kBlockTokens;
+      const size_t to = packed_at(head, block);
+      flash::pack_keys({keys_ + from, head_dim_, kBlockTokens, kSpanTokens}, packed_keys_ + to);
+      flash::pack_values({values_ + from, head_dim_, kBlockTokens, kSpanTokens},
+                         packed_values_ + to);
+    });
+  }
+
   void attend_sinks() {
     const Sinks& sinks = state_.layers[layer_].sinks;
     std::vector<float> row(state_.width());
@@ -149,6 +199,7 @@ class Prefill {
         for (size_t c = 0; c < row.size(); ++c) to[c * kSpanTokens + s] = row[c];
       }
     }
+    pack_span(1);
     for_tiles([&](size_t head, const Tile& tile, size_t worker) {
       update(head, tile, 0, state_.sinks, worker, [&](size_t t) {
         return tile.sink ? state_.length + tile.token + t + 1 : state_.sinks;
@@ -181,6 +232,7 @@ class Prefill {
     for (size_t span = begin; span < end; span += kSpanBlocks) {
       const size_t count = std::min(kSpanBlocks, end - span);
       expand_span(span, count, coded);
+      pack_span(count);
       for_tiles([&](size_t head, const Tile& tile, size_t worker) {
         if (tile.sink) return;
         const size_t exact_from = state_.first_exact(tile.block);
@@ -215,6 +267,7 @@ class Prefill {
   const View<float> out_;
   Workers& workers_;
   const size_t head_dim_, kv_heads_, repeats_;
+  const bool flash_;
   const std::vector<Tile> tiles_;
   float* queries_ = nullptr;  // [kv_head][token][repeat][head_dim], scaled
   float* sums_ = nullptr;     // the same shape: sum of exp(score - top) * value
@@ -222,6 +275,10 @@ class Prefill {
   float* keys_ = nullptr;     // [kv_heads*head_dim][kSpanTokens]
   float* values_ = nullptr;
   std::vector<float*> scores_;  // a worker each
+  // bf16, as flash wants them: [block][kv_head][head_dim*64], and as queries_.
+  uint16_t* packed_keys_ = nullptr;
+  uint16_t* packed_values_ = nullptr;
+  uint16_t* packed_queries_ = nullptr;
 };
 
 }  // namespace

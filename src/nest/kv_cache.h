@@ -39,7 +39,7 @@ struct AttentionScratch {
 // How attention computes; what is stored is the same.
 enum class Arithmetic : uint8_t {
   float32,  // codes are expanded and all products are of floats: evaluation and fits
-  fast,     // integer look-ups in codes, sums of 16-bit products: generation
+  fast,     // integer look-ups in codes, products of bf16 in prefill: generation
 };
 
 struct KvOptions {

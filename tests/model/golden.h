@@ -67,9 +67,9 @@ inline Matrix<float> run(const Model& model, std::span<const TokenId> tokens, si
 }
 
 inline Matrix<float> run(const Model& model, std::span<const TokenId> tokens, size_t chunk,
-                         size_t workers_count = 2) {
+                         size_t workers_count = 2, KvOptions options = {}) {
   Workers workers(workers_count);
-  KvCache cache = model.exact_cache(tokens.size());
+  KvCache cache = model.exact_cache(tokens.size(), options);
   return run(model, tokens, chunk, cache, workers);
 }
 

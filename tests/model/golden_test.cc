@@ -95,6 +95,19 @@ TEST_P(GoldenTest, LogitsWithExactAttention) {
   ASSERT_TRUE(set_instruction_set("auto"));
 }
 
+// The cache at full precision: what is left is the order of sums.
+TEST_P(GoldenTest, LogitsThroughTheFloat32Cache) {
+  for (size_t chunk : {golden_.ids.size(), size_t{1}, size_t{7}}) {
+    const Matrix<float> logits = golden::run(model_, golden_.ids, chunk, 2, {.exact = DType::f32});
+    double worst = 0;
+    for (size_t i = 0; i < golden_.positions.size(); ++i) {
+      worst = std::max(worst,
+                       golden::relative_error(logits.row(golden_.positions[i]), golden_.logits[i]));
+    }
+    EXPECT_LT(worst, 1e-3) << chunk;  // largest difference by root mean square
+  }
+}
+
 // Keys and values rounded to 16 bits (relative 2^-12) move logits by a thousandth of their size;
 // the same rounding in float64 attention gives the same differences to three digits.
 TEST_P(GoldenTest, LogitsThroughTheCache) {

@@ -208,6 +208,21 @@ TEST(KvCache, ResultsDoNotDependOnTheNumberOfWorkers) {
   }
 }
 
+TEST(KvCache, Float32KeepsExactTokensAsTheyAre) {
+  const Rotary rotary = make_rotary(kHeadDim);
+  const Inputs in;
+  Workers two(2);
+  KvCache half({kLayers, kKvHeads, kHeadDim}, rotary, kTokens);
+  KvCache wide({kLayers, kKvHeads, kHeadDim}, rotary, kTokens, {.exact = DType::f32});
+  KvCache single({kLayers, kKvHeads, kHeadDim}, rotary, kTokens, {.exact = DType::f32});
+  const Matrix<float> rounded = feed(half, in, {kTokens}, 0, two);
+  const Matrix<float> out = feed(wide, in, {kTokens}, 0, two);
+  EXPECT_EQ(wide.bytes(), 2 * half.bytes());
+  EXPECT_LT(largest_difference(out, feed(single, in, {1}, 0, two)), 1e-5);
+  EXPECT_GT(largest_difference(out, rounded), 1e-5);  // rounding shows
+  EXPECT_LT(largest_difference(out, rounded), 3e-3);
+}
+
 TEST(KvCache, BytesMatchTheRanksExactly) {
   const Rotary rotary = make_rotary(kHeadDim);
   const Nest nest = make_nest({.group_size = 2, .sinks = 4, .recent = 64});
