@@ -30,6 +30,13 @@ class NestFiles : public testing::Test {
                       launch);
   }
 
+  // Long enough to leave the recent window; what is generated after it may end at any token.
+  static std::string long_prompt() {
+    std::string prompt;
+    for (int i = 0; i < 20; ++i) prompt += "Once upon a time ";
+    return prompt;
+  }
+
   std::string write_text() const {
     const std::string path = (folder_.path() / "text.txt").string();
     std::ofstream file(path);
@@ -74,8 +81,8 @@ TEST_P(NestTest, FitInspectEvaluateRun) {
   EXPECT_GT(list[0].at("kv_bytes_per_token"), list[1].at("kv_bytes_per_token"));
   EXPECT_LE(list[1].at("coded_bits_per_value"), 2.0);
 
-  const std::vector<std::string> run{"run",           model_, "-p",     "Once", "-n",    "200",
-                                     "--temperature", "0",    "--nest", nest_,  "--json"};
+  const std::vector<std::string> run{"run",           model_, "-p",     long_prompt(), "-n",    "1",
+                                     "--temperature", "0",    "--nest", nest_,         "--json"};
   std::vector<std::string> small = run;
   small.insert(small.end(), {"--budget", "12.5%"});
   EXPECT_GT(json_of(matryoshka(run)).at("kv_bytes"), json_of(matryoshka(small)).at("kv_bytes"));
