@@ -5,14 +5,14 @@
 #include <cmath>
 #include <vector>
 
-#include "nest/each_target.h"
 #include "nest/fixture.h"
+#include "ops/each_instruction_set.h"
 
 namespace mkv {
 namespace {
 
 TEST(AngleKernels, ScoresEqualTheReferenceAndTheSinusoids) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (const size_t pairs : {1u, 8u, 32u, 64u}) {
       for (const size_t heads : {1u, 2u, 3u, 9u}) {
         const size_t blocks = 3;

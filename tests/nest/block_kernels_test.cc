@@ -4,8 +4,8 @@
 
 #include "base/rng.h"
 #include "nest/block_reference.h"
-#include "nest/each_target.h"
 #include "nest/fixture.h"
+#include "ops/each_instruction_set.h"
 
 namespace mkv {
 namespace {
@@ -35,7 +35,7 @@ struct Blocks {
 };
 
 TEST(BlockKernels, ScoresEqualTheReference) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (const size_t queries : {1u, 2u, 3u, 4u, 9u}) {
       for (const size_t columns : {0u, 1u, 3u, 16u, 63u, 192u}) {
         const Blocks blocks(columns, columns);
@@ -61,7 +61,7 @@ TEST(BlockKernels, ScoresEqualTheReference) {
 }
 
 TEST(BlockKernels, WeighedSumsEqualTheReference) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (const size_t queries : {1u, 3u, 4u, 5u}) {
       for (const size_t columns : {0u, 1u, 17u, 64u}) {
         const Blocks blocks(columns, columns);
@@ -84,7 +84,7 @@ TEST(BlockKernels, WeighedSumsEqualTheReference) {
 }
 
 TEST(BlockKernels, RowsAreCombined) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (const size_t columns : {0u, 1u, 16u, 67u, 192u}) {
       const Matrix<float> rows = random_matrix(9, columns, 1), factors = random_matrix(1, 9, 2);
       std::vector<float> out(columns, 5.0f);
@@ -99,7 +99,7 @@ TEST(BlockKernels, RowsAreCombined) {
 }
 
 TEST(BlockKernels, ExpSumMaxScaleAndWiden) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (size_t size = 0; size < 70; ++size) {
       std::vector<float> x(size), expected(size);
       Rng rng(size);

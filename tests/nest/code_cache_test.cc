@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "nest/code_fixture.h"
-#include "nest/each_target.h"
 #include "nest/kv_cache.h"
+#include "ops/each_instruction_set.h"
 
 namespace mkv {
 namespace {
@@ -26,19 +26,8 @@ NestConfig config_of(const Case& c) {
 
 Matrix<float> feed(KvCache& cache, size_t tokens, size_t chunk, uint64_t seed = 1,
                    size_t threads = 2) {
-  const Matrix<float> q = random_matrix(tokens, 64, seed), k = random_matrix(tokens, 32, seed + 1);
-  const Matrix<float> v = random_matrix(tokens, 32, seed + 2);
-  Matrix<float> out(tokens, 64);
-  AttentionScratch scratch;
-  Workers workers(threads);
-  for (size_t t = 0; t < tokens; t += chunk) {
-    const size_t n = std::min(chunk, tokens - t);
-    cache.attend(
-        0, {q.view().rows_from(t, n), k.view().rows_from(t, n), v.view().rows_from(t, n), 0.25f},
-        out.view().rows_from(t, n), scratch, workers);
-    cache.commit(n);
-  }
-  return out;
+  return feed_layer(cache, {.queries = 64, .keys = 32, .scale = 0.25f}, tokens, chunk, seed,
+                    threads);
 }
 
 double largest_difference(const Matrix<float>& a, const Matrix<float>& b) {
@@ -73,7 +62,7 @@ TEST_P(CodeCache, IntegerDecodeIsCloseToFloat) {
   KvCache floats(nest_, some_ranks(), rotary_, kTokens),
       exact(nest_.config().shape, rotary_, kTokens);
   const Matrix<float> expected = feed(floats, kTokens, 1), truth = feed(exact, kTokens, 1);
-  for_each_target([&] {
+  for_each_instruction_set([&] {
     KvCache integers(nest_, some_ranks(), rotary_, kTokens, fast);
     const Matrix<float> actual = feed(integers, kTokens, 1);
     double noise = 0.0, loss = 0.0;

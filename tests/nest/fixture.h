@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Dense>
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -46,6 +47,32 @@ inline Matrix<float> random_matrix(size_t rows, size_t cols, uint64_t seed) {
   Matrix<float> m(rows, cols);
   for (float& x : m.span()) x = static_cast<float>(rng.normal());
   return m;
+}
+
+// The widths of one layer's attention, and the scale of its scores.
+struct LayerWidths {
+  size_t queries = 0, keys = 0;
+  float scale = 1.0f;
+};
+
+// Random tokens through the first layer of a cache, `chunk` at a time: what attention gives them.
+inline Matrix<float> feed_layer(KvCache& cache, const LayerWidths& widths, size_t tokens,
+                                size_t chunk, uint64_t seed, size_t threads) {
+  const Matrix<float> q = random_matrix(tokens, widths.queries, seed);
+  const Matrix<float> k = random_matrix(tokens, widths.keys, seed + 1);
+  const Matrix<float> v = random_matrix(tokens, widths.keys, seed + 2);
+  Matrix<float> out(tokens, widths.queries);
+  AttentionScratch scratch;
+  Workers workers(threads);
+  for (size_t t = 0; t < tokens; t += chunk) {
+    const size_t n = std::min(chunk, tokens - t);
+    cache.attend(0,
+                 {q.view().rows_from(t, n), k.view().rows_from(t, n), v.view().rows_from(t, n),
+                  widths.scale},
+                 out.view().rows_from(t, n), scratch, workers);
+    cache.commit(n);
+  }
+  return out;
 }
 
 }  // namespace mkv

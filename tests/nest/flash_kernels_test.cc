@@ -77,21 +77,10 @@ TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
   config.recent = 64;
   config.value_scales = true;
   const Nest nest = make_code_nest(config, 60, 3);
-  const Matrix<float> q = random_matrix(tokens, 384, 1), k = random_matrix(tokens, 128, 2);
-  const Matrix<float> v = random_matrix(tokens, 128, 3);
   const auto run = [&](Arithmetic arithmetic, size_t threads, size_t chunk) {
     KvCache cache(nest, nest.full_ranks(), rotary, tokens, {.arithmetic = arithmetic});
-    Matrix<float> out(tokens, 384);
-    AttentionScratch scratch;
-    Workers workers(threads);
-    for (size_t t = 0; t < tokens; t += chunk) {
-      const size_t n = std::min(chunk, tokens - t);
-      cache.attend(
-          0, {q.view().rows_from(t, n), k.view().rows_from(t, n), v.view().rows_from(t, n), 0.125f},
-          out.view().rows_from(t, n), scratch, workers);
-      cache.commit(n);
-    }
-    return out;
+    return feed_layer(cache, {.queries = 384, .keys = 128, .scale = 0.125f}, tokens, chunk, 1,
+                      threads);
   };
   for (const size_t chunk : {tokens, size_t{100}}) {
     const Matrix<float> expected = run(Arithmetic::float32, 2, chunk);

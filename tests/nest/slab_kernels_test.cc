@@ -6,9 +6,9 @@
 #include <array>
 #include <map>
 
-#include "nest/each_target.h"
 #include "nest/fixture.h"
 #include "nest/slab_reference.h"
+#include "ops/each_instruction_set.h"
 
 namespace mkv {
 namespace {
@@ -24,7 +24,7 @@ Codebook random_codebook(uint64_t seed) {
 }
 
 TEST(SlabKernels, CodesAndResidualsEqualTheReference) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (uint64_t seed = 0; seed < 20; ++seed) {
       const Codebook codebook = random_codebook(seed);
       Matrix<float> expected = random_matrix(kSlabColumns, 67, seed + 100);
@@ -47,7 +47,7 @@ TEST(SlabKernels, CodesAndResidualsEqualTheReference) {
 }
 
 TEST(SlabKernels, ExpansionEqualsTheReference) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (uint64_t seed = 0; seed < 20; ++seed) {
       const Codebook codebook = random_codebook(seed);
       Rng rng(seed);
@@ -101,7 +101,7 @@ std::vector<uint8_t> random_bytes(size_t count, uint64_t seed) {
 }
 
 TEST(SlabKernels, TablesEqualTheReference) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     const std::vector<CodeSlab> slabs = random_slabs(13, 32, 4);
     const Matrix<float> query = random_matrix(1, 32, 5);
     Matrix<float> expected(13, kCodebookEntries), actual(13, kCodebookEntries);
@@ -121,7 +121,7 @@ TEST(SlabKernels, TablesEqualTheReference) {
 }
 
 TEST(SlabKernels, ScoresFromTablesEqualTheReference) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (const size_t heads : {1u, 2u, 3u, 7u, 9u}) {
       for (const size_t slabs : {0u, 1u, 5u, 70u}) {
         for (const size_t blocks : {1u, 3u, 4u, 5u, 8u}) {
@@ -151,7 +151,7 @@ TEST(SlabKernels, ScoresFromTablesEqualTheReference) {
 }
 
 TEST(SlabKernels, WeightsAreRoundedToTheLargest) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (const size_t size : {64u, 256u}) {
       std::vector<float> values(size);
       Rng rng(size);
@@ -171,7 +171,7 @@ TEST(SlabKernels, WeightsAreRoundedToTheLargest) {
 }
 
 TEST(SlabKernels, WeighedSumsEqualTheReference) {
-  for_each_target([] {
+  for_each_instruction_set([] {
     for (const size_t heads : {1u, 3u, 9u, 16u}) {
       for (const size_t blocks : {1u, 3u, 4u}) {
         const size_t count = 37, columns = 48, stride = count * 32 + 3;

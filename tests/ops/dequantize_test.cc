@@ -23,7 +23,7 @@ void expect_equals_reference(const Weight& w) {
 }
 
 TEST(DequantizeRow, EqualsReference) {
-  testing::for_each_instruction_set([] {
+  for_each_instruction_set([] {
     Rng rng(1);
     for (const DType type : testing::kAllTypes) {
       const size_t block = info(type).block_elements;
@@ -35,7 +35,7 @@ TEST(DequantizeRow, EqualsReference) {
 }
 
 TEST(DequantizeRow, ExtremeScales) {
-  testing::for_each_instruction_set([] {
+  for_each_instruction_set([] {
     Rng rng(2);
     for (const DType type : testing::kAllTypes) {
       expect_equals_reference(RandomWeight(rng, type, 2, 512, -24, -14).weight);  // subnormal
@@ -45,7 +45,7 @@ TEST(DequantizeRow, ExtremeScales) {
 }
 
 TEST(DequantizeRow, EveryHalf) {
-  testing::for_each_instruction_set([] {
+  for_each_instruction_set([] {
     std::vector<uint16_t> halves(65536);
     for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
     const Weight w{reinterpret_cast<const std::byte*>(halves.data()), DType::f16, 1, 65536};
@@ -75,7 +75,7 @@ TEST(DequantizeRow, EqualsGgufPython) {
   std::ifstream file(MKV_SOURCE_DIR "/tests/golden/quant/blocks.json");
   const auto golden = nlohmann::json::parse(file);
   ASSERT_EQ(golden.at("cases").size(), 8u);
-  testing::for_each_instruction_set([&] {
+  for_each_instruction_set([&] {
     for (const auto& entry : golden.at("cases")) {
       const auto hex = entry.at("bytes").get<std::string>();
       std::vector<std::byte> bytes;

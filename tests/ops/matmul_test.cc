@@ -62,7 +62,7 @@ Matrix<float> random_matrix(Rng& rng, size_t rows, size_t cols) {
 
 TEST(Matmul, EqualsReferenceForAnyWorkers) {
   Workers one(1), two(2), three(3);
-  testing::for_each_instruction_set([&] {
+  for_each_instruction_set([&] {
     Rng rng(1);
     for (const DType type : testing::kAllTypes) {
       const RandomWeight random(rng, type, 133, 512, -6, 1);
@@ -82,7 +82,7 @@ TEST(Matmul, EqualsReferenceForAnyWorkers) {
 
 TEST(Matmul, SizesWithoutBlocks) {
   Workers workers(2);
-  testing::for_each_instruction_set([&] {
+  for_each_instruction_set([&] {
     Rng rng(2);
     for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
       for (size_t cols = 1; cols <= 70; ++cols) {
@@ -120,7 +120,7 @@ TEST(Matmul, StridedViewsAndManyPanels) {
 // The few-token path gives a token the same bits whatever stands beside it.
 TEST(Matmul, FewTokensDoNotDependOnEachOther) {
   Workers workers(2);
-  testing::for_each_instruction_set([&] {
+  for_each_instruction_set([&] {
     Rng rng(4);
     for (const DType type : testing::kAllTypes) {
       const RandomWeight random(rng, type, 37, 768, -6, 1);

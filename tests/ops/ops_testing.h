@@ -1,4 +1,4 @@
-// What the tests of ops/ share: every instruction set in turn, and random inputs.
+// What the tests of ops/ share: sizes, types and random inputs.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,22 +10,10 @@
 #include "base/dtype.h"
 #include "base/half.h"
 #include "base/rng.h"
-#include "ops/instruction_set.h"
+#include "ops/each_instruction_set.h"
 #include "ops/weight.h"
 
 namespace mkv::testing {
-
-// fn() under each instruction set of this machine; the best one is back afterwards.
-template <class Fn>
-void for_each_instruction_set(const Fn& fn) {
-  for (const std::string_view name : instruction_sets()) {
-    SCOPED_TRACE(std::string(name));
-    ASSERT_TRUE(set_instruction_set(name).has_value());
-    ASSERT_EQ(instruction_set(), name);
-    fn();
-  }
-  ASSERT_TRUE(set_instruction_set("auto").has_value());
-}
 
 // Around every multiple of 1, 4, 8 and 16 lanes, and the sizes of a small model.
 inline std::vector<size_t> sizes() {

@@ -27,7 +27,7 @@ double magnitude(std::span<const float> a, std::span<const float> b) {
 // fn(rng, size) for every instruction set and size.
 template <class Fn>
 void sweep(const Fn& fn) {
-  testing::for_each_instruction_set([&] {
+  for_each_instruction_set([&] {
     Rng rng(7);
     for (const size_t size : testing::sizes()) {
       SCOPED_TRACE(size);
@@ -146,7 +146,7 @@ TEST(VectorKernels, LogSumExpOfManyLogits) {
 }
 
 TEST(VectorKernels, EveryHalfRoundTrips) {
-  testing::for_each_instruction_set([] {
+  for_each_instruction_set([] {
     std::vector<uint16_t> halves;
     for (size_t i = 0; i < 65536; ++i) {
       if ((i & 0x7fff) <= 0x7c00) halves.push_back(static_cast<uint16_t>(i));
