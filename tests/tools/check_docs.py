@@ -3,9 +3,9 @@
 and files that links point to. usage: check_docs.py [CHECKOUT]
 """
 
-import pathlib
 import re
-import sys
+
+import reporting
 
 TEST = re.compile(r"^TEST(?:_[FP])?\(\s*(\w+),\s*(\w+)\)", re.MULTILINE)
 NAMED_TEST = re.compile(r"`([A-Z]\w*\.[A-Z]\w*)`")
@@ -35,11 +35,5 @@ def problems(checkout):
     return found
 
 
-def main():
-    found = problems(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "."))
-    print(*found, sep="\n", end="\n" if found else "")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    reporting.run(problems)

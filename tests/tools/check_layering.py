@@ -5,9 +5,9 @@ CMakeLists.txt says which module may use which (its mkv_module lines); ORDER say
 themselves only point downwards. usage: check_layering.py [CHECKOUT]
 """
 
-import pathlib
 import re
-import sys
+
+import reporting
 
 # Folders of one row do not use each other unless CMakeLists.txt says so.
 ORDER = [
@@ -81,11 +81,5 @@ def problems(checkout):
     return [*graph_problems(graph), *file_problems(checkout / "src", graph)]
 
 
-def main():
-    found = problems(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "."))
-    print(*found, sep="\n", end="\n" if found else "")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    reporting.run(problems)

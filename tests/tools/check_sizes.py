@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Checks that no source or test file is longer than 400 lines. usage: check_sizes.py [CHECKOUT]"""
 
-import pathlib
-import sys
+import reporting
 
 MOST_LINES = 400
 FOLDERS = ["src", "tests", "fuzz", "bench", "scripts", "cmake"]
@@ -24,11 +23,5 @@ def problems(checkout):
     return found if files else [f"{checkout}: no source file found"]
 
 
-def main():
-    found = problems(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "."))
-    print(*found, sep="\n", end="\n" if found else "")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    reporting.run(problems)
