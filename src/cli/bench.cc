@@ -34,17 +34,12 @@ class Bench : public Command {
     CLI::App* app = parent.add_subcommand("bench", "Measure speed and memory");
     model_.declare(*app);
     cache_.declare(*app);
-    app->add_option("--prefill", lengths_.prefill, "Tokens of prompt that are timed")
-        ->capture_default_str()
+    add_count(*app, "--prefill", lengths_.prefill, "Tokens of prompt that are timed")
         ->check(CLI::Range(1, 1 << 20));
-    app->add_option("--decode", lengths_.decode, "Tokens that are decoded one by one")
-        ->capture_default_str()
+    add_count(*app, "--decode", lengths_.decode, "Tokens that are decoded one by one")
         ->check(CLI::Range(1, 1 << 20));
-    app->add_option("--depths", depths_, "Tokens in the cache before, e.g. 0,4096")
-        ->delimiter(',')
-        ->capture_default_str();
-    app->add_option("--repetitions", repetitions_, "Of each figure, by turns")
-        ->capture_default_str()
+    add_counts(*app, "--depths", depths_, "Tokens in the cache before, e.g. 0,4096");
+    add_count(*app, "--repetitions", repetitions_, "Of each figure, by turns")
         ->check(CLI::Range(1, 1000));
     CLI::Option* against = app->add_option("--against", against_,
                                            "Folder with the llama-bench of a peer, run by turns");
@@ -134,7 +129,7 @@ class Bench : public Command {
     OrderedJson list = OrderedJson::array();
     for (size_t d = 0; d < ours_.size(); ++d) {
       const DepthSpeed& speed = ours_[d];
-      OrderedJson entry{{"depth", speed.depth}, {"budget", budget()}};
+      OrderedJson entry{{"depth", speed.depth}, {"budget", cache_.name()}};
       add_samples(entry, speed.prefill, speed.decode);
       entry["kv_bytes"] = speed.kv_bytes;
       entry["peak_rss_bytes"] = speed.peak_rss_bytes;
@@ -160,7 +155,7 @@ class Bench : public Command {
 
   void print_as_table() const {
     std::printf("%s, prefill %zu, decode %zu, budget %s; medians (least-most) of %zu\n",
-                model_.model.c_str(), lengths_.prefill, lengths_.decode, budget().c_str(),
+                model_.model.c_str(), lengths_.prefill, lengths_.decode, cache_.name().c_str(),
                 repetitions_);
     std::printf("memory reads at most %.1f GB/s\n\n", read_bandwidth_ * 1e-9);
     std::vector<std::vector<std::string>> rows{
@@ -180,8 +175,6 @@ class Bench : public Command {
     }
     print_table(rows);
   }
-
-  std::string budget() const { return cache_.nest.empty() ? "exact" : cache_.budget; }
 
   ModelOptions model_;
   CacheOptions cache_;

@@ -63,9 +63,8 @@ class Fit : public Command {
  private:
   // What docs/decisions/0007 was measured with.
   void declare_code_tuning(CLI::App& app) {
-    app.add_option("--context", codes_.context,
-                   "code: longest context that the nest is for, in tokens; the model's if less")
-        ->capture_default_str()
+    add_count(app, "--context", codes_.context,
+              "code: longest context that the nest is for, in tokens; the model's if less")
         ->check(CLI::PositiveNumber);
     app.add_option("--ridge", codes_.ridge,
                    "code: of the loss's metric, against noise in few gradients")
@@ -105,10 +104,9 @@ class Fit : public Command {
     options.sinks = sinks_;
     options.recent = recent_;
     options.origin["calibration"] = calibration.source;
-    options.origin["tokens"] =
-        std::to_string(calibration.sequences.empty()
-                           ? 0
-                           : calibration.sequences.size() * calibration.sequences[0].size());
+    size_t tokens = 0;
+    for (const std::vector<TokenId>& sequence : calibration.sequences) tokens += sequence.size();
+    options.origin["tokens"] = std::to_string(tokens);
     if (!model.name.empty()) options.origin["model"] = model.name;
   }
 

@@ -1,7 +1,6 @@
 #include "cli/options.h"
 
 #include <algorithm>
-#include <tuple>
 
 #include "ops/instruction_set.h"
 
@@ -23,11 +22,28 @@ std::string check_whole_number(const std::string& text) {
   return "'" + text + "' is not a whole number from 0 on";
 }
 
+// An option that was not given leaves the bound as it is.
+Result<void> read_bound(const char* option, const std::string& text, double& bound) {
+  if (text.empty()) return {};
+  auto value = parse_fraction(text);
+  if (!value) return in_context(option, std::move(value).error());
+  bound = *value;
+  return {};
+}
+
 }  // namespace
 
 CLI::Option* add_count(CLI::App& app, const std::string& name, size_t& value,
                        const std::string& help) {
   return app.add_option(name, value, help)->capture_default_str()->check(check_whole_number);
+}
+
+CLI::Option* add_counts(CLI::App& app, const std::string& name, std::vector<size_t>& values,
+                        const std::string& help) {
+  return app.add_option(name, values, help)
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(check_whole_number);
 }
 
 void ModelOptions::declare(CLI::App& app) {
@@ -50,13 +66,13 @@ void CacheOptions::declare(CLI::App& app) {
       ->transform(CLI::CheckedTransformer(kExactTypes))
       ->default_str("f16")
       ->excludes(with_nest);
-  for (auto& [name, value, help] :
-       {std::tuple<const char*, std::string&, const char*>{
-            "--max-kl", max_kl, "Smallest cache that the nest measured at most this KL for"},
-        {"--max-ppl-increase", max_ppl_increase,
-         "Smallest cache that the nest measured at most this for, e.g. 1%"}}) {
-    app.add_option(name, value, help)->needs(with_nest)->excludes("--budget");
-  }
+  app.add_option("--max-kl", max_kl, "Smallest cache that the nest measured at most this KL for")
+      ->needs(with_nest)
+      ->excludes("--budget");
+  app.add_option("--max-ppl-increase", max_ppl_increase,
+                 "Smallest cache that the nest measured at most this for, e.g. 1%")
+      ->needs(with_nest)
+      ->excludes("--budget");
 }
 
 std::string CacheOptions::name() const {
@@ -76,15 +92,8 @@ Result<size_t> chosen_rung(const Nest& nest, const CacheOptions& cache) {
     return found;
   }
   Tolerance tolerance;
-  for (auto [name, text, bound] :
-       {std::tuple<const char*, const std::string&, double&>{"--max-kl", cache.max_kl,
-                                                             tolerance.kl},
-        {"--max-ppl-increase", cache.max_ppl_increase, tolerance.perplexity_increase}}) {
-    if (text.empty()) continue;
-    auto value = parse_fraction(text);
-    if (!value) return in_context(name, std::move(value).error());
-    bound = *value;
-  }
+  MKV_TRY(read_bound("--max-kl", cache.max_kl, tolerance.kl));
+  MKV_TRY(read_bound("--max-ppl-increase", cache.max_ppl_increase, tolerance.perplexity_increase));
   auto found = rung_for_tolerance(nest, tolerance);
   if (!found) return in_context(cache.nest, std::move(found).error());
   return found;

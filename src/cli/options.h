@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/workers.h"
@@ -20,6 +21,10 @@ inline constexpr size_t kDefaultContext = 8192;
 // A whole number as an option; what is not one (-1, 1e99) is a usage error.
 CLI::Option* add_count(CLI::App& app, const std::string& name, size_t& value,
                        const std::string& help);
+
+// The same for a list, separated by commas.
+CLI::Option* add_counts(CLI::App& app, const std::string& name, std::vector<size_t>& values,
+                        const std::string& help);
 
 struct ModelOptions {
   std::string model;   // MODEL
