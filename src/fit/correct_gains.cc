@@ -1,7 +1,6 @@
 #include "fit/correct_gains.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "fit/cut_evaluator.h"
 

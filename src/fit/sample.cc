@@ -69,9 +69,7 @@ class Gatherer {
     workers_.run_ranges(from.rows, 64, [&](size_t begin, size_t end, size_t) {
       for (size_t t = begin; t < end; ++t) {
         std::ranges::copy(from.row(t), to.row(t).begin());
-        for (size_t h = 0; h < from.cols; h += head_dim) {
-          rope(to.row(t).subspan(h, head_dim), cos, sin);
-        }
+        rope_heads(to.row(t), head_dim, cos, sin);
       }
     });
   }
@@ -87,9 +85,7 @@ class Gatherer {
       if (side != 0) continue;
       std::ranges::copy(values.row(t), row.begin());
       model_.config().rotary.angles(-static_cast<double>(first_position_ + t), cos, sin);
-      for (size_t h = 0; h < row.size(); h += head_dim) {
-        rope(std::span(row).subspan(h, head_dim), cos, sin);
-      }
+      rope_heads(row, head_dim, cos, sin);
       axpy(1.0f, row, sample_.key_means[layer]);
     }
   }
@@ -173,9 +169,7 @@ void centred_columns(const KvSample& sample, const Model& model, GroupId id, Key
     if (kind == KeyMean::position) {
       std::ranges::copy(mean, turned.begin());
       model.config().rotary.angles(sample.positions[t], cos, sin);
-      for (size_t h = 0; h < dims; h += head_dim) {
-        rope(std::span(turned).subspan(h, head_dim), cos, sin);
-      }
+      rope_heads(turned, head_dim, cos, sin);
     }
     for (size_t c = 0; c < dims; ++c) columns.at(c, t) = row[c] - turned[c];
   }

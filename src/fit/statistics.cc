@@ -101,10 +101,7 @@ void Statistics::centre(const LayerObservation& seen, size_t index, size_t first
     if (turns) {
       const size_t position = seen.first_position + t;
       turned = mean;
-      for (size_t at = 0; at < dims_; at += shape_.head_dim) {
-        rope(std::span(turned).subspan(at, shape_.head_dim), cos_.row(position),
-             sin_.row(position));
-      }
+      rope_heads(turned, shape_.head_dim, cos_.row(position), sin_.row(position));
     }
     const float* row = from.row(t).data() + offset;
     for (size_t c = 0; c < dims_; ++c) columns.at(c, t - first) = row[c] - turned[c];

@@ -138,9 +138,7 @@ class LayerPass {
   }
 
   void rotate(std::span<float> heads, size_t t) {
-    for (size_t at = 0; at < heads.size(); at += config_.head_dim) {
-      rope(heads.subspan(at, config_.head_dim), s_.cos.row(t), s_.sin.row(t));
-    }
+    rope_heads(heads, config_.head_dim, s_.cos.row(t), s_.sin.row(t));
   }
 
   void attend(size_t layer) {

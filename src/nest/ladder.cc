@@ -2,10 +2,29 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <optional>
 
 #include "nest/nest.h"
 
 namespace mkv {
+
+namespace {
+
+// "25%": 25 and "%"; nothing if the text does not begin with a number.
+struct Quantity {
+  double number = 0.0;
+  std::string_view unit;
+};
+std::optional<Quantity> parse_quantity(std::string_view text) {
+  Quantity quantity;
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, quantity.number);
+  if (error != std::errc()) return std::nullopt;
+  quantity.unit = {end, static_cast<size_t>(last - end)};
+  return quantity;
+}
+
+}  // namespace
 
 Ladder uniform_ladder(const Nest& nest, size_t step) {
   Ladder ladder{.step = step, .cuts = {}};
@@ -24,12 +43,11 @@ Result<size_t> rung_for_budget(const Nest& nest, std::string_view budget) {
     return make_error(ErrorCode::invalid_argument, "budget '" + std::string(budget) + "': " + why);
   };
   if (budget == "max") return size_t{0};
-  double number = 0.0;
-  const auto [end, error] = std::from_chars(budget.data(), budget.data() + budget.size(), number);
-  const std::string_view unit(end, static_cast<size_t>(budget.data() + budget.size() - end));
-  if (error != std::errc() || (unit != "%" && unit != "bits")) {
+  const std::optional<Quantity> asked = parse_quantity(budget);
+  if (!asked || (asked->unit != "%" && asked->unit != "bits")) {
     return fail("expected a percentage such as 25%, bits a value such as 2bits, or max");
   }
+  const auto [number, unit] = *asked;
   const double limit = unit == "%" ? 100.0 : 16.0;
   if (!(number >= 0.0 && number <= limit)) {
     return fail("expected 0 to " + std::to_string(static_cast<int>(limit)) + " " +
@@ -70,14 +88,12 @@ Result<size_t> rung_for_tolerance(const Nest& nest, const Tolerance& tolerance) 
 }
 
 Result<double> parse_fraction(std::string_view text) {
-  double number = 0.0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  if (error != std::errc() || (unit != "%" && !unit.empty()) || !(number >= 0.0)) {
+  const std::optional<Quantity> given = parse_quantity(text);
+  if (!given || (given->unit != "%" && !given->unit.empty()) || !(given->number >= 0.0)) {
     return make_error(ErrorCode::invalid_argument,
                       "'" + std::string(text) + "': expected a fraction such as 1% or 0.01");
   }
-  return unit.empty() ? number : number / 100.0;
+  return given->unit.empty() ? given->number : given->number / 100.0;
 }
 
 }  // namespace mkv

@@ -55,5 +55,8 @@ void f16_to_f32(std::span<const uint16_t> in, std::span<float> out);
 // Rotates one head in place, half-split (Hugging Face) order: pairs (i, i + n/2) of the leading
 // n = 2 * cos.size() elements turn by the angle whose cosine and sine are given. RoFormer eq. 34.
 void rope(std::span<float> head, std::span<const float> cos, std::span<const float> sin);
+// The same for heads of head_dim elements side by side.
+void rope_heads(std::span<float> heads, size_t head_dim, std::span<const float> cos,
+                std::span<const float> sin);
 
 }  // namespace mkv

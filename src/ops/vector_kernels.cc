@@ -240,6 +240,13 @@ void rope(std::span<float> head, std::span<const float> cos, std::span<const flo
   MKV_CHECK(cos.size() == sin.size() && 2 * cos.size() <= head.size());
   HWY_DYNAMIC_DISPATCH(Rope)(head.data(), cos.data(), sin.data(), cos.size());
 }
+void rope_heads(std::span<float> heads, size_t head_dim, std::span<const float> cos,
+                std::span<const float> sin) {
+  MKV_CHECK(head_dim > 0 && heads.size() % head_dim == 0);
+  for (size_t at = 0; at < heads.size(); at += head_dim) {
+    rope(heads.subspan(at, head_dim), cos, sin);
+  }
+}
 
 }  // namespace mkv
 #endif  // HWY_ONCE
