@@ -6,16 +6,16 @@ set -euo pipefail
 case ${1:-} in
   '' | -h | --help) sed -n '2,4s/^# //p' "$0" && exit ;;
 esac
+data=$(cd "$1" && pwd)
+nest=${2:+$(realpath -m "$2")}
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-data=$1
-nest=${2:-$root/nests/SmolLM2-135M-Instruct}
+nest=${nest:-$root/nests/SmolLM2-135M-Instruct}
 
 texts=()
 for name in wikipedia c4_redpajama fineweb_edu openstax books_gutenberg stackexchange_redpajama; do
   texts+=("$data/train/$name.jsonl")
 done
-model=$("$root/scripts/get_model.sh")
-"$root/build/release/bin/matryoshka" fit "$model" -o "$nest" --text "${texts[@]}" --tokens 24576 --window 1024 \
+model=$(scripts/get_model.sh)
+build/release/bin/matryoshka fit "$model" -o "$nest" --text "${texts[@]}" --tokens 24576 --window 1024 \
   --measure "$data/lm_eval/wikitext2.valid.raw" --measure-windows 4 --measure-rungs 20

@@ -62,7 +62,7 @@ class Prefill {
       scratch.floats[slot].resize(std::max(scratch.floats[slot].size(), size));
       return scratch.floats[slot].data();
     };
-    queries_ = take(0, rows * head_dim_);
+    queries_ = take(0, flash_ ? 0 : rows * head_dim_);
     sums_ = take(1, rows * head_dim_);
     states_ = take(2, rows * 2);
     keys_ = take(3, state.width() * kSpanTokens);
@@ -269,7 +269,7 @@ class Prefill {
   const size_t head_dim_, kv_heads_, repeats_;
   const bool flash_;
   const std::vector<Tile> tiles_;
-  float* queries_ = nullptr;  // [kv_head][token][repeat][head_dim], scaled
+  float* queries_ = nullptr;  // [kv_head][token][repeat][head_dim], scaled; unless flash_
   float* sums_ = nullptr;     // the same shape: sum of exp(score - top) * value
   float* states_ = nullptr;   // [kv_head][token][repeat][top, sum of exp(score - top)]
   float* keys_ = nullptr;     // [kv_heads*head_dim][kSpanTokens]

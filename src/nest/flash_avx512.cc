@@ -123,7 +123,7 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
 
 bool usable(size_t head_dim) {
   static const bool machine = __builtin_cpu_supports("avx512bf16") != 0;
-  return machine && head_dim % 64 == 0 && instruction_set() == "avx512_vnni";
+  return machine && head_dim % 64 == 0 && has_vnni();
 }
 
 void pack_keys(View<const float> columns, uint16_t* keys) {

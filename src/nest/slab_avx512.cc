@@ -246,7 +246,7 @@ HWY_INLINE size_t weigh_tiles(const CodePlanes& planes, const CodeBlocks& blocks
 
 }  // namespace
 
-bool usable() { return instruction_set() == "avx512_vnni"; }
+bool usable() { return has_vnni(); }
 
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
   size_t h = 0;

@@ -1,7 +1,7 @@
 // Kernels of code slabs: 4 bits a token choose one of 16 entries over 4 neighbouring latent columns
 // (residual vector quantisation; docs/method.md "Nested code"). A slab of a block is 32 bytes: byte
 // i holds token i in its low half and token i + 32 in its high half. References:
-// nest/slab_reference.h; why the products look as they do: docs/decisions/0007.
+// nest/slab_reference.h.
 #pragma once
 
 #include <cstddef>
