@@ -271,20 +271,52 @@ HWY_INLINE void expand_plane(const CodePlanes& planes, const CodePlanes::Plane& 
   }
 }
 
-// sums[c] += sum_t weights[t] * columns[c][t] over a block.
-HWY_INLINE void weigh_block(const int16_t* columns, const uint8_t* weights, int32_t* sums) {
+// whole[h][c] = sum_t weights[h][t] * columns[c][t] over the tokens of `count` blocks, for kHeads
+// heads: each column is loaded once for all of them.
+template <size_t kHeads>
+HWY_INLINE void weigh_columns_of(const int16_t (*columns)[kColumns * kTokens], size_t count,
+                                 const uint8_t* weights, int32_t (*whole)[kColumns]) {
   const hn::ScalableTag<int16_t> d16;
   const hn::Repartition<int32_t, decltype(d16)> d32;
   const hn::Rebind<uint8_t, decltype(d16)> d8;
   const size_t n = hn::Lanes(d16);
-  for (size_t c = 0; c < kColumns; ++c) {
-    auto low = hn::Zero(d32), high = hn::Zero(d32);
+  // Where pairs add up in one register, as on x86, `high` stays zero and costs nothing.
+  hn::Vec<decltype(d32)> low[kHeads][kColumns], high[kHeads][kColumns];
+  for (size_t h = 0; h < kHeads; ++h) {
+    for (size_t c = 0; c < kColumns; ++c) low[h][c] = high[h][c] = hn::Zero(d32);
+  }
+  for (size_t b = 0; b < count; ++b) {
     for (size_t t = 0; t < kTokens; t += n) {
-      const auto weight = hn::PromoteTo(d16, hn::LoadU(d8, weights + t));
-      low = hn::ReorderWidenMulAccumulate(d32, weight, hn::LoadU(d16, columns + c * kTokens + t),
-                                          low, high);
+      hn::Vec<decltype(d16)> column[kColumns];
+      for (size_t c = 0; c < kColumns; ++c) column[c] = hn::Load(d16, columns[b] + c * kTokens + t);
+      for (size_t h = 0; h < kHeads; ++h) {
+        const auto weight =
+            hn::PromoteTo(d16, hn::LoadU(d8, weights + (h * kWeighBlocks + b) * kTokens + t));
+        for (size_t c = 0; c < kColumns; ++c) {
+          low[h][c] = hn::ReorderWidenMulAccumulate(d32, weight, column[c], low[h][c], high[h][c]);
+        }
+      }
     }
-    sums[c] += hn::GetLane(hn::SumOfLanes(d32, hn::Add(low, high)));
+  }
+  for (size_t h = 0; h < kHeads; ++h) {
+    for (size_t c = 0; c < kColumns; ++c) {
+      whole[h][c] = hn::GetLane(hn::SumOfLanes(d32, hn::Add(low[h][c], high[h][c])));
+    }
+  }
+}
+
+template <size_t kHeads>
+HWY_INLINE void weigh_plane(const CodePlanes::Plane& plane,
+                            const int16_t (*columns)[kColumns * kTokens], size_t count,
+                            const uint8_t* weights, std::span<const float> factor, size_t head,
+                            View<float> sums) {
+  int32_t whole[kHeads][kColumns];
+  weigh_columns_of<kHeads>(columns, count, weights + head * kWeighBlocks * kTokens, whole);
+  for (size_t h = 0; h < kHeads; ++h) {
+    float* to = sums.row(head + h).data() + plane.first_column;
+    for (size_t c = 0; c < kColumns; ++c) {
+      to[c] += factor[head + h] * plane.scale[c] * static_cast<float>(whole[h][c]);
+    }
   }
 }
 
@@ -295,16 +327,11 @@ void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_
     for (size_t b = 0; b < blocks.count; ++b) {
       expand_plane(planes, plane, blocks.data + b * blocks.stride, columns[b]);
     }
-    for (size_t h = 0; h < sums.rows; ++h) {
-      int32_t whole[kColumns] = {};
-      for (size_t b = 0; b < blocks.count; ++b) {
-        weigh_block(columns[b], weights + (h * kWeighBlocks + b) * kTokens, whole);
-      }
-      float* to = sums.row(h).data() + plane.first_column;
-      for (size_t c = 0; c < kColumns; ++c) {
-        to[c] += factor[h] * plane.scale[c] * static_cast<float>(whole[c]);
-      }
+    size_t h = 0;
+    for (; h + 2 <= sums.rows; h += 2) {
+      weigh_plane<2>(plane, columns, blocks.count, weights, factor, h, sums);
     }
+    if (h < sums.rows) weigh_plane<1>(plane, columns, blocks.count, weights, factor, h, sums);
   }
 }
 
