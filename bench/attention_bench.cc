@@ -34,7 +34,6 @@ Nest make_nest(size_t bits) {
   config.shape = kShape;
   config.group_size = bits == 8 ? 1 : kShape.kv_heads;
   config.slab_kind = bits == 8 ? SlabKind::column : SlabKind::code;
-  config.value_scales = config.slab_kind == SlabKind::code;
   Nest nest = std::move(Nest::create(config)).value();
   if (bits == 8) return nest;
   Rng rng(bits);

@@ -21,7 +21,7 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   mean_terms_ = arena.take<int16_t>(sizes.heads * head_dim_);
   small_size_ = std::max(sizes.group_heads, head_dim_);
   small_ = arena.take<float>(sizes.workers * small_size_);
-  expanded_size_ = std::max(dims_, kWeighBlocks) * kBlockTokens;
+  expanded_size_ = dims_ * kBlockTokens;
   expanded_ = arena.take<float>(sizes.workers * expanded_size_);
   if (!integer()) return;
   slabs_ = 0;
@@ -138,26 +138,19 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weight
   }
 }
 
-// Weights times the tokens' scales are rounded to bytes, a few blocks at a time: each has the
-// precision of its own largest.
+// Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
 void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> weights,
                                  View<float> sums, size_t worker) const {
   const GroupId id = space(group, Side::value);
-  float* scaled = expanded_ + worker * expanded_size_;
   constexpr size_t kStride = kWeighBlocks * kBlockTokens;
   uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
   float* units = small_ + worker * small_size_;
-  float token_scales[kStride];
   for (size_t begin = blocks.begin; begin < blocks.end; begin += kWeighBlocks) {
     const size_t end = std::min(blocks.end, begin + kWeighBlocks);
     const size_t tokens = (end - begin) * kBlockTokens;
-    for (size_t b = begin; b < end; ++b) {
-      state_->value_scales(layer_, group, b, token_scales + (b - begin) * kBlockTokens);
-    }
     for (size_t h = 0; h < sums.rows; ++h) {
       const float* from = weights.row(h).data() + (begin - blocks.begin) * kBlockTokens;
-      for (size_t t = 0; t < tokens; ++t) scaled[t] = from[t] * token_scales[t];
-      units[h] = round_weights({scaled, tokens}, rounded + h * kStride);
+      units[h] = round_weights({from, tokens}, rounded + h * kStride);
     }
     weigh_slabs(state_->plan(id).planes, code_blocks(id, begin, end), rounded, {units, sums.rows},
                 sums);

@@ -62,7 +62,7 @@ class CodedAttention {
   int16_t* entries_ = nullptr;       // [group][slab][head of the group][16]
   float* values_ = nullptr;          // [worker][slab][16], tables before rounding
   float* small_ = nullptr;           // [worker][max(head of the group, head_dim)]
-  float* expanded_ = nullptr;        // [worker][dims][64]; or weights [kWeighBlocks * 64]
+  float* expanded_ = nullptr;        // [worker][dims][64]
   uint8_t* weights_ = nullptr;       // [worker][head of the group][kWeighBlocks * 64]
   size_t expanded_size_ = 0, small_size_ = 0;
 };

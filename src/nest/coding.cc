@@ -1,6 +1,5 @@
 // Coding of tokens into latents and back.
 #include <algorithm>
-#include <cmath>
 
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
@@ -52,26 +51,6 @@ void add_mean(const KvCache::State& state, GroupId id, size_t block, float sign,
   }
 }
 
-// A token's scale of its values in a byte: 2^((byte - 128) / 16), about 4 % a step.
-float scale_of(uint8_t byte) { return std::exp2((static_cast<float>(byte) - 128.0f) / 16.0f); }
-
-uint8_t byte_of_scale(float scale) {
-  const float step = scale > 0.0f ? std::round(16.0f * std::log2(scale)) + 128.0f : 0.0f;
-  return static_cast<uint8_t>(std::clamp(step, 0.0f, 255.0f));
-}
-
-// Divides each token's latents by its scale (root mean square over all columns, so that it does not
-// depend on the rank) and stores that.
-void take_scales(Matrix<float>& latents, size_t begin, size_t end, uint8_t* scales) {
-  for (size_t t = begin; t < end; ++t) {
-    float sum = 0.0f;
-    for (size_t c = 0; c < latents.rows(); ++c) sum += latents.at(c, t) * latents.at(c, t);
-    scales[t] = byte_of_scale(std::sqrt(sum / static_cast<float>(latents.rows())));
-    const float factor = 1.0f / scale_of(scales[t]);
-    for (size_t c = 0; c < latents.rows(); ++c) latents.at(c, t) *= factor;
-  }
-}
-
 void code_columns(const Matrix<float>& latents, size_t rank, size_t begin, size_t end,
                   std::byte* block) {
   auto* coded = reinterpret_cast<uint16_t*>(block);
@@ -99,20 +78,6 @@ void code_slabs(const Basis& basis, Matrix<float>& latents, size_t rank, size_t 
 
 }  // namespace
 
-void KvCache::State::value_scales(size_t layer, size_t group, size_t block, float* scales) const {
-  static const std::array<float, 256> kScales = [] {
-    std::array<float, 256> table;
-    for (size_t i = 0; i < table.size(); ++i) table[i] = scale_of(static_cast<uint8_t>(i));
-    return table;
-  }();
-  if (layers[layer].scales.empty()) {
-    std::fill_n(scales, kBlockTokens, 1.0f);
-    return;
-  }
-  const std::byte* bytes = layers[layer].scales[group].block(block);
-  for (size_t t = 0; t < kBlockTokens; ++t) scales[t] = kScales[static_cast<uint8_t>(bytes[t])];
-}
-
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch) {
   const Basis& basis = state.nest->basis(id);
@@ -129,10 +94,6 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   if (state.nest->config().slab_kind == SlabKind::column) {
     code_columns(scratch.latents, rank, begin, end, coded);
     return;
-  }
-  if (id.side == Side::value && !layer.scales.empty()) {
-    take_scales(scratch.latents, begin, end,
-                reinterpret_cast<uint8_t*>(layer.scales[id.group].block(block)));
   }
   code_slabs(basis, scratch.latents, rank, begin, end, coded);
 }
@@ -153,12 +114,9 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
     expand_slab(slabs[s].codebook, reinterpret_cast<const uint8_t*>(coded) + s * kBlockTokens / 2,
                 out + slabs[s].first_column * stride, stride);
   }
-  float token_scale[kBlockTokens];
-  std::fill_n(token_scale, kBlockTokens, 1.0f);
-  if (id.side == Side::value) state.value_scales(id.layer, id.group, block, token_scale);
   for (size_t c = 0; c < plan.columns; ++c) {
     float* row = out + c * stride;
-    for (size_t t = 0; t < kBlockTokens; ++t) row[t] *= plan.scale[c] * token_scale[t];
+    for (size_t t = 0; t < kBlockTokens; ++t) row[t] *= plan.scale[c];
   }
 }
 

@@ -125,9 +125,6 @@ void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Worke
     const GroupId id{layer, task / 2, task % 2 == 0 ? Side::key : Side::value};
     const size_t blocks = (end + kBlockTokens - 1) / kBlockTokens;
     state.layers[layer].coded[task].grow_to(blocks);
-    if (id.side == Side::value && !state.layers[layer].scales.empty()) {
-      state.layers[layer].scales[id.group].grow_to(blocks);
-    }
     for (size_t row = begin; row < end;) {
       const size_t block = row / kBlockTokens;
       const size_t stop = std::min(end, (block + 1) * kBlockTokens);
@@ -210,7 +207,6 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t cap
       for (const Side side : {Side::key, Side::value}) {
         layer.coded.emplace_back(state_->rank(l, g, side), nest.slab_block_bytes());
       }
-      if (config.value_scales) layer.scales.emplace_back(1, kBlockTokens);
     }
   }
 }
@@ -257,7 +253,6 @@ void KvCache::clear() {
   state_->length = 0;
   for (LayerCache& layer : state_->layers) {
     for (SlabStore& store : layer.coded) store.clear();
-    for (SlabStore& store : layer.scales) store.clear();
     for (ExactBlocks& exact : layer.exact) {
       exact.store.clear();
       exact.first = 0;
@@ -295,7 +290,6 @@ size_t KvCache::bytes() const {
   for (const LayerCache& layer : state_->layers) {
     total += layer.sinks.data.size();
     for (const SlabStore& store : layer.coded) total += store.bytes();
-    for (const SlabStore& store : layer.scales) total += store.bytes();
     for (const ExactBlocks& exact : layer.exact) total += exact.store.bytes();
   }
   return total;

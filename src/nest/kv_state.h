@@ -47,7 +47,6 @@ struct Sinks {
 
 struct LayerCache {
   std::vector<SlabStore> coded;      // [group * 2 + side]
-  std::vector<SlabStore> scales;     // [group], one byte a token of the values' scale, when used
   std::array<ExactBlocks, 2> exact;  // by side
   Sinks sinks;
 };
@@ -98,8 +97,6 @@ struct KvCache::State {
     return ranks[nest->flat({layer, group, side})];
   }
   const SpacePlan& plan(GroupId id) const { return plans[nest->flat(id)]; }
-  // What a block's values were divided by before coding, [64].
-  void value_scales(size_t layer, size_t group, size_t block, float* scales) const;
   const float* block_cos(size_t block) const {
     return block_angles.data() + block * 2 * rotary->pairs();
   }
@@ -118,8 +115,7 @@ struct CodingScratch {
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch);
 
-// The latents of a coded block as float32, columns [latent_columns()][64] with out's stride;
-// latents of a value are at their own scale.
+// The latents of a coded block as float32, columns [latent_columns()][64] with out's stride.
 void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
                     size_t stride);
 

@@ -111,7 +111,7 @@ Ranks Nest::ranks_at(size_t rung) const {
 }
 
 double Nest::coded_bits_per_value(const Ranks& ranks) const {
-  size_t bits = config_.value_scales ? spaces() / 2 * 8 : 0;
+  size_t bits = 0;
   for (const uint16_t rank : ranks) bits += rank * slab_bits();
   return static_cast<double>(bits) / static_cast<double>(config_.shape.values_per_token());
 }

@@ -81,8 +81,6 @@ struct NestConfig {
   size_t group_size = 1;  // KV heads that share a basis
   SlabKind slab_kind = SlabKind::column;
   KeyMean key_mean = KeyMean::position;
-  bool value_scales =
-      false;            // SlabKind::code: each token's values are coded at its own scale (1 byte)
   size_t sinks = 4;     // leading tokens kept exact
   size_t recent = 128;  // most recent tokens kept exact; a multiple of kBlockTokens, 0 = none
   std::string model_hash;                     // SHA-256 of the model's weights

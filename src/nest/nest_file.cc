@@ -103,7 +103,6 @@ Json config_json(const Nest& nest) {
           {"slab_kind", c.slab_kind == SlabKind::column ? "column" : "code"},
           {"basis", c.slab_kind == SlabKind::column ? "orthogonal" : "oblique"},
           {"key_mean", name_of(c.key_mean)},
-          {"value_scales", c.value_scales},
           {"sinks", c.sinks},
           {"recent", c.recent},
           {"ladder_step", nest.ladder().step},
@@ -186,7 +185,6 @@ Result<NestConfig> config_from(const Json& json) {
   MKV_ASSIGN(c.shape.kv_heads, get_size(json, "num_key_value_heads"));
   MKV_ASSIGN(c.shape.head_dim, get_size(json, "head_dim"));
   MKV_ASSIGN(c.group_size, get_size(json, "group_size"));
-  MKV_ASSIGN(c.value_scales, get_bool(json, "value_scales"));
   MKV_ASSIGN(c.sinks, get_size(json, "sinks"));
   MKV_ASSIGN(c.recent, get_size(json, "recent"));
   MKV_ASSIGN(const std::string kind, get_string(json, "slab_kind"));

@@ -12,7 +12,6 @@ constexpr size_t kTokens = 230, kSlabs = 40;
 
 struct Case {
   size_t group_size = 2, recent = 64;
-  bool value_scales = true;
 };
 
 NestConfig config_of(const Case& c) {
@@ -20,7 +19,6 @@ NestConfig config_of(const Case& c) {
   config.shape = {1, 2, 16};
   config.group_size = c.group_size;
   config.recent = c.recent;
-  config.value_scales = c.value_scales;
   return config;
 }
 
@@ -116,7 +114,6 @@ TEST_P(CodeCache, BytesMatchTheRanksExactly) {
   size_t slabs = 0;
   for (const uint16_t rank : some_ranks()) slabs += rank;
   size_t expected = slabs * blocks * 32 + 4 * 2 * 32 * 2 + exact_blocks * 2 * 64 * 32 * 2;
-  if (c.value_scales) expected += nest_.groups() * blocks * 64;
   EXPECT_EQ(cache.bytes(), expected);
 }
 
@@ -132,7 +129,7 @@ TEST_P(CodeCache, MoreSlabsAreCloserToExact) {
 
 INSTANTIATE_TEST_SUITE_P(All, CodeCache,
                          testing::Values(Case{}, Case{.recent = 0}, Case{.recent = 128},
-                                         Case{.group_size = 1, .value_scales = false},
+                                         Case{.group_size = 1},
                                          Case{.group_size = 1, .recent = 0}));
 
 }  // namespace

@@ -75,7 +75,6 @@ TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
   config.shape = {1, 2, 64};
   config.group_size = 2;
   config.recent = 64;
-  config.value_scales = true;
   const Nest nest = make_code_nest(config, 60, 3);
   const auto run = [&](Arithmetic arithmetic, size_t threads, size_t chunk) {
     KvCache cache(nest, nest.full_ranks(), rotary, tokens, {.arithmetic = arithmetic});

@@ -42,7 +42,6 @@ class NestFile : public testing::Test {
   }
   static Nest code_nest() {
     NestConfig c = config();
-    c.value_scales = true;
     Nest nest = make_code_nest(c, 10, 5);
     for (size_t i = 0; i < nest.spaces(); ++i) {
       Basis& basis = nest.basis(nest.unflat(i));
@@ -91,7 +90,6 @@ void expect_same(const Nest& a, const Nest& b) {
   EXPECT_EQ(a.ladder().cuts, b.ladder().cuts);
   EXPECT_EQ(a.measurements().size(), b.measurements().size());
   EXPECT_EQ(a.config().origin, b.config().origin);
-  EXPECT_EQ(a.config().value_scales, b.config().value_scales);
 }
 
 TEST_F(NestFile, ColumnsComeBackExactly) {
