@@ -95,7 +95,9 @@ struct TiledAttention : Function<TiledAttention> {
   static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& coded_keys,
                         const Tensor& coded_values, const Tensor& exact_keys,
                         const Tensor& exact_values, double scale, int64_t sinks, int64_t recent) {
-    const variable_list kv{coded_keys, coded_values, exact_keys, exact_values};
+    const bool windowed = recent > 0;  // without a window the exact ones are not looked at
+    const variable_list kv{coded_keys, coded_values, windowed ? exact_keys : Tensor(),
+                           windowed ? exact_values : Tensor()};
     Tensor out = torch::empty_like(q);
     Tensor log_sums = q.new_empty({q.size(0), q.size(1), q.size(2)});
     for (const Tile& tile : tiles_of(q.size(2), {sinks, recent}, q.options())) {
@@ -110,8 +112,7 @@ struct TiledAttention : Function<TiledAttention> {
     context->saved_data["scale"] = scale;
     context->saved_data["sinks"] = sinks;
     context->saved_data["recent"] = recent;
-    context->save_for_backward(
-        {q, out, log_sums, coded_keys, coded_values, exact_keys, exact_values});
+    context->save_for_backward({q, out, log_sums, kv[0], kv[1], kv[2], kv[3]});
     return out;
   }
 
@@ -148,10 +149,8 @@ struct TiledAttention : Function<TiledAttention> {
 }  // namespace
 
 Tensor attention(const AttentionInputs& in, double scale, const AttentionView& view) {
-  const bool windowed = view.recent > 0;
-  return TiledAttention::apply(
-      in.queries, in.coded_keys, in.coded_values, windowed ? in.exact_keys : Tensor(),
-      windowed ? in.exact_values : Tensor(), scale, view.sinks, view.recent);
+  return TiledAttention::apply(in.queries, in.coded_keys, in.coded_values, in.exact_keys,
+                               in.exact_values, scale, view.sinks, view.recent);
 }
 
 }  // namespace mkv::training

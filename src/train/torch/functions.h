@@ -24,7 +24,7 @@ struct AttentionView {
 
 // Causal attention over a whole window from position 0: q [kv_heads x repeats x tokens x head_dim],
 // keys and values [kv_heads x tokens x head_dim]; returns q's shape. The exact ones are read only
-// if the view has a window, and may be undefined otherwise. Memory grows with the tokens alone.
+// if the view has a window. Memory grows with the tokens alone.
 struct AttentionInputs {
   Tensor queries, coded_keys, coded_values, exact_keys, exact_values;
 };

@@ -59,6 +59,7 @@ class TrainTest : public mkv::testing::TempDir {
 };
 
 TEST_F(TrainTest, LowersTheDivergenceAndKeepsTheBasesOrthogonal) {
+  options_.learning_rate = 0.1;
   Nest nest = start();
   const TrainReport report = must(train(nest));
   EXPECT_TRUE(report.finished);

@@ -35,15 +35,20 @@ Nest random_nest(const Model& model, size_t recent, size_t group_size, KeyMean k
   return nest;
 }
 
-double largest_difference(const Matrix<float>& engine, const Tensor& twin) {
+struct Difference {
+  double largest = 0, root_mean_square = 0;  // as fractions of the logits' root mean square
+};
+Difference difference(const Matrix<float>& engine, const Tensor& twin) {
   const Tensor rows = twin.contiguous();
-  double largest = 0, square = 0;
+  double largest = 0, sum = 0, square = 0;
   for (size_t i = 0; i < engine.span().size(); ++i) {
     const double x = engine.span()[i], d = x - rows.data_ptr<float>()[i];
     largest = std::max(largest, std::abs(d));
+    sum += d * d;
     square += x * x;
   }
-  return largest / std::sqrt(square / static_cast<double>(engine.span().size()));
+  const auto count = static_cast<double>(engine.span().size());
+  return {largest / std::sqrt(square / count), std::sqrt(sum / square)};
 }
 
 class Twins : public testing::TestWithParam<std::string> {};
@@ -54,7 +59,7 @@ TEST_P(Twins, LogitsAreTheEngines) {
   const torch::NoGradGuard none;
   const Twin twin(model, {});
   const Matrix<float> engine = golden::run(model, tokens, tokens.size(), 1, {.exact = DType::f32});
-  EXPECT_LT(largest_difference(engine, twin.logits(twin.hidden(tokens, {}))), 1e-3);
+  EXPECT_LT(difference(engine, twin.logits(twin.hidden(tokens, {}))).largest, 1e-3);
 }
 
 TEST_P(Twins, LogitsOfACodedCacheAreTheEngines) {
@@ -75,7 +80,8 @@ TEST_P(Twins, LogitsOfACodedCacheAreTheEngines) {
       const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
       const Bases bases(nest, torch::kCPU);
       const CacheCode code = bases.code(bases.bases(), Bases(bases).means(), ranks);
-      EXPECT_LT(largest_difference(engine, twin.logits(twin.hidden(tokens, code))), 5e-3)
+      // The cache holds latents in 16 bits: 1.2e-3 for an exact one (src/model/README.md).
+      EXPECT_LT(difference(engine, twin.logits(twin.hidden(tokens, code))).root_mean_square, 2e-3)
           << "recent " << recent << ", mean " << static_cast<int>(mean);
     }
   }
