@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that building, testing and the demo need; does nothing when all of
 # them are there already.
-# usage: scripts/install_deps.sh [--dev] [--list]
+# usage: scripts/install_deps.sh [--dev] [--train] [--list]
 #   --dev   also what contributors use: formatter, linters, the fuzzers' compiler
+#   --train also what the training module needs: LibTorch, and a BLAS that is fast
 #   --list  prints the packages and stops
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -20,13 +21,16 @@ packages=(
   python3-pip ca-certificates unzip
 )
 dev_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev shellcheck git)
+# Debian's LibTorch multiplies with whatever BLAS is installed; the reference one is tens of times slower.
+train_packages=(libtorch-dev libopenblas0-openmp)
 
 list=false
 for argument in "$@"; do
   case $argument in
     --dev) packages+=("${dev_packages[@]}") ;;
+    --train) packages+=("${train_packages[@]}") ;;
     --list) list=true ;;
-    *) die "unknown option $argument (known: --dev, --list)" ;;
+    *) die "unknown option $argument (known: --dev, --train, --list)" ;;
   esac
 done
 if $list; then

@@ -21,6 +21,7 @@ class Command {
 std::unique_ptr<Command> make_run();
 std::unique_ptr<Command> make_chat();
 std::unique_ptr<Command> make_fit();
+std::unique_ptr<Command> make_train();
 std::unique_ptr<Command> make_search();
 std::unique_ptr<Command> make_eval_ppl();
 std::unique_ptr<Command> make_eval_kl();

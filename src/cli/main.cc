@@ -38,6 +38,7 @@ std::vector<Entry> declare_commands(CLI::App& app) {
   add(app, make_run());
   add(app, make_chat());
   add(app, make_fit());
+  add(app, make_train());
   add(app, make_search());
   CLI::App* eval = app.add_subcommand("eval", "Measure what a nest at a budget costs");
   eval->require_subcommand(1);

@@ -47,6 +47,10 @@ const Weight& Model::output_projection(size_t layer) const {
   return parts_->weights.layers[layer].output;
 }
 
+const ModelWeights& Model::weights() const { return parts_->weights; }
+
+bool Model::interleaved_qk() const { return parts_->interleaved_qk; }
+
 size_t Model::weight_bytes() const { return count(parts_->weights).bytes; }
 
 size_t Model::parameters() const { return count(parts_->weights).parameters; }

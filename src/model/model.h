@@ -21,6 +21,8 @@
 
 namespace mkv {
 
+struct ModelWeights;  // model/weights.h
+
 struct ModelConfig {         // Hugging Face's names
   std::string architecture;  // llama, mistral, qwen2 or qwen3
   std::string name;
@@ -91,6 +93,10 @@ class Model {
   const Tokenizer& tokenizer() const;
   const std::optional<std::string>& chat_template() const;  // Jinja source
   const Weight& output_projection(size_t layer) const;      // W_O [hidden x heads*head_dim]
+  // All tensors as the file has them, for those who run the model in another way (train/).
+  const ModelWeights& weights() const;
+  // Rows of W_q and W_k alternate the two halves of a head (model/head_order.h).
+  bool interleaved_qk() const;
   size_t weight_bytes() const;
   size_t parameters() const;
   std::string weights_hash() const;  // SHA-256 over names, shapes and bytes; computed on first use

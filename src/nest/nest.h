@@ -93,6 +93,8 @@ class Nest {
   static Result<Nest> create(NestConfig config);
 
   const NestConfig& config() const { return config_; }
+  // How it was made, for the model card.
+  std::map<std::string, std::string>& origin() { return config_.origin; }
   size_t groups() const { return config_.shape.kv_heads / config_.group_size; }
   size_t dims() const { return config_.group_size * config_.shape.head_dim; }
   size_t spaces() const { return config_.shape.layers * groups() * 2; }

@@ -1,0 +1,16 @@
+# mkv_trainer: train_nest, with LibTorch or as an error that says how to get it. Torch comes as Debian's
+# libtorch-dev or any newer build that CMAKE_PREFIX_PATH leads to; its headers stay out of our warnings and
+# out of every other module, and its own compile options, which ask for an older C++, are not taken over.
+if(MKV_WITH_TRAIN)
+  file(GLOB trainer_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/train/torch/*.cc)
+else()
+  file(GLOB trainer_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/train/absent/*.cc)
+endif()
+add_library(mkv_trainer STATIC ${trainer_sources})
+target_link_libraries(mkv_trainer PUBLIC mkv_train PRIVATE mkv_flags)
+if(MKV_WITH_TRAIN)
+  find_package(Torch 1.13 REQUIRED)
+  target_include_directories(mkv_trainer SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
+  target_link_libraries(mkv_trainer PUBLIC torch torch_cpu c10)
+  target_precompile_headers(mkv_trainer PRIVATE <torch/torch.h>)
+endif()

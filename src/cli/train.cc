@@ -1,0 +1,191 @@
+// matryoshka train: trains a nest's bases so that every size of the cache works
+// (arXiv:2410.14731 §3.2).
+#include "train/train.h"
+
+#include <cstdio>
+#include <map>
+
+#include "cli/calibration_text.h"
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+
+namespace mkv::cli {
+namespace {
+
+const std::map<std::string, PrefixSchedule> kSchedules{{"independent", PrefixSchedule::independent},
+                                                       {"sandwich", PrefixSchedule::sandwich},
+                                                       {"ladder", PrefixSchedule::ladder},
+                                                       {"curriculum", PrefixSchedule::curriculum},
+                                                       {"automatic", PrefixSchedule::automatic}};
+const std::map<std::string, TrainPrecision> kPrecisions{{"automatic", TrainPrecision::automatic},
+                                                        {"f32", TrainPrecision::f32},
+                                                        {"bf16", TrainPrecision::bf16}};
+
+class Train : public Command {
+ public:
+  CLI::App* declare(CLI::App& parent) override {
+    CLI::App* app =
+        parent.add_subcommand("train", "Train a nest's bases by what they do to the model");
+    model_.declare(*app);
+    app->add_option("--nest", nest_, "Nest of columns to start from")->required();
+    app->add_option("-o,--output", output_, "Folder of the trained nest")->required();
+    calibration_.declare(*app);
+    add_count(*app, "--held-out", held_out_, "Windows of the text kept for measuring")
+        ->check(CLI::PositiveNumber);
+    app->add_option("--budgets", options_.budgets, "At which held-out text is measured")
+        ->delimiter(',')
+        ->capture_default_str();
+    declare_schedule(*app);
+    declare_optimiser(*app);
+    declare_run(*app);
+    declare_json(*app, json_);
+    app->footer(
+        "Example:\n  matryoshka train model.gguf --nest nest -o trained --text train.jsonl \\\n"
+        "      --tokens 1000000 --schedule ladder --checkpoint run.state --log run.jsonl\n"
+        "The same command continues a run from its checkpoint.");
+    return app;
+  }
+
+  Result<void> run() override {
+    MKV_TRY(check_training_built());
+    MKV_TRY(check_output_folder(output_));
+    MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, {}));
+    MKV_ASSIGN(Nest nest, open_nest(nest_, engine->model));
+    ProgressBar bar;
+    MKV_ASSIGN(Calibration text, calibration_.read(*engine, bar.sink()));
+    MKV_ASSIGN(const Windows held_out, hold_out(text.sequences));
+    options_.progress = bar.sink();
+    options_.checkpoint = checkpoint_;
+    options_.log = log_;
+    MKV_ASSIGN(const TrainReport report, train_nest(engine->model, text.sequences, held_out,
+                                                    options_, nest, *engine->workers));
+    bar.finish();
+    describe(nest, text, report);
+    MKV_TRY(nest.save(output_));
+    std::fprintf(stderr, "%s: saved, the bases of step %zu of %zu%s\n", output_.c_str(),
+                 report.best_step, report.steps,
+                 report.finished ? "" : "; stopped, the same command goes on");
+    print(report);
+    return {};
+  }
+
+ private:
+  void declare_schedule(CLI::App& app) {
+    app.add_option(
+           "--schedule", options_.schedule.schedule,
+           "How sizes are drawn: independent (the paper's), sandwich, ladder, curriculum or "
+           "automatic")
+        ->transform(CLI::CheckedTransformer(kSchedules))
+        ->default_str("ladder");
+    app.add_option("--floor", options_.schedule.floor, "Smallest share of the columns drawn")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0));
+    add_count(app, "--windows-per-step", options_.windows_per_step,
+              "Windows whose gradients make one step; as many as threads run at once")
+        ->check(CLI::PositiveNumber);
+  }
+  void declare_optimiser(CLI::App& app) {
+    app.add_option("--learning-rate", options_.learning_rate, "Of Adam, after warm-up")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    add_count(app, "--warmup-steps", options_.warmup_steps, "Steps in which the rate rises");
+    app.add_option("--last-rate", options_.last_rate, "Share of the rate at the end of the cosine")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0));
+    app.add_option("--most-gradient", options_.most_gradient,
+                   "Longer gradients are shortened to this; 0 leaves them")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--kl-weight", options_.kl_weight, "Of the divergence from the exact cache")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--cross-entropy-weight", options_.cross_entropy_weight,
+                   "Of the loss on the text's own tokens")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
+    app.add_flag("--train-means", options_.train_means, "Means move too");
+  }
+  void declare_run(CLI::App& app) {
+    app.add_option("--precision", options_.precision,
+                   "Of products with weights: automatic, f32 or bf16")
+        ->transform(CLI::CheckedTransformer(kPrecisions))
+        ->default_str("automatic");
+    app.add_option("--device", options_.device, "Where torch computes, e.g. cpu or cuda:0")
+        ->capture_default_str();
+    add_count(app, "--steps-per-measurement", options_.steps_per_measurement,
+              "Steps between measurements on held-out text")
+        ->check(CLI::PositiveNumber);
+    add_count(app, "--patience", options_.patience,
+              "Measurements without a better one before it stops; 0 is never");
+    app.add_option("--checkpoint", checkpoint_, "File to continue from after an interruption");
+    app.add_option("--checkpoint-seconds", options_.checkpoint_seconds, "Between checkpoints")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--stop-after", options_.stop_after_seconds,
+                   "Seconds after which it stops with a checkpoint; 0 is never")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber)
+        ->needs("--checkpoint");
+    app.add_option("--log", log_, "JSON lines: every step, every measurement");
+  }
+
+  // The last windows of the text, which training does not see.
+  Result<Windows> hold_out(Sequences& sequences) const {
+    if (sequences.size() <= held_out_) {
+      return make_error(ErrorCode::invalid_argument,
+                        "--held-out " + std::to_string(held_out_) + ": the text has " +
+                            std::to_string(sequences.size()) + " windows in all");
+    }
+    Windows windows{.context = sequences.front().size(), .tokens = {}};
+    for (size_t i = sequences.size() - held_out_; i < sequences.size(); ++i) {
+      windows.tokens.insert(windows.tokens.end(), sequences[i].begin(), sequences[i].end());
+    }
+    sequences.resize(sequences.size() - held_out_);
+    return windows;
+  }
+
+  void describe(Nest& nest, const Calibration& text, const TrainReport& report) const {
+    nest.origin()["method"] = "trained";
+    nest.origin()["training_text"] = text.source;
+    nest.origin()["training_tokens"] = std::to_string(report.best_step * options_.windows_per_step *
+                                                      text.sequences.front().size());
+  }
+
+  void print(const TrainReport& report) const {
+    if (json_) {
+      print_json({{"steps", report.steps},
+                  {"tokens", report.tokens},
+                  {"finished", report.finished},
+                  {"stopped_early", report.stopped_early},
+                  {"best_step", report.best_step},
+                  {"budgets", options_.budgets},
+                  {"kl_before", report.kl_before},
+                  {"kl", report.kl_best},
+                  {"tokens_per_second", report.tokens_per_second},
+                  {"seconds", report.seconds}});
+      return;
+    }
+    std::vector<std::vector<std::string>> rows{{"budget", "KL before", "KL"}};
+    for (size_t i = 0; i < report.kl_best.size(); ++i) {
+      rows.push_back({options_.budgets[i], format("%.4f", report.kl_before[i]),
+                      format("%.4f", report.kl_best[i])});
+    }
+    print_table(rows);
+    std::printf("\n%zu tokens, %.0f tokens/s\n", report.tokens, report.tokens_per_second);
+  }
+
+  ModelOptions model_;
+  CalibrationText calibration_{1000000};
+  TrainOptions options_;
+  std::string nest_, output_, checkpoint_, log_;
+  size_t held_out_ = 4;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_train() { return std::make_unique<Train>(); }
+
+}  // namespace mkv::cli

@@ -1,0 +1,45 @@
+// The parameters that are trained: for every latent space a skew matrix A and a mean,
+//   U = U0 (I + A)^-1 (I - A)      (the Cayley transform; arXiv:2410.14731 §3.1)
+// starting at A = 0, i.e. at the nest. Cayley(A) is orthogonal with determinant +1 for every A, so
+// U keeps the determinant of U0: reflections are not reached, nor is a turn by exactly pi. Neither
+// loses anything here: flipping the sign of a latent column changes no prefix, and flips the
+// determinant.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <vector>
+
+#include "nest/nest.h"
+#include "train/torch/twin.h"
+
+namespace mkv::training {
+
+// Everything by flat space (Nest::flat).
+class Bases {
+ public:
+  // The nest must be of columns. Throws what torch throws.
+  Bases(const Nest& nest, torch::Device device);
+
+  // What an optimiser may move, in a fixed order: A's entries [spaces x dims x dims], of which
+  // those below the diagonal count, and means [spaces x dims].
+  Tensor& turns() { return turns_; }
+  Tensor& means() { return means_; }
+
+  // U [spaces x dims x dims] in float32, computed in double so that it is orthogonal to rounding.
+  Tensor bases() const;
+  // Largest |U^T U - I|.
+  static double orthogonality_error(const Tensor& bases);
+  // Of what is coded by these bases and means (leaves with gradients or not) at these ranks.
+  CacheCode code(const Tensor& bases, const Tensor& means, const Ranks& ranks) const;
+  // Puts bases and means into a nest of the same shape.
+  void store(Nest& nest) const;
+
+ private:
+  NestConfig config_;
+  size_t groups_;
+  Tensor start_;  // U0 [spaces x dims x dims], double
+  Tensor turns_, means_;
+};
+
+}  // namespace mkv::training

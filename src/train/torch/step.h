@@ -1,0 +1,30 @@
+// One optimiser step's gradients: windows are independent, so each runs on a worker of its own with
+// torch on one thread, and their gradients are added in order. Results do not depend on the number
+// of workers, and two processors are used without waiting for each other.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/workers.h"
+#include "train/torch/bases.h"
+#include "train/torch/loss.h"
+
+namespace mkv::training {
+
+struct StepWindow {
+  std::span<const TokenId> tokens;
+  Ranks ranks;
+};
+
+struct StepResult {
+  std::vector<double> kl, cross_entropy;  // by window, nats a token
+  std::vector<Tensor> gradients;          // of the mean loss: by Bases::turns(), Bases::means()
+  double gradient_norm = 0;
+};
+
+// Throws what torch throws (from the calling thread).
+StepResult step_gradients(const Twin& twin, Bases& bases, std::span<const StepWindow> windows,
+                          const LossWeights& weights, Workers& workers);
+
+}  // namespace mkv::training

@@ -1,0 +1,70 @@
+// The training run: steps, held-out measurements, checkpoints, the log.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "eval/kl.h"
+#include "train/run_state.h"
+#include "train/torch/adam.h"
+#include "train/torch/step.h"
+#include "train/train.h"
+
+namespace mkv::training {
+
+struct TrainerInputs {
+  const Model& model;
+  std::span<const std::vector<TokenId>> sequences;
+  const Windows& held_out;
+  const TrainOptions& options;
+  Workers& workers;
+};
+
+class Trainer {
+ public:
+  // Everything that can be refused is refused here, before any work. Throws what torch throws.
+  static Result<Trainer> create(const TrainerInputs& inputs, Nest& nest);
+  Result<TrainReport> run();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler, std::vector<size_t> rungs,
+          size_t steps);
+
+  Result<void> measure();  // held-out divergences of the bases as they are
+  void judge(const std::vector<double>& kl);
+  Result<void> resume();
+  Result<void> save();
+  void take_step();
+  void log_step(const StepResult& result, const std::vector<StepWindow>& windows);
+  void report_progress() const;
+  bool measurement_due() const;
+  double since(Clock::time_point start) const;
+  RunIdentity identity() const;
+  std::vector<std::pair<std::string, Tensor>> named_tensors();
+  Result<TrainReport> finish(bool finished);
+
+  TrainerInputs in_;
+  Nest* nest_;
+  Nest working_;  // what is measured
+  PrefixSampler sampler_;
+  std::vector<size_t> rungs_;  // of the held-out budgets
+  size_t steps_;
+  RunIdentity identity_;
+  Twin twin_;
+  Bases bases_;
+  Adam adam_;
+  Tensor best_turns_, best_means_;
+  RunState state_;
+  std::vector<double> last_kl_;
+  double running_loss_ = 0;
+  std::optional<BaseHidden> base_;
+  size_t first_step_ = 0;  // of this call
+  double step_seconds_ = 0;
+  bool stopped_early_ = false;
+  Clock::time_point start_ = Clock::now(), saved_ = Clock::now();
+  double seconds_before_ = 0;
+};
+
+}  // namespace mkv::training

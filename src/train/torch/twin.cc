@@ -1,0 +1,184 @@
+#include "train/torch/twin.h"
+
+#include <algorithm>
+
+#include "model/head_order.h"
+#include "model/weights.h"
+#include "ops/ops.h"
+
+namespace mkv::training {
+namespace {
+
+// Dequantised [rows x cols]. Rows of interleaved heads go to Hugging Face's order.
+Tensor matrix(const Weight& w, size_t interleaved_head_dim, const TwinOptions& options) {
+  const auto rows = static_cast<int64_t>(w.rows), cols = static_cast<int64_t>(w.cols);
+  Tensor out = torch::empty({rows, cols}, torch::kFloat32);
+  const size_t head_dim = interleaved_head_dim, half = head_dim / 2;
+  for (size_t r = 0; r < w.rows; ++r) {
+    size_t to = r;
+    if (head_dim != 0) {
+      const size_t i = r % head_dim;
+      to = r - i + (i % 2 == 0 ? i / 2 : half + i / 2);
+    }
+    dequantize_row(w, r, {out.data_ptr<float>() + to * w.cols, w.cols});
+  }
+  return out.to(options.device, options.bf16 ? torch::kBFloat16 : torch::kFloat32);
+}
+
+// Undefined for an empty vector.
+Tensor vector(const std::vector<float>& values, const TwinOptions& options) {
+  if (values.empty()) return {};
+  return torch::tensor(at::ArrayRef<float>(values), torch::kFloat32).to(options.device);
+}
+
+// Both halves of each head [... x head_dim] turn together.
+Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin) {
+  const std::vector<Tensor> halves = x.chunk(2, -1);
+  return torch::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
+}
+
+// heads [kv_heads x tokens x head_dim] <-> groups [groups x tokens x dims], dims of several heads.
+Tensor to_groups(const Tensor& heads, int64_t groups) {
+  const int64_t size = heads.size(0) / groups;
+  if (size == 1) return heads;
+  return heads.reshape({groups, size, heads.size(1), heads.size(2)})
+      .transpose(1, 2)
+      .reshape({groups, heads.size(1), size * heads.size(2)});
+}
+Tensor to_heads(const Tensor& groups, int64_t head_dim) {
+  const int64_t size = groups.size(2) / head_dim;
+  if (size == 1) return groups;
+  return groups.reshape({groups.size(0), groups.size(1), size, head_dim})
+      .transpose(1, 2)
+      .reshape({groups.size(0) * size, groups.size(1), head_dim});
+}
+
+// What the cache gives back of x [kv_heads x tokens x head_dim]; `mean` has x's shape or broadcasts
+// to it, or is undefined. The sinks stay as they are.
+Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, int64_t sinks) {
+  const Tensor centred = mean.defined() ? x - mean : x;
+  const Tensor latents = to_groups(centred, code.basis.size(0)).bmm(code.basis) * code.mask;
+  Tensor back = to_heads(latents.bmm(code.basis.transpose(1, 2)), x.size(2));
+  if (mean.defined()) back = back + mean;
+  const int64_t exact = std::min(sinks, x.size(1));
+  return exact == 0 ? back : torch::cat({x.slice(1, 0, exact), back.slice(1, exact)}, 1);
+}
+
+}  // namespace
+
+Twin::Twin(const Model& model, const TwinOptions& options)
+    : config_(model.config()), options_(options) {
+  const torch::NoGradGuard frozen;
+  const ModelWeights& w = model.weights();
+  const size_t interleaved = model.interleaved_qk() ? config_.head_dim : 0;
+  embedding_ = matrix(w.embedding, 0, options);
+  output_ = w.output.data == w.embedding.data ? embedding_ : matrix(w.output, 0, options);
+  final_norm_ = vector(w.final_norm, options);
+  for (const LayerWeights& from : w.layers) {
+    Layer to;
+    to.query = matrix(from.query, interleaved, options);
+    to.key = matrix(from.key, interleaved, options);
+    to.value = matrix(from.value, 0, options);
+    to.output = matrix(from.output, 0, options);
+    to.gate = matrix(from.gate, 0, options);
+    to.up = matrix(from.up, 0, options);
+    to.down = matrix(from.down, 0, options);
+    const std::pair<Tensor*, const std::vector<float>*> vectors[] = {
+        {&to.attention_norm, &from.attention_norm},
+        {&to.ffn_norm, &from.ffn_norm},
+        {&to.query_norm, &from.query_norm},
+        {&to.key_norm, &from.key_norm},
+        {&to.query_bias, &from.query_bias},
+        {&to.key_bias, &from.key_bias},
+        {&to.value_bias, &from.value_bias},
+        {&to.output_bias, &from.output_bias},
+        {&to.gate_bias, &from.gate_bias},
+        {&to.up_bias, &from.up_bias},
+        {&to.down_bias, &from.down_bias}};
+    for (const auto& [target, source] : vectors) *target = vector(*source, options);
+    layers_.push_back(std::move(to));
+  }
+}
+
+Twin::Angles Twin::angles(size_t tokens) const {
+  const size_t pairs = config_.rotary.pairs();
+  const std::vector<int64_t> shape{static_cast<int64_t>(tokens), static_cast<int64_t>(pairs)};
+  Tensor cos = torch::empty(shape), sin = torch::empty(shape);
+  for (size_t t = 0; t < tokens; ++t) {
+    config_.rotary.angles(static_cast<double>(t), {cos.data_ptr<float>() + t * pairs, pairs},
+                          {sin.data_ptr<float>() + t * pairs, pairs});
+  }
+  return {cos.to(options_.device), sin.to(options_.device)};
+}
+
+Tensor Twin::product(const Tensor& x, const Tensor& weight) const {
+  if (!options_.bf16) return x.mm(weight.t());
+  return x.to(torch::kBFloat16).mm(weight.t()).to(torch::kFloat32);
+}
+
+Tensor Twin::logits_backward(const Tensor& d) const {
+  if (!options_.bf16) return d.mm(output_);
+  return d.to(torch::kBFloat16).mm(output_).to(torch::kFloat32);
+}
+
+Tensor Twin::linear(const Tensor& x, const Tensor& weight, const Tensor& bias) const {
+  const Tensor y = product(x, weight);
+  return bias.defined() ? y + bias : y;
+}
+
+Tensor Twin::heads(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                   const Tensor& norm) const {
+  const auto head_dim = static_cast<int64_t>(config_.head_dim);
+  Tensor y = linear(x, weight, bias).view({x.size(0), -1, head_dim}).transpose(0, 1).contiguous();
+  return norm.defined() ? rms_norm(y, norm, config_.rms_norm_epsilon) : y;
+}
+
+Tensor Twin::attend(const Layer& layer, const Tensor& x, const Angles& at,
+                    const std::array<SideCode, 2>* code, const CacheCode& all) const {
+  const auto kv_heads = static_cast<int64_t>(config_.num_kv_heads);
+  const auto head_dim = static_cast<int64_t>(config_.head_dim);
+  const Tensor q =
+      rotate(heads(x, layer.query, layer.query_bias, layer.query_norm), at.cos, at.sin);
+  AttentionInputs in;
+  in.queries = q.view({kv_heads, -1, q.size(1), head_dim});
+  in.exact_keys = rotate(heads(x, layer.key, layer.key_bias, layer.key_norm), at.cos, at.sin);
+  in.exact_values = heads(x, layer.value, layer.value_bias, {});
+  in.coded_keys = in.exact_keys;
+  in.coded_values = in.exact_values;
+  AttentionView view;
+  if (code != nullptr) {
+    const auto mean_of = [&](const SideCode& side) {
+      return side.mean.defined() ? side.mean.reshape({kv_heads, 1, head_dim}) : Tensor();
+    };
+    view = all.view;
+    const SideCode &key = (*code)[0], &value = (*code)[1];
+    Tensor key_mean = mean_of(key);
+    if (key_mean.defined() && all.position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
+    in.coded_keys = code_side(in.exact_keys, key, key_mean, view.sinks);
+    in.coded_values = code_side(in.exact_values, value, mean_of(value), view.sinks);
+  }
+  const Tensor out = attention(in, config_.attention_scale(), view);
+  const Tensor rows = out.view({-1, x.size(0), head_dim}).transpose(0, 1).reshape({x.size(0), -1});
+  return linear(rows, layer.output, layer.output_bias);
+}
+
+Tensor Twin::hidden(std::span<const TokenId> tokens, const CacheCode& code) const {
+  const std::vector<int64_t> ids(tokens.begin(), tokens.end());
+  const Tensor at_ids = torch::tensor(at::ArrayRef<int64_t>(ids), torch::kLong).to(options_.device);
+  Tensor hidden = embedding_.index_select(0, at_ids).to(torch::kFloat32);
+  const Angles at = angles(tokens.size());
+  const double epsilon = config_.rms_norm_epsilon;
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    const auto* coded = code.layers.empty() ? nullptr : &code.layers[l];
+    hidden =
+        hidden + attend(layer, rms_norm(hidden, layer.attention_norm, epsilon), at, coded, code);
+    const Tensor normed = rms_norm(hidden, layer.ffn_norm, epsilon);
+    const Tensor wide = swiglu(linear(normed, layer.gate, layer.gate_bias),
+                               linear(normed, layer.up, layer.up_bias));
+    hidden = hidden + linear(wide, layer.down, layer.down_bias);
+  }
+  return rms_norm(hidden, final_norm_, epsilon);
+}
+
+}  // namespace mkv::training

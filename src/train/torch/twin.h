@@ -1,0 +1,71 @@
+// The engine's model again, in LibTorch, with gradients to the codes of its cache. The weights are
+// the engine's own, dequantised, in Hugging Face's order, and have no gradient.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <span>
+#include <vector>
+
+#include "model/model.h"
+#include "train/torch/functions.h"
+
+namespace mkv::training {
+
+// How one side of a layer is coded; all groups of KV heads together.
+struct SideCode {
+  Tensor basis;  // U [groups x dims x dims], x ~ mean + U_r U_r^T (x - mean)
+  Tensor mean;   // [groups x dims]; undefined: none
+  Tensor mask;   // [groups x 1 x dims]: 1 for the latent columns that are kept
+};
+
+// Cached keys and values of a whole model; empty `layers`: all exact.
+struct CacheCode {
+  std::vector<std::array<SideCode, 2>> layers;  // key, value
+  bool position_mean = false;                   // the key's mean turns with the position
+  AttentionView view;
+};
+
+struct TwinOptions {
+  torch::Device device = torch::kCPU;
+  bool bf16 = false;  // of the products with weights
+};
+
+// Immutable; forward() is safe from many threads. Throws what torch throws.
+class Twin {
+ public:
+  Twin(const Model& model, const TwinOptions& options);
+
+  // [tokens x hidden], after the last norm; tokens from position 0 of a cache of their own.
+  Tensor hidden(std::span<const TokenId> tokens, const CacheCode& code) const;
+  // hidden [rows x hidden] -> [rows x vocab]
+  Tensor logits(const Tensor& hidden) const { return product(hidden, output_); }
+  // d [rows x vocab] -> [rows x hidden]: the gradient through logits().
+  Tensor logits_backward(const Tensor& d) const;
+  const ModelConfig& config() const { return config_; }
+  torch::Device device() const { return options_.device; }
+
+ private:
+  struct Layer {
+    Tensor attention_norm, ffn_norm, query_norm, key_norm;
+    Tensor query, key, value, output, gate, up, down;
+    Tensor query_bias, key_bias, value_bias, output_bias, gate_bias, up_bias, down_bias;
+  };
+  struct Angles {
+    Tensor cos, sin;  // [tokens x head_dim/2]
+  };
+  Angles angles(size_t tokens) const;
+  Tensor product(const Tensor& x, const Tensor& weight) const;  // x W^T
+  Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) const;
+  // x W^T as heads [heads x tokens x head_dim], with bias and norm.
+  Tensor heads(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& norm) const;
+  Tensor attend(const Layer& layer, const Tensor& x, const Angles& at,
+                const std::array<SideCode, 2>* code, const CacheCode& all) const;
+
+  ModelConfig config_;
+  TwinOptions options_;
+  Tensor embedding_, output_, final_norm_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace mkv::training

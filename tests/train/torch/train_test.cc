@@ -1,0 +1,145 @@
+// Whole runs on a model of a few kilobytes.
+#include "train/train.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "eval/tiny_model.h"
+#include "store/json.h"
+#include "store/temp_dir.h"
+
+namespace mkv {
+namespace {
+
+using ::testing::HasSubstr;
+
+class TrainTest : public mkv::testing::TempDir {
+ protected:
+  TrainTest() : model_(tiny_model()) {
+    for (size_t i = 0; i < 24; ++i) {
+      sequences_.push_back(random_tokens(96, model_.config().vocab_size, 50 + i));
+    }
+    held_out_ = {.context = 96, .tokens = random_tokens(192, model_.config().vocab_size, 7)};
+    options_.budgets = {"75%", "50%"};
+    options_.steps_per_measurement = 4;
+    options_.learning_rate = 0.02;
+    options_.warmup_steps = 2;
+  }
+  Nest start() const {
+    NestConfig config;
+    config.shape = model_.config().kv_shape();
+    config.recent = 0;
+    config.model_hash = model_.weights_hash();
+    Nest nest = must(Nest::create(config));
+    EXPECT_TRUE(nest.set_ladder(uniform_ladder(nest, 4)));
+    return nest;
+  }
+  Result<TrainReport> train(Nest& nest) {
+    return train_nest(model_, sequences_, held_out_, options_, nest, workers_);
+  }
+  // Losses of all steps, from the log.
+  std::vector<std::string> logged_losses() const {
+    std::ifstream file(options_.log);
+    std::vector<std::string> out;
+    for (std::string line; std::getline(file, line);) {
+      const Json json = must(parse_json(line, "log"));
+      if (json.contains("kl")) out.push_back(json.at("kl").dump());
+    }
+    return out;
+  }
+
+  Model model_;
+  Workers workers_{2};
+  std::vector<std::vector<TokenId>> sequences_;
+  Windows held_out_;
+  TrainOptions options_;
+};
+
+TEST_F(TrainTest, LowersTheDivergenceAndKeepsTheBasesOrthogonal) {
+  options_.learning_rate = 0.1;
+  Nest nest = start();
+  const TrainReport report = must(train(nest));
+  EXPECT_TRUE(report.finished);
+  EXPECT_EQ(report.steps, 12u);
+  EXPECT_EQ(report.tokens, 24u * 96u);
+  for (size_t i = 0; i < 2; ++i) EXPECT_LT(report.kl_best[i], 0.97 * report.kl_before[i]);
+  EXPECT_LT(nest.orthogonality_error(), 1e-5);
+}
+
+TEST_F(TrainTest, AnInterruptedRunGoesOnToTheSameLosses) {
+  options_.schedule.schedule = PrefixSchedule::automatic;
+  options_.train_means = true;
+  options_.log = dir_ / "whole.jsonl";
+  Nest whole = start();
+  ASSERT_TRUE(train(whole));
+  const std::vector<std::string> expected = logged_losses();
+  ASSERT_EQ(expected.size(), 12u);
+
+  options_.log = dir_ / "parts.jsonl";
+  options_.checkpoint = dir_ / "run.state";
+  options_.stop_after_seconds = 1e-9;  // after every step
+  Nest parts = start();
+  size_t calls = 0;
+  for (bool finished = false; !finished; ++calls) {
+    ASSERT_LT(calls, 20u);
+    parts = start();
+    finished = must(train(parts)).finished;
+  }
+  EXPECT_EQ(calls, 12u);
+  EXPECT_EQ(logged_losses(), expected);
+  for (size_t s = 0; s < whole.spaces(); ++s) {
+    const auto a = whole.basis(whole.unflat(s)).decode.span();
+    const auto b = parts.basis(parts.unflat(s)).decode.span();
+    EXPECT_TRUE(std::ranges::equal(a, b)) << s;
+  }
+}
+
+TEST_F(TrainTest, StopsWhenHeldOutTextGetsNoBetter) {
+  options_.learning_rate = 1e-12;
+  options_.patience = 1;
+  Nest nest = start();
+  const TrainReport report = must(train(nest));
+  EXPECT_TRUE(report.finished);
+  EXPECT_LE(report.steps, 12u);
+}
+
+TEST_F(TrainTest, ACheckpointOfAnotherRunIsRefused) {
+  options_.checkpoint = dir_ / "run.state";
+  options_.stop_after_seconds = 1e-9;
+  Nest nest = start();
+  ASSERT_TRUE(train(nest));
+  options_.learning_rate = 0.5;
+  nest = start();
+  const auto other = train(nest);
+  ASSERT_FALSE(other);
+  EXPECT_THAT(other.error().message, HasSubstr("learning_rate is 0.02 there, 0.5 here"));
+  std::filesystem::resize_file(options_.checkpoint,
+                               std::filesystem::file_size(options_.checkpoint) / 2);
+  const auto damaged = train(nest);
+  ASSERT_FALSE(damaged);
+  EXPECT_THAT(damaged.error().message, HasSubstr("run.state"));
+}
+
+TEST_F(TrainTest, WhatCannotBeTrainedIsAnError) {
+  Nest nest = start();
+  options_.device = "abacus";
+  EXPECT_FALSE(train(nest));
+  options_.device = "cpu";
+  options_.windows_per_step = 100;
+  const auto few = train(nest);
+  ASSERT_FALSE(few);
+  EXPECT_THAT(few.error().message, HasSubstr("24 windows of text, one step takes 100"));
+  NestConfig config = nest.config();
+  config.slab_kind = SlabKind::code;
+  Nest codes = must(Nest::create(config));
+  options_.windows_per_step = 2;
+  const auto refused = train(codes);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("column"));
+}
+
+}  // namespace
+}  // namespace mkv

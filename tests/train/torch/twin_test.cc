@@ -1,0 +1,188 @@
+// The differentiable forward pass against the engine's, exact and coded, and its gradients against
+// finite differences.
+#include "train/torch/twin.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/rng.h"
+#include "model/golden.h"
+#include "train/torch/bases.h"
+#include "train/torch/loss.h"
+#include "train/torch/step.h"
+
+namespace mkv::training {
+namespace {
+
+// Random orthogonal bases and means, by the Cayley transform of random turns.
+Nest random_nest(const Model& model, size_t recent, size_t group_size, KeyMean key_mean) {
+  NestConfig config;
+  config.shape = model.config().kv_shape();
+  config.group_size = group_size;
+  config.key_mean = key_mean;
+  config.recent = recent;
+  Nest nest = std::move(Nest::create(config)).value();
+  EXPECT_TRUE(nest.set_ladder(uniform_ladder(nest, nest.dims() / 4)));
+  Bases bases(nest, torch::kCPU);
+  Rng rng(5);
+  for (Tensor* t : {&bases.turns(), &bases.means()}) {
+    float* x = t->data_ptr<float>();
+    for (int64_t i = 0; i < t->numel(); ++i) x[i] = static_cast<float>(0.2 * rng.normal());
+  }
+  bases.store(nest);
+  EXPECT_LT(nest.orthogonality_error(), 1e-5);
+  return nest;
+}
+
+struct Difference {
+  double largest = 0, root_mean_square = 0;  // as fractions of the logits' root mean square
+};
+Difference difference(const Matrix<float>& engine, const Tensor& twin) {
+  const Tensor rows = twin.contiguous();
+  double largest = 0, sum = 0, square = 0;
+  for (size_t i = 0; i < engine.span().size(); ++i) {
+    const double x = engine.span()[i], d = x - rows.data_ptr<float>()[i];
+    largest = std::max(largest, std::abs(d));
+    sum += d * d;
+    square += x * x;
+  }
+  const auto count = static_cast<double>(engine.span().size());
+  return {largest / std::sqrt(square / count), std::sqrt(sum / square)};
+}
+
+class Twins : public testing::TestWithParam<std::string> {};
+
+TEST_P(Twins, LogitsAreTheEngines) {
+  const Model model = golden::load(golden::gguf_of(GetParam()));
+  const std::vector<TokenId> tokens = golden::read_logits(GetParam()).ids;
+  const torch::NoGradGuard none;
+  const Twin twin(model, {});
+  const Matrix<float> engine = golden::run(model, tokens, tokens.size(), 1, {.exact = DType::f32});
+  EXPECT_LT(difference(engine, twin.logits(twin.hidden(tokens, {}))).largest, 1e-3);
+}
+
+TEST_P(Twins, LogitsOfACodedCacheAreTheEngines) {
+  const Model model = golden::load(golden::gguf_of(GetParam()));
+  std::vector<TokenId> tokens;
+  for (size_t i = 0; i < 200; ++i) {
+    tokens.push_back(static_cast<TokenId>((i * 37 + 11) % model.config().vocab_size));
+  }
+  const torch::NoGradGuard none;
+  const Twin twin(model, {});
+  Workers workers(1);
+  for (const KeyMean mean : {KeyMean::none, KeyMean::plain, KeyMean::position}) {
+    for (const size_t recent : {size_t{0}, size_t{64}, size_t{128}}) {
+      const size_t group = recent == 64 ? model.config().num_kv_heads : 1;
+      const Nest nest = random_nest(model, recent, group, mean);
+      const Ranks ranks = nest.ranks_at(nest.spaces() * 2 + 1);
+      KvCache cache(nest, ranks, model.config().rotary, tokens.size(), {.exact = DType::f32});
+      const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
+      const Bases bases(nest, torch::kCPU);
+      const CacheCode code = bases.code(bases.bases(), Bases(bases).means(), ranks);
+      // The cache holds latents in 16 bits: 1.2e-3 for an exact one (src/model/README.md).
+      EXPECT_LT(difference(engine, twin.logits(twin.hidden(tokens, code))).root_mean_square, 2e-3)
+          << "recent " << recent << ", mean " << static_cast<int>(mean);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Twins,
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
+                                         "llama_spm"));
+
+// The loss of two windows, from the model itself.
+class LossTest : public testing::TestWithParam<size_t> {
+ protected:
+  LossTest()
+      : model_(golden::load(golden::gguf_of("llama"))),
+        nest_(random_nest(model_, GetParam(), 1, KeyMean::position)),
+        twin_(model_, {}),
+        bases_(nest_, torch::kCPU) {
+    for (size_t w = 0; w < 2; ++w) {
+      std::vector<TokenId>& tokens = tokens_.emplace_back();
+      for (size_t i = 0; i < 150; ++i) {
+        tokens.push_back(static_cast<TokenId>((i * 31 + w * 7 + 3) % model_.config().vocab_size));
+      }
+    }
+    for (size_t w = 0; w < 2; ++w) windows_.push_back({tokens_[w], nest_.ranks_at(5 + 6 * w)});
+  }
+  StepResult gradients(size_t threads) {
+    Workers workers(threads);
+    return step_gradients(twin_, bases_, windows_, weights_, workers);
+  }
+  double loss() {
+    const StepResult result = gradients(1);
+    double sum = 0;
+    for (size_t w = 0; w < 2; ++w) {
+      sum += weights_.kl * result.kl[w] + weights_.cross_entropy * result.cross_entropy[w];
+    }
+    return sum / 2;
+  }
+
+  Model model_;
+  Nest nest_;
+  Twin twin_;
+  Bases bases_;
+  LossWeights weights_{.kl = 1.0, .cross_entropy = 0.5};
+  std::vector<std::vector<TokenId>> tokens_;
+  std::vector<StepWindow> windows_;
+};
+
+TEST_P(LossTest, GradientsAgreeWithFiniteDifferences) {
+  const StepResult at = gradients(1);
+  ASSERT_EQ(at.gradients.size(), 2u);
+  Rng rng(9);
+  for (const bool turns : {true, false}) {
+    Tensor parameter = turns ? bases_.turns() : bases_.means();
+    const Tensor gradient = at.gradients[turns ? 0 : 1];
+    // Along the gradient the slope is its length: far above the rounding of float32.
+    const Tensor direction = gradient / gradient.norm();
+    const double step = turns ? 1e-2 : 3e-2;
+    const Tensor start = parameter.clone();
+    parameter.copy_(start + direction * step);
+    const double above = loss();
+    parameter.copy_(start - direction * step);
+    const double below = loss();
+    parameter.copy_(start);
+    const double slope = gradient.norm().item<double>();
+    EXPECT_GT(slope, 1e-3);
+    EXPECT_NEAR((above - below) / (2 * step) / slope, 1.0, 0.02) << (turns ? "turns" : "means");
+  }
+}
+
+TEST_P(LossTest, AreBitEqualForAnyNumberOfWorkers) {
+  const StepResult one = gradients(1), two = gradients(2);
+  EXPECT_EQ(one.kl, two.kl);
+  for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(torch::equal(one.gradients[i], two.gradients[i]));
+}
+
+INSTANTIATE_TEST_SUITE_P(Windows, LossTest, testing::Values(size_t{0}, size_t{64}));
+
+TEST(Loss, IsZeroForTheTeacherItself) {
+  const Model model = golden::load(golden::gguf_of("llama"));
+  const Twin twin(model, {});
+  const torch::NoGradGuard none;
+  const std::vector<TokenId> tokens(100, 5);
+  const Tensor hidden = twin.hidden(tokens, {});
+  const WindowLoss loss = window_loss(twin, hidden, hidden, tokens, {});
+  EXPECT_EQ(loss.kl, 0.0);
+  EXPECT_GT(loss.cross_entropy, 0.0);
+  EXPECT_EQ(loss.gradient.abs().max().item<double>(), 0.0);
+}
+
+TEST(Bases, StayOrthogonalWithTheStartsDeterminantHoweverFarTheyTurn) {
+  const Model model = golden::load(golden::gguf_of("llama"));
+  const Nest nest = random_nest(model, 0, 1, KeyMean::none);
+  Bases bases(nest, torch::kCPU);
+  const Tensor before = torch::linalg_det(bases.bases());
+  for (const double size : {0.1, 1.0, 30.0}) {
+    bases.turns().normal_().mul_(size);
+    const Tensor u = bases.bases();
+    EXPECT_LT(Bases::orthogonality_error(u), 1e-5) << size;
+    EXPECT_LT((torch::linalg_det(u) - before).abs().max().item<double>(), 1e-4) << size;
+  }
+}
+
+}  // namespace
+}  // namespace mkv::training
