@@ -81,9 +81,9 @@ struct NestConfig {
   size_t group_size = 1;  // KV heads that share a basis
   SlabKind slab_kind = SlabKind::column;
   KeyMean key_mean = KeyMean::position;
-  size_t sinks = 4;     // leading tokens kept exact
-  size_t recent = 128;  // most recent tokens kept exact; a multiple of kBlockTokens, 0 = none
-  std::string model_hash;                     // SHA-256 of the model's weights
+  size_t sinks = 4;        // leading tokens kept exact
+  size_t recent = 128;     // most recent tokens kept exact; a multiple of kBlockTokens, 0 = none
+  std::string model_hash;  // SHA-256 of the model's weights
   std::map<std::string, std::string> origin;  // how it was made, for the model card
 };
 
