@@ -105,12 +105,19 @@ void store_exact(KvCache::State& state, LayerCache& layer, Side side, View<const
     if (exact.store.blocks() == 0) exact.first = state.rows_of(start) / kBlockTokens;
     exact.store.grow_to(last_block + 1 - exact.first);
   }
+  std::vector<float> rounded(state.rounding == Rounding::none ? 0 : values.cols);
   for (size_t t = 0; t < values.rows; ++t) {
     const size_t position = start + t;
+    std::span<const float> row = values.row(t);
+    if (!rounded.empty()) {
+      std::ranges::copy(row, rounded.begin());
+      round_row(state.rounding, rounded);
+      row = rounded;
+    }
     if (position < state.sinks) {
-      layer.sinks.store(side, position, values.row(t));
+      layer.sinks.store(side, position, row);
     } else {
-      store_row(exact, position - state.sinks, values.row(t));
+      store_row(exact, position - state.sinks, row);
     }
   }
 }
@@ -173,6 +180,7 @@ KvCache::KvCache(KvShape shape, const Rotary& rotary, size_t capacity, KvOptions
   MKV_CHECK(options.exact == DType::f16 || options.exact == DType::f32);
   state_->exact_type = options.exact;
   state_->arithmetic = options.arithmetic;
+  state_->rounding = options.rounding;
   state_->shape = shape;
   state_->rotary = &rotary;
   state_->capacity = capacity;
@@ -190,6 +198,7 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t cap
     : KvCache(nest.config().shape, rotary, capacity, options) {
   const NestConfig& config = nest.config();
   MKV_CHECK(ranks.size() == nest.spaces());
+  MKV_CHECK(options.rounding == Rounding::none);
   MKV_CHECK(rotary.pairs() * 2 == config.shape.head_dim);
   state_->nest = &nest;
   state_->sinks = config.sinks;
@@ -217,6 +226,7 @@ KvCache::~KvCache() = default;
 
 size_t KvCache::length() const { return state_->length; }
 size_t KvCache::capacity() const { return state_->capacity; }
+size_t KvCache::coded() const { return state_->coded_rows(state_->length); }
 const Ranks& KvCache::ranks() const { return state_->ranks; }
 
 void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,

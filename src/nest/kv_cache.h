@@ -17,6 +17,7 @@
 #include "base/view.h"
 #include "base/workers.h"
 #include "nest/nest.h"
+#include "nest/rounding.h"
 #include "ops/rotary.h"
 
 namespace mkv {
@@ -45,6 +46,9 @@ enum class Arithmetic : uint8_t {
 struct KvOptions {
   DType exact = DType::f16;  // of exact tokens: f16 or f32
   Arithmetic arithmetic = Arithmetic::float32;
+  // Of an exact cache: every key and value is rounded so before it is stored, for comparisons;
+  // needs a token of a multiple of kRoundingBlock values a side.
+  Rounding rounding = Rounding::none;
 };
 
 class KvCache {
@@ -57,9 +61,12 @@ class KvCache {
   KvCache(KvCache&&) noexcept;
   KvCache& operator=(KvCache&&) noexcept;
   ~KvCache();
+  // The same tokens, of which each copy goes on alone.
+  KvCache clone() const;
 
   size_t length() const;    // tokens committed
   size_t capacity() const;  // most tokens that fit
+  size_t coded() const;     // of the committed tokens, those that the next one sees as codes
   // Adds the tokens' keys and values to a layer and attends from each token to everything up to
   // itself: out[tokens x heads*head_dim]. length() + tokens must be <= capacity().
   void attend(size_t layer, const AttentionInput& input, View<float> out, AttentionScratch& scratch,

@@ -66,6 +66,7 @@ struct KvCache::State {
   size_t sinks = 0;
   DType exact_type = DType::f16;
   Arithmetic arithmetic = Arithmetic::float32;
+  Rounding rounding = Rounding::none;
   size_t window_blocks = kAllBlocks;  // blocks seen exactly: the query's own and those before it
   Ranks ranks;
   std::vector<SpacePlan> plans;  // as ranks

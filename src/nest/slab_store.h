@@ -15,6 +15,12 @@ class SlabStore {
   SlabStore() = default;
   SlabStore(size_t slabs, size_t slab_bytes) : slabs_(slabs), slab_bytes_(slab_bytes) {}
 
+  SlabStore clone() const {
+    SlabStore copy(slabs_, slab_bytes_);
+    copy.data_ = data_.clone();
+    copy.blocks_ = blocks_;
+    return copy;
+  }
   size_t slabs() const { return slabs_; }
   size_t blocks() const { return blocks_; }
   size_t block_bytes() const { return slabs_ * slab_bytes_; }

@@ -1,0 +1,57 @@
+// KvCache::clone: several continuations of one context, which is computed once.
+#include "nest/kv_state.h"
+
+namespace mkv {
+namespace {
+
+std::vector<SlabStore> clone_all(const std::vector<SlabStore>& stores) {
+  std::vector<SlabStore> copies;
+  copies.reserve(stores.size());
+  for (const SlabStore& store : stores) copies.push_back(store.clone());
+  return copies;
+}
+
+SpacePlan clone_plan(const SpacePlan& plan) {
+  return {.columns = plan.columns,
+          .scale = plan.scale,
+          .planes = {plan.planes.planes, plan.planes.slabs, plan.planes.entries.clone()}};
+}
+
+LayerCache clone_layer(const LayerCache& layer) {
+  LayerCache copy;
+  copy.coded = clone_all(layer.coded);
+  copy.scales = clone_all(layer.scales);
+  for (size_t side = 0; side < layer.exact.size(); ++side) {
+    copy.exact[side].first = layer.exact[side].first;
+    copy.exact[side].type = layer.exact[side].type;
+    copy.exact[side].store = layer.exact[side].store.clone();
+  }
+  copy.sinks.type = layer.sinks.type;
+  copy.sinks.count = layer.sinks.count;
+  copy.sinks.width = layer.sinks.width;
+  copy.sinks.data = layer.sinks.data.clone();
+  return copy;
+}
+
+}  // namespace
+
+KvCache KvCache::clone() const {
+  const State& from = *state_;
+  KvCache copy(
+      from.shape, *from.rotary, from.capacity,
+      {.exact = from.exact_type, .arithmetic = from.arithmetic, .rounding = from.rounding});
+  State& to = *copy.state_;
+  to.nest = from.nest;
+  to.length = from.length;
+  to.sinks = from.sinks;
+  to.window_blocks = from.window_blocks;
+  to.ranks = from.ranks;
+  for (const SpacePlan& plan : from.plans) to.plans.push_back(clone_plan(plan));
+  for (size_t l = 0; l < from.layers.size(); ++l) to.layers[l] = clone_layer(from.layers[l]);
+  to.block_angles = from.block_angles.clone();
+  to.relative_angles = from.relative_angles.clone();
+  to.angles = from.angles.clone();
+  return copy;
+}
+
+}  // namespace mkv
