@@ -25,6 +25,10 @@ std::unique_ptr<Command> make_train();
 std::unique_ptr<Command> make_search();
 std::unique_ptr<Command> make_eval_ppl();
 std::unique_ptr<Command> make_eval_kl();
+std::unique_ptr<Command> make_eval_tasks();
+std::unique_ptr<Command> make_eval_long();
+std::unique_ptr<Command> make_eval_retrieval();
+std::unique_ptr<Command> make_eval_generation();
 std::unique_ptr<Command> make_bench();
 std::unique_ptr<Command> make_inspect();
 

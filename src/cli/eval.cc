@@ -2,6 +2,7 @@
 // procedure: windows do not overlap, the second half of each is scored.
 #include <cstdio>
 
+#include "cli/budgets.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -38,12 +39,6 @@ class Evaluation : public Command {
   Result<CacheFactory> caches(const Ranks& ranks) const {
     if (!engine_->nest) return CacheFactory::exact(engine_->model, {.exact = engine_->exact});
     return CacheFactory::coded(engine_->model, *engine_->nest, ranks);
-  }
-
-  void add_figures(OrderedJson& result, const KvFigures& kv) const {
-    result["kv_bytes_per_token"] = kv.kv_bytes_per_token;
-    result["bits_per_value"] = kv.bits_per_value;
-    result["coded_bits_per_value"] = kv.coded_bits_per_value;
   }
 
   ModelOptions model_;

@@ -46,6 +46,10 @@ std::vector<Entry> declare_commands(CLI::App& app) {
       "Example:\n  matryoshka eval kl model.gguf --nest nest --budget 25% --text test.txt");
   add(*eval, make_eval_ppl());
   add(*eval, make_eval_kl());
+  add(*eval, make_eval_tasks());
+  add(*eval, make_eval_long());
+  add(*eval, make_eval_retrieval());
+  add(*eval, make_eval_generation());
   add(app, make_bench());
   add(app, make_inspect());
   return entries;

@@ -23,6 +23,18 @@ CacheFactory CacheFactory::exact(const Model& model, KvOptions options) {
   return factory;
 }
 
+Result<CacheFactory> CacheFactory::rounded(const Model& model, Rounding rounding) {
+  const KvShape shape = model.config().kv_shape();
+  if (shape.kv_heads * shape.head_dim % kRoundingBlock != 0) {
+    return invalid("a token has " + std::to_string(shape.kv_heads * shape.head_dim) +
+                   " keys, not a multiple of the " + std::to_string(kRoundingBlock) +
+                   " that are rounded together");
+  }
+  CacheFactory factory(model);
+  factory.options_ = {.exact = DType::f32, .rounding = rounding};
+  return factory;
+}
+
 Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, Ranks ranks) {
   const KvShape expected = model.config().kv_shape();
   if (!(nest.config().shape == expected)) {
@@ -52,16 +64,19 @@ KvCache CacheFactory::make(size_t capacity) const {
 }
 
 double CacheFactory::coded_bits_per_value() const {
+  if (options_.rounding != Rounding::none) return bits_per_value(options_.rounding);
   if (nest_ == nullptr) return 8.0 * static_cast<double>(row_bytes(options_.exact, 1));
   return nest_->coded_bits_per_value(ranks_);
 }
 
 KvFigures kv_figures(const Model& model, const CacheFactory& caches, const KvCache& cache) {
   KvFigures figures;
+  const auto values = static_cast<double>(model.config().kv_shape().values_per_token());
   figures.kv_bytes_per_token =
-      static_cast<double>(cache.bytes()) / static_cast<double>(cache.length());
-  figures.bits_per_value = figures.kv_bytes_per_token * 8.0 /
-                           static_cast<double>(model.config().kv_shape().values_per_token());
+      caches.rounding() == Rounding::none
+          ? static_cast<double>(cache.bytes()) / static_cast<double>(cache.length())
+          : values * bits_per_value(caches.rounding()) / 8.0;
+  figures.bits_per_value = figures.kv_bytes_per_token * 8.0 / values;
   figures.coded_bits_per_value = caches.coded_bits_per_value();
   return figures;
 }

@@ -23,10 +23,15 @@ struct EvalOptions {
 class CacheFactory {
  public:
   static CacheFactory exact(const Model& model, KvOptions options = {});
+  // Exact but for the rounding of another engine's cache, whose bytes are the ones reported.
+  // Errors: a token's keys are no multiple of kRoundingBlock values.
+  static Result<CacheFactory> rounded(const Model& model, Rounding rounding);
   // Errors: the nest is not of the model's shape, or has another number of ranks.
   static Result<CacheFactory> coded(const Model& model, const Nest& nest, Ranks ranks);
 
   KvCache make(size_t capacity) const;
+  bool is_exact() const { return nest_ == nullptr && options_.rounding == Rounding::none; }
+  Rounding rounding() const { return options_.rounding; }
   double coded_bits_per_value() const;  // of the tokens that are coded; exact: of its type
 
  private:
@@ -39,7 +44,8 @@ class CacheFactory {
 
 // The cache at the end of a window.
 struct KvFigures {
-  double kv_bytes_per_token = 0;  // everything: codes, exact tokens, block padding
+  double kv_bytes_per_token = 0;  // everything: codes, exact tokens, block padding; of a rounding
+                                  // cache what the other engine stores
   double bits_per_value = 0;      // the same / values of a token
   double coded_bits_per_value = 0;
 };

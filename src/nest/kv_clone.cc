@@ -20,7 +20,6 @@ SpacePlan clone_plan(const SpacePlan& plan) {
 LayerCache clone_layer(const LayerCache& layer) {
   LayerCache copy;
   copy.coded = clone_all(layer.coded);
-  copy.scales = clone_all(layer.scales);
   for (size_t side = 0; side < layer.exact.size(); ++side) {
     copy.exact[side].first = layer.exact[side].first;
     copy.exact[side].type = layer.exact[side].type;

@@ -3,9 +3,9 @@
 
 #include <cmath>
 
+#include "eval/identity_nest.h"
 #include "eval/kl.h"
 #include "eval/perplexity.h"
-#include "eval/tiny_model.h"
 
 namespace mkv {
 namespace {
@@ -35,13 +35,6 @@ std::vector<double> reference_nll(const Model& model, std::span<const TokenId> w
                   logits.at(0, static_cast<size_t>(window[t + 1])));
   }
   return out;
-}
-
-Nest identity_nest(const Model& model, size_t recent) {
-  NestConfig config;
-  config.shape = model.config().kv_shape();
-  config.recent = recent;
-  return must(Nest::create(config));
 }
 
 TEST(Perplexity, EqualsTheDirectComputation) {
@@ -175,6 +168,25 @@ TEST(Evaluation, RefusesWhatCannotBeEvaluated) {
   Windows foreign = tiny_windows(model, 32, 1);
   foreign.tokens[5] = 100000;
   EXPECT_FALSE(BaseHidden::compute(model, foreign, {}, workers));
+}
+
+// The peers' caches: more error with fewer bits, and the bytes that they would store.
+TEST(Evaluation, RoundingCachesReportThePeersBytes) {
+  const Model model = tiny_model();
+  Workers workers(1);
+  const BaseHidden base =
+      must(BaseHidden::compute(model, tiny_windows(model, 128, 2), {}, workers));
+  const auto kl = [&](Rounding rounding) {
+    return must(
+        evaluate_kl(model, base, must(CacheFactory::rounded(model, rounding)), {}, workers));
+  };
+  const KlReport eight = kl(Rounding::q8_0), four = kl(Rounding::q4_0);
+  EXPECT_GT(eight.kl, 0.0);
+  EXPECT_GT(four.kl, 10.0 * eight.kl);
+  EXPECT_EQ(eight.kv.bits_per_value, 8.5);
+  EXPECT_EQ(four.kv.coded_bits_per_value, 4.5);
+  EXPECT_EQ(four.kv.kv_bytes_per_token,
+            static_cast<double>(model.config().kv_shape().values_per_token()) * 4.5 / 8.0);
 }
 
 }  // namespace

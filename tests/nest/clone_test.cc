@@ -11,11 +11,10 @@ namespace {
 constexpr size_t kHeads = 2, kHeadDim = 16, kWidth = kHeads * kHeadDim;
 constexpr LayerWidths kWidths{kWidth, kWidth, 0.25f};
 
-NestConfig config(size_t recent, bool value_scales) {
+NestConfig config(size_t recent) {
   NestConfig config;
   config.shape = {1, kHeads, kHeadDim};
   config.recent = recent;
-  config.value_scales = value_scales;
   return config;
 }
 
@@ -48,12 +47,12 @@ TEST(KvCacheClone, ExactCopiesGoOnAlone) {
 TEST(KvCacheClone, CodedCopiesGoOnAlone) {
   const Rotary rotary = make_rotary(kHeadDim);
   for (const size_t recent : {0u, 64u}) {
-    Nest columns = std::move(Nest::create(config(recent, false))).value();
+    Nest columns = std::move(Nest::create(config(recent))).value();
     fill_random_bases(columns, 3);
     Ranks half = columns.full_ranks();
     for (uint16_t& rank : half) rank = static_cast<uint16_t>(rank / 2);
     expect_copies_to_be_alone(KvCache(columns, half, rotary, 512));
-    const Nest codes = make_code_nest(config(recent, true), 9, 3);
+    const Nest codes = make_code_nest(config(recent), 9, 3);
     for (const Arithmetic arithmetic : {Arithmetic::float32, Arithmetic::fast}) {
       expect_copies_to_be_alone(
           KvCache(codes, codes.full_ranks(), rotary, 512, {.arithmetic = arithmetic}));
@@ -63,7 +62,7 @@ TEST(KvCacheClone, CodedCopiesGoOnAlone) {
 
 TEST(KvCacheClone, ACopyIsCutAlone) {
   const Rotary rotary = make_rotary(kHeadDim);
-  const Nest nest = make_code_nest(config(0, false), 9, 3);
+  const Nest nest = make_code_nest(config(0), 9, 3);
   KvCache cache(nest, nest.full_ranks(), rotary, 512);
   feed_layer(cache, kWidths, 200, 50, 1, 1);
   const size_t before = cache.bytes();
@@ -75,7 +74,7 @@ TEST(KvCacheClone, ACopyIsCutAlone) {
 
 TEST(KvCacheCoded, CountsWhatTheWindowHasLeftBehind) {
   const Rotary rotary = make_rotary(kHeadDim);
-  Nest nest = std::move(Nest::create(config(64, false))).value();
+  Nest nest = std::move(Nest::create(config(64))).value();
   KvCache cache(nest, nest.full_ranks(), rotary, 512);
   feed_layer(cache, kWidths, 60, 60, 1, 1);
   EXPECT_EQ(cache.coded(), 0u);

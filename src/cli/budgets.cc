@@ -1,0 +1,79 @@
+#include "cli/budgets.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace mkv::cli {
+namespace {
+
+// Of a budget that needs no nest.
+std::optional<Rounding> rounding_of(const std::string& budget) {
+  if (budget == "exact") return Rounding::none;
+  if (budget == "q8_0") return Rounding::q8_0;
+  if (budget == "q4_0") return Rounding::q4_0;
+  return std::nullopt;
+}
+
+}  // namespace
+
+void BudgetOptions::declare(CLI::App& app) {
+  model_.declare(app);
+  app.add_option("--nest", nest_, "Nest folder, for budgets that are a size of it");
+  app.add_option("--budgets", budgets_,
+                 "Caches to compare: exact, q8_0 and q4_0 (rounded as llama.cpp's), and of the "
+                 "nest 25%, 2bits or max; without any: exact, and max with a nest")
+      ->delimiter(',');
+}
+
+Result<CacheFactory> BudgetOptions::caches_of(const std::string& budget) const {
+  if (const std::optional<Rounding> rounding = rounding_of(budget)) {
+    if (*rounding == Rounding::none) return CacheFactory::exact(engine_->model);
+    return CacheFactory::rounded(engine_->model, *rounding);
+  }
+  MKV_ASSIGN(const size_t rung, rung_for_budget(*engine_->nest, budget));
+  return CacheFactory::coded(engine_->model, *engine_->nest, engine_->nest->ranks_at(rung));
+}
+
+Result<void> BudgetOptions::open() {
+  if (budgets_.empty()) {
+    budgets_ = nest_.empty() ? std::vector<std::string>{"exact"}
+                             : std::vector<std::string>{"exact", "max"};
+  }
+  const auto of_nest = std::ranges::find_if(
+      budgets_, [](const std::string& budget) { return !rounding_of(budget); });
+  if (of_nest != budgets_.end() && nest_.empty()) {
+    return make_error(ErrorCode::invalid_argument,
+                      "--budgets " + *of_nest + ": needs --nest (without: exact, q8_0, q4_0)");
+  }
+  if (of_nest == budgets_.end() && !nest_.empty()) {
+    return make_error(ErrorCode::invalid_argument, "--nest: --budgets names no size of it");
+  }
+  CacheOptions cache;
+  cache.nest = nest_;
+  MKV_ASSIGN(engine_, open_engine(model_, cache));
+  for (const std::string& budget : budgets_) {
+    auto caches = caches_of(budget);
+    if (!caches) return in_context("--budgets", std::move(caches).error());
+    all_.push_back({budget, std::move(*caches)});
+  }
+  return {};
+}
+
+void add_figures(OrderedJson& result, const KvFigures& kv) {
+  result["kv_bytes_per_token"] = kv.kv_bytes_per_token;
+  result["bits_per_value"] = kv.bits_per_value;
+  result["coded_bits_per_value"] = kv.coded_bits_per_value;
+}
+
+Result<std::vector<double>> parse_fractions(const char* option,
+                                            const std::vector<std::string>& texts) {
+  std::vector<double> fractions;
+  for (const std::string& text : texts) {
+    auto fraction = parse_fraction(text);
+    if (!fraction) return in_context(option, std::move(fraction).error());
+    fractions.push_back(*fraction);
+  }
+  return fractions;
+}
+
+}  // namespace mkv::cli

@@ -1,0 +1,49 @@
+// A model and the caches to compare: exact, other engines' roundings, a nest's budgets.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/options.h"
+#include "cli/output.h"
+#include "eval/evaluation.h"
+
+namespace mkv::cli {
+
+struct NamedCaches {
+  std::string budget;  // as it was asked for
+  CacheFactory caches;
+};
+
+class BudgetOptions {
+ public:
+  void declare(CLI::App& app);
+  // Reads the model and the nest. A budget that needs a nest without one, or a nest that no budget
+  // needs, is a usage error.
+  Result<void> open();
+
+  const Engine& engine() const { return *engine_; }
+  const Model& model() const { return engine_->model; }
+  Workers& workers() const { return *engine_->workers; }
+  const std::vector<NamedCaches>& all() const { return all_; }
+
+ private:
+  Result<CacheFactory> caches_of(const std::string& budget) const;
+
+  ModelOptions model_;
+  std::string nest_;
+  std::vector<std::string> budgets_;
+  std::unique_ptr<Engine> engine_;
+  std::vector<NamedCaches> all_;
+};
+
+// kv_bytes_per_token, bits_per_value and coded_bits_per_value.
+void add_figures(OrderedJson& result, const KvFigures& kv);
+
+// A depth or a share as users write it: "50%", "0.5".
+Result<std::vector<double>> parse_fractions(const char* option,
+                                            const std::vector<std::string>& texts);
+
+}  // namespace mkv::cli
