@@ -11,7 +11,6 @@
 namespace mkv {
 namespace {
 
-constexpr size_t kChunk = 512;     // tokens a forward pass
 constexpr size_t kLogitRows = 64;  // rows of logits held at once
 
 Error invalid(std::string message) {
@@ -83,7 +82,9 @@ Result<std::vector<Likelihood>> LikelihoodScorer::score(std::span<const ScoredTo
   const size_t shared = shared_length(runs);
   if (shared == 0) return invalid("the runs do not begin with the same token");
   KvCache cache = caches_.make(longest);
-  MKV_TRY(read_shared(std::span(runs.front().tokens).first(shared), cache));
+  boundary_.resize(model_.config().hidden_size);
+  const SequenceSlice context{std::span(runs.front().tokens).first(shared), &cache};
+  MKV_TRY(prefill(model_, context, boundary_, prefill_, workers_));
   shared_ += shared;
   coded_ += cache.coded();
   MKV_TRY(read_rest(runs, shared, cache));
@@ -95,16 +96,6 @@ Result<std::vector<Likelihood>> LikelihoodScorer::score(std::span<const ScoredTo
     row += run.tokens.size() - 1 - shared;
   }
   return out;
-}
-
-Result<void> LikelihoodScorer::read_shared(std::span<const TokenId> tokens, KvCache& cache) {
-  for (size_t at = 0; at < tokens.size(); at += kChunk) {
-    const SequenceSlice slice{tokens.subspan(at, std::min(kChunk, tokens.size() - at)), &cache};
-    MKV_TRY(model_.forward({&slice, 1}, chunk_, scratch_, workers_));
-  }
-  const std::span<const float> last = chunk_.row(chunk_.rows() - 1);
-  boundary_.assign(last.begin(), last.end());
-  return {};
 }
 
 // All runs at once, each on a copy of the cache; the last token of a run foretells nothing.
@@ -121,7 +112,7 @@ Result<void> LikelihoodScorer::read_rest(std::span<const ScoredTokens> runs, siz
     slices.push_back({rest, &copies.back()});
   }
   if (slices.empty()) return {};
-  return model_.forward(slices, rest_, scratch_, workers_);
+  return model_.forward(slices, rest_, prefill_.model, workers_);
 }
 
 // `first_row`: of rest_, where the run's own tokens begin.

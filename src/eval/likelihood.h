@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/prefill.h"
 #include "eval/evaluation.h"
 
 namespace mkv {
@@ -45,15 +46,14 @@ class LikelihoodScorer {
   }
 
  private:
-  Result<void> read_shared(std::span<const TokenId> tokens, KvCache& cache);
   Result<void> read_rest(std::span<const ScoredTokens> runs, size_t shared, const KvCache& cache);
   Result<Likelihood> score_run(const ScoredTokens& run, size_t shared, size_t first_row);
 
   const Model& model_;
   const CacheFactory& caches_;
   Workers& workers_;
-  Scratch scratch_;
-  Matrix<float> chunk_, rest_, logits_;
+  PrefillScratch prefill_;
+  Matrix<float> rest_, logits_;
   Matrix<float> states_;         // hidden states that foretell the scored tokens of one run
   std::vector<float> boundary_;  // the last shared token's hidden state
   size_t shared_ = 0, coded_ = 0;
