@@ -24,10 +24,20 @@ class BudgetOptions {
   // needs, is a usage error.
   Result<void> open();
 
-  const Engine& engine() const { return *engine_; }
   const Model& model() const { return engine_->model; }
   Workers& workers() const { return *engine_->workers; }
   const std::vector<NamedCaches>& all() const { return all_; }
+
+  // A Report of each of all(), in their order, by `measure`: const CacheFactory& -> Result<Report>.
+  template <class Report, class Measure>
+  Result<std::vector<Report>> measure_all(const Measure& measure) const {
+    std::vector<Report> reports;
+    for (const NamedCaches& each : all_) {
+      MKV_ASSIGN(Report report, measure(each.caches));
+      reports.push_back(std::move(report));
+    }
+    return reports;
+  }
 
  private:
   Result<CacheFactory> caches_of(const std::string& budget) const;

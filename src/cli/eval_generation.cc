@@ -37,12 +37,11 @@ class EvalGeneration : public Command {
     MKV_ASSIGN(const auto base,
                greedy_answers(budgets_.model(), CacheFactory::exact(budgets_.model()), *prompts,
                               options_, budgets_.workers()));
-    std::vector<AgreementReport> reports;
-    for (const NamedCaches& each : budgets_.all()) {
-      MKV_ASSIGN(AgreementReport report, evaluate_agreement(budgets_.model(), each.caches, *prompts,
-                                                            base, options_, budgets_.workers()));
-      reports.push_back(std::move(report));
-    }
+    MKV_ASSIGN(const auto reports,
+               budgets_.measure_all<AgreementReport>([&](const CacheFactory& caches) {
+                 return evaluate_agreement(budgets_.model(), caches, *prompts, base, options_,
+                                           budgets_.workers());
+               }));
     bar.finish();
     if (json_) {
       print_as_json(reports);

@@ -37,12 +37,10 @@ class EvalLong : public Command {
     ProgressBar bar;
     options_.eval.progress = bar.sink();
     MKV_ASSIGN(const auto pieces, cut_documents(budgets_.model(), documents, options_));
-    std::vector<LongReport> reports;
-    for (const NamedCaches& each : budgets_.all()) {
-      MKV_ASSIGN(LongReport report, evaluate_long(budgets_.model(), each.caches, pieces, options_,
-                                                  budgets_.workers()));
-      reports.push_back(std::move(report));
-    }
+    MKV_ASSIGN(
+        const auto reports, budgets_.measure_all<LongReport>([&](const CacheFactory& caches) {
+          return evaluate_long(budgets_.model(), caches, pieces, options_, budgets_.workers());
+        }));
     bar.finish();
     if (json_) {
       print_as_json(reports);

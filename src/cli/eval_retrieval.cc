@@ -38,12 +38,10 @@ class EvalRetrieval : public Command {
     if (!prompts) return in_context(file_, std::move(prompts).error());
     ProgressBar bar;
     options_.progress = bar.sink();
-    std::vector<NeedleReport> reports;
-    for (const NamedCaches& each : budgets_.all()) {
-      MKV_ASSIGN(NeedleReport report, evaluate_needles(budgets_.model(), each.caches, *prompts,
-                                                       options_, budgets_.workers()));
-      reports.push_back(std::move(report));
-    }
+    MKV_ASSIGN(
+        const auto reports, budgets_.measure_all<NeedleReport>([&](const CacheFactory& caches) {
+          return evaluate_needles(budgets_.model(), caches, *prompts, options_, budgets_.workers());
+        }));
     bar.finish();
     if (json_) {
       print_as_json(reports);

@@ -30,7 +30,6 @@ class CacheFactory {
   static Result<CacheFactory> coded(const Model& model, const Nest& nest, Ranks ranks);
 
   KvCache make(size_t capacity) const;
-  bool is_exact() const { return nest_ == nullptr && options_.rounding == Rounding::none; }
   Rounding rounding() const { return options_.rounding; }
   double coded_bits_per_value() const;  // of the tokens that are coded; exact: of its type
 
