@@ -64,7 +64,7 @@ class Conversation {
     if (!tokens) {
       MKV_ASSIGN(tokens, encode(text));
       const SpecialTokens& special = model_->tokenizer().special();
-      const bool wants_bos = special.add_bos && special.bos;
+      const bool wants_bos = special.add_bos;
       if (wants_bos && (tokens->empty() || tokens->front() != *special.bos)) {
         tokens->insert(tokens->begin(), *special.bos);
       }

@@ -26,7 +26,7 @@ Result<std::vector<std::vector<TokenId>>> cut_prompts(const Model& model,
                                                       std::span<const std::string> documents,
                                                       const AgreementOptions& options) {
   const SpecialTokens& special = model.tokenizer().special();
-  const size_t bos = special.add_bos && special.bos ? 1 : 0;
+  const size_t bos = special.add_bos ? 1 : 0;
   if (options.prompts == 0 || options.prompt <= bos || options.tokens == 0) {
     return invalid("prompts, their length and the tokens to generate must be at least 1");
   }

@@ -77,7 +77,7 @@ Result<std::vector<std::vector<TokenId>>> cut_documents(const Model& model,
                                                         const LongOptions& options) {
   MKV_TRY(check(model, options));
   const SpecialTokens& special = model.tokenizer().special();
-  const bool with_bos = special.add_bos && special.bos.has_value();
+  const bool with_bos = special.add_bos;
   std::vector<std::vector<TokenId>> pieces;
   for (const std::string& document : documents) {
     MKV_ASSIGN(const std::vector<TokenId> tokens,

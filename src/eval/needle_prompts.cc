@@ -49,7 +49,7 @@ class PromptMaker {
     MKV_ASSIGN(const std::vector<TokenId> asked, encode_inside(tokenizer_, question));
     MKV_ASSIGN(prompt.key_tokens, encode_inside(tokenizer_, " " + prompt.key));
     const SpecialTokens& special = tokenizer_.special();
-    if (special.add_bos && special.bos) prompt.tokens.push_back(*special.bos);
+    if (special.add_bos) prompt.tokens.push_back(*special.bos);
     const size_t taken = prompt.tokens.size() + needle.size() + asked.size();
     if (length <= taken) {
       return invalid(concat("a length of ", length, " tokens, needle and question take ", taken));

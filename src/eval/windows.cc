@@ -26,7 +26,7 @@ Result<Windows> cut_windows(const SpecialTokens& special, std::vector<TokenId> t
   const size_t all = windows.tokens.size() / options.context;
   const size_t count = options.limit == 0 ? all : std::min(options.limit, all);
   windows.tokens.resize(count * options.context);
-  if (special.add_bos && special.bos) {
+  if (special.add_bos) {
     for (size_t i = 0; i < count; ++i) windows.tokens[i * options.context] = *special.bos;
   }
   return windows;

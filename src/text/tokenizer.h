@@ -18,7 +18,7 @@ using TokenId = int32_t;
 struct SpecialTokens {
   std::optional<TokenId> bos, eos, eot, unknown, padding;
   std::vector<TokenId> end_of_generation;  // every token that ends an answer (eos, eot, ...)
-  bool add_bos = false;                    // the model expects BOS in front of a text
+  bool add_bos = false;  // the model expects BOS in front of a text; refused without a bos
 };
 
 struct EncodeOptions {
