@@ -37,7 +37,13 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
 CodeBlocks CodedAttention::code_blocks(GroupId id, size_t begin, size_t end) const {
   const SlabStore& store =
       state_->layers[layer_].coded[id.group * 2 + static_cast<size_t>(id.side)];
-  return {reinterpret_cast<const uint8_t*>(store.block(begin)), store.block_bytes(), end - begin};
+  const auto* data = reinterpret_cast<const uint8_t*>(store.block(begin));
+  return {data, store.block_bytes(), end - begin, {}};
+}
+
+std::span<const uint8_t> CodedAttention::code_bytes(GroupId id, Blocks blocks) const {
+  const CodeBlocks codes = code_blocks(id, blocks.begin, blocks.end);
+  return {codes.data, codes.count * codes.stride};
 }
 
 ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
@@ -107,7 +113,9 @@ void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size
   if (slabs == 0) return;
   if (integer()) {
     const ScoreTables tables{entries(group), slabs, {units_ + first_head, scores.rows}};
-    score_slabs(tables, code_blocks(id, blocks.begin, blocks.end), scores);
+    CodeBlocks keys = code_blocks(id, blocks.begin, blocks.end);
+    keys.ahead = code_bytes(space(group, Side::value), blocks);
+    score_slabs(tables, keys, scores);
     return;
   }
   const View<const float> queries(latent_queries_ + first_head * dims_, scores.rows,
@@ -123,12 +131,12 @@ void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size
 }
 
 void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
-                           size_t worker) const {
+                           std::optional<Next> next, size_t worker) const {
   const GroupId id = space(group, Side::value);
   if (state_->rank(layer_, group, Side::value) == 0) return;
   const View<float> kept(sums.data, sums.rows, state_->plan(id).columns, sums.stride);
   if (!codes()) return weigh_columns(weights, column_blocks(id, blocks.begin), kept);
-  if (integer()) return weigh_codes(group, blocks, weights, sums, worker);
+  if (integer()) return weigh_codes(group, blocks, weights, sums, next, worker);
   float* expanded = expanded_ + worker * expanded_size_;
   for (size_t b = blocks.begin; b < blocks.end; ++b) {
     expand_latents(*state_, id, b, expanded, kBlockTokens);
@@ -140,8 +148,12 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weight
 
 // Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
 void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> weights,
-                                 View<float> sums, size_t worker) const {
+                                 View<float> sums, std::optional<Next> next,
+                                 size_t worker) const {
   const GroupId id = space(group, Side::value);
+  std::span<const uint8_t> ahead;
+  if (next) ahead = code_bytes(space(next->group, Side::key), next->blocks);
+  const size_t ahead_step = ahead.size() * kWeighBlocks / (blocks.end - blocks.begin);
   constexpr size_t kStride = kWeighBlocks * kBlockTokens;
   uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
   float* units = small_ + worker * small_size_;
@@ -152,8 +164,10 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
       const float* from = weights.row(h).data() + (begin - blocks.begin) * kBlockTokens;
       units[h] = round_weights({from, tokens}, rounded + h * kStride);
     }
-    weigh_slabs(state_->plan(id).planes, code_blocks(id, begin, end), rounded, {units, sums.rows},
-                sums);
+    CodeBlocks values = code_blocks(id, begin, end);
+    values.ahead = ahead.first(std::min(ahead_step, ahead.size()));
+    ahead = ahead.subspan(values.ahead.size());
+    weigh_slabs(state_->plan(id).planes, values, rounded, {units, sums.rows}, sums);
   }
 }
 

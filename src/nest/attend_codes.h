@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "base/view.h"
@@ -29,9 +30,14 @@ class CodedAttention {
   void prepare(size_t head, std::span<const float> query, size_t offset, size_t worker);
   // scores[head of the group][token of the blocks].
   void score(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
+  // What the calling worker will probably score next: its keys are asked of the memory in time.
+  struct Next {
+    size_t group = 0;
+    Blocks blocks;
+  };
   // sums[head of the group][latent] += sum of the weights times the tokens' latents.
   void weigh(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
-             size_t worker) const;
+             std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis: out += latents * decode^T + weight * mean.
   void lift(size_t head, size_t offset, std::span<const float> latents, float weight,
             std::span<float> out) const;
@@ -43,13 +49,14 @@ class CodedAttention {
   size_t entries_stride() const { return sizes_.group_heads * kCodebookEntries; }
   int16_t* entries(size_t group) const { return entries_ + group * slabs_ * entries_stride(); }
   CodeBlocks code_blocks(GroupId id, size_t begin, size_t end) const;
+  std::span<const uint8_t> code_bytes(GroupId id, Blocks blocks) const;
   ColumnBlocks column_blocks(GroupId id, size_t begin) const;
 
   void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query,
                     size_t worker);
   void score_mean(size_t group, Blocks blocks, View<float> scores) const;
   void weigh_codes(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
-                   size_t worker) const;
+                   std::optional<Next> next, size_t worker) const;
 
   const KvCache::State* state_ = nullptr;
   size_t layer_ = 0, dims_ = 0, head_dim_ = 0;

@@ -55,7 +55,10 @@ class Decode {
     workers_.run(coded_tasks + state_.shape.kv_heads * exact_runs_,
                  [&](size_t task, size_t worker) {
                    if (task < coded_tasks) {
-                     attend_coded(task % groups, task / groups, worker);
+                     const size_t later = task + workers_.count();
+                     std::optional<CodedAttention::Next> next;
+                     if (later < coded_tasks) next = {later % groups, run_blocks(later / groups)};
+                     attend_coded(task % groups, run_blocks(task / groups), next, worker);
                    } else {
                      const size_t exact = task - coded_tasks, heads = state_.shape.kv_heads;
                      attend_exact(exact % heads, exact / heads, worker);
@@ -125,20 +128,25 @@ class Decode {
     }
   }
 
-  void attend_coded(size_t group, size_t run, size_t worker) {
-    const size_t begin = run * kRunBlocks, end = std::min(coded_blocks_, begin + kRunBlocks);
-    const size_t first_head = group * group_heads_;
+  CodedAttention::Blocks run_blocks(size_t run) const {
+    return {run * kRunBlocks, std::min(coded_blocks_, (run + 1) * kRunBlocks)};
+  }
+
+  void attend_coded(size_t group, CodedAttention::Blocks blocks,
+                    std::optional<CodedAttention::Next> next, size_t worker) {
+    const size_t first_head = group * group_heads_, run = blocks.begin / kRunBlocks;
     const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), group_heads_,
-                             (end - begin) * kBlockTokens);
-    codes_.score(group, {begin, end}, scores, worker);
-    hide_tokens_to_come(end, scores);
+                             (blocks.end - blocks.begin) * kBlockTokens);
+    codes_.score(group, blocks, scores, worker);
+    hide_tokens_to_come(blocks.end, scores);
     start_partials(run, first_head, scores);
     for (size_t h = 0; h < group_heads_; ++h) {
       const Partial part = partial(run, first_head + h);
       part.coded_weight = part.sum;
     }
-    codes_.weigh(group, {begin, end}, scores,
-                 {partial(run, first_head).values, group_heads_, dims_, partial_size()}, worker);
+    codes_.weigh(group, blocks, scores,
+                 {partial(run, first_head).values, group_heads_, dims_, partial_size()}, next,
+                 worker);
   }
 
   void attend_exact(size_t kv_head, size_t run, size_t worker) {

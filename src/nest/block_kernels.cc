@@ -150,6 +150,22 @@ void WeighColumns(View<const float> weights, const ColumnBlocks& blocks, View<fl
   weigh_all<uint16_t>(weights, blocks, sums);
 }
 
+// Columns from `first` on, a vector at a time; returns the first left over.
+template <class D>
+HWY_INLINE size_t combine_vectors(D d, const float* factors, View<const float> rows, size_t first,
+                                  float* out) {
+  const size_t n = hn::Lanes(d);
+  size_t c = first;
+  for (; c + n <= rows.cols; c += n) {
+    auto sum = hn::Zero(d);
+    for (size_t r = 0; r < rows.rows; ++r) {
+      sum = hn::MulAdd(hn::Set(d, factors[r]), hn::LoadU(d, rows.row(r).data() + c), sum);
+    }
+    hn::StoreU(sum, d, out + c);
+  }
+  return c;
+}
+
 void CombineRows(const float* factors, View<const float> rows, float* out) {
   const F32 d;
   const size_t n = hn::Lanes(d);
@@ -169,10 +185,9 @@ void CombineRows(const float* factors, View<const float> rows, float* out) {
     hn::StoreU(s2, d, out + c + 2 * n);
     hn::StoreU(s3, d, out + c + 3 * n);
   }
-  for (; c < rows.cols; ++c) {
-    out[c] = 0.0f;
-    for (size_t r = 0; r < rows.rows; ++r) out[c] += factors[r] * rows.at(r, c);
-  }
+  c = combine_vectors(d, factors, rows, c, out);
+  c = combine_vectors(hn::CappedTag<float, 4>(), factors, rows, c, out);
+  combine_vectors(hn::CappedTag<float, 1>(), factors, rows, c, out);
 }
 
 // e^x for x in [-87, 0]: 2^n times a polynomial in the rest, relative error below 3e-7 (the Taylor

@@ -17,6 +17,8 @@ struct CodeBlocks {
   const uint8_t* data = nullptr;
   size_t stride = 0;  // bytes
   size_t count = 0;
+  // What will be read next, for kernels that can ask the memory for it in time.
+  std::span<const uint8_t> ahead = {};
 };
 
 // What each code adds to the scores of a group's heads, in units of a head's own: score = unit *

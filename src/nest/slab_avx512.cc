@@ -1,5 +1,6 @@
 #include <hwy/base.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
@@ -20,9 +21,40 @@ namespace {
 
 constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns = kSlabColumns;
 
+// As assembly, for GCC copies its sums around intrinsics that overwrite an operand.
+HWY_INLINE void add_words(__m512i& sum, __m512i a) { asm("vpaddw %1, %0, %0" : "+v"(sum) : "v"(a)); }
+HWY_INLINE void add_bytes(__m512i& sum, __m512i a) { asm("vpaddb %1, %0, %0" : "+v"(sum) : "v"(a)); }
+HWY_INLINE void add_word_products(__m512i& sum, __m512i a, __m512i b) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+HWY_INLINE void add_byte_products(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+}
+
 HWY_INLINE __m256i load_codes(const uint8_t* codes) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
 }
+
+// Asks for a share of some bytes at each step of a loop: all at once would fill the queue of misses,
+// and codes are read in an order that the processor does not foresee.
+class Prefetcher {
+ public:
+  Prefetcher(std::span<const uint8_t> bytes, size_t steps)
+      : at_(reinterpret_cast<const char*>(bytes.data())),
+        left_((bytes.size() + kLine - 1) / kLine),
+        lines_((left_ + steps - 1) / steps) {}
+
+  HWY_INLINE void step() {
+    const size_t lines = std::min(lines_, left_);
+    for (size_t i = 0; i < lines; ++i, at_ += kLine) _mm_prefetch(at_, _MM_HINT_T1);
+    left_ -= lines;
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  const char* at_;
+  size_t left_, lines_;
+};
 
 // 32 16-bit sums times `unit`, added to scores[32].
 HWY_INLINE void add_scores(__m512i sums, __m512 unit, float* scores) {
@@ -37,7 +69,7 @@ HWY_INLINE void add_scores(__m512i sums, __m512 unit, float* scores) {
 // the lowest five bits of each, so that the code above it in the byte needs no mask.
 template <size_t kHeads, size_t kBlocks>
 HWY_INLINE void score_tile(const ScoreTables& tables, const CodeBlocks& blocks, size_t block,
-                           size_t head, View<float> scores) {
+                           size_t head, Prefetcher& ahead, View<float> scores) {
   const size_t stride = scores.rows * kEntries;
   const int16_t* entries = tables.entries + head * kEntries;
   const uint8_t* codes = blocks.data + block * blocks.stride;
@@ -46,6 +78,7 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const CodeBlocks& blocks, 
     for (auto& of_block : of_head) of_block[0] = of_block[1] = _mm512_setzero_si512();
   }
   for (size_t s = 0; s < tables.slabs; ++s) {
+    ahead.step();
     __m512i table[kHeads];
     for (size_t h = 0; h < kHeads; ++h) {
       table[h] = _mm512_broadcast_i64x4(_mm256_loadu_si256(
@@ -55,8 +88,8 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const CodeBlocks& blocks, 
       const __m512i low = _mm512_cvtepu8_epi16(load_codes(codes + b * blocks.stride + s * kHalf));
       const __m512i high = _mm512_srli_epi16(low, 4);
       for (size_t h = 0; h < kHeads; ++h) {
-        sums[h][b][0] = _mm512_add_epi16(sums[h][b][0], _mm512_permutexvar_epi16(low, table[h]));
-        sums[h][b][1] = _mm512_add_epi16(sums[h][b][1], _mm512_permutexvar_epi16(high, table[h]));
+        add_words(sums[h][b][0], _mm512_permutexvar_epi16(low, table[h]));
+        add_words(sums[h][b][1], _mm512_permutexvar_epi16(high, table[h]));
       }
     }
   }
@@ -90,7 +123,7 @@ HWY_INLINE size_t angle_tiles(const int16_t* terms, std::span<const float> unit,
           std::memcpy(&term, terms + ((head + h) * pairs + i) * 2, sizeof(term));
           const __m512i factor = _mm512_set1_epi32(term);
           for (size_t j = 0; j < 4; ++j) {
-            sums[h][j] = _mm512_dpwssd_epi32(sums[h][j], angle[j], factor);
+            add_word_products(sums[h][j], angle[j], factor);
           }
         }
       }
@@ -106,12 +139,17 @@ HWY_INLINE size_t angle_tiles(const int16_t* terms, std::span<const float> unit,
   return head;
 }
 
-template <size_t kHeads>
+template <size_t kHeads, size_t kTile = 2>
 HWY_INLINE void score_heads(const ScoreTables& tables, const CodeBlocks& blocks, size_t head,
                             View<float> scores) {
+  // Once for all heads.
+  Prefetcher ahead(head == 0 ? blocks.ahead : std::span<const uint8_t>(),
+                   tables.slabs * ((blocks.count + kTile - 1) / kTile));
   size_t b = 0;
-  for (; b + 4 <= blocks.count; b += 4) score_tile<kHeads, 4>(tables, blocks, b, head, scores);
-  for (; b < blocks.count; ++b) score_tile<kHeads, 1>(tables, blocks, b, head, scores);
+  for (; b + kTile <= blocks.count; b += kTile) {
+    score_tile<kHeads, kTile>(tables, blocks, b, head, ahead, scores);
+  }
+  for (; b < blocks.count; ++b) score_tile<kHeads, 1>(tables, blocks, b, head, ahead, scores);
 }
 
 // The four columns of a plane for a block: register i holds in its 128-bit part l the tokens
@@ -149,21 +187,38 @@ HWY_INLINE void expand(const CodePlanes& planes, const CodePlanes::Plane& plane,
           _mm512_broadcast_i64x4(load_codes(codes + b * stride + planes.slabs[s] * kHalf));
       const __m512i index = _mm512_and_si512(_mm512_srlv_epi16(both, shift), low_half);
       for (size_t c = 0; c < kColumns; ++c) {
-        sum[b][c] = _mm512_add_epi8(sum[b][c], _mm512_shuffle_epi8(table[c], index));
+        add_bytes(sum[b][c], _mm512_shuffle_epi8(table[c], index));
       }
     }
   }
   for (size_t b = 0; b < kBlocks; ++b) out[b] = transpose(sum[b]);
 }
 
-// to[4] += factor * scale[4] * the sums of the four 128-bit parts.
-HWY_INLINE void add_sums(__m512i sums, float factor, const float* scale, float* to) {
-  const __m256i half =
-      _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
-  const __m128i whole =
-      _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-  const __m128 times = _mm_mul_ps(_mm_set1_ps(factor), _mm_loadu_ps(scale));
-  _mm_storeu_ps(to, _mm_fmadd_ps(_mm_cvtepi32_ps(whole), times, _mm_loadu_ps(to)));
+HWY_INLINE __m512i add_halves(__m512i x, __m512i y) {
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(x, y, _MM_SHUFFLE(1, 0, 1, 0)),
+                          _mm512_shuffle_i32x4(x, y, _MM_SHUFFLE(3, 2, 3, 2)));
+}
+
+// The sums of each register's four 128-bit parts: part h of the result is of sums[h].
+HWY_INLINE __m512i add_parts(const __m512i (&sums)[4]) {
+  const __m512i x = add_halves(sums[0], sums[1]), y = add_halves(sums[2], sums[3]);
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(x, y, _MM_SHUFFLE(2, 0, 2, 0)),
+                          _mm512_shuffle_i32x4(x, y, _MM_SHUFFLE(3, 1, 3, 1)));
+}
+
+// to[h][4] += factor[h] * scale[4] * sum h, for heads [first, first + kCount).
+template <size_t kCount>
+HWY_INLINE void add_sums(const __m512i (&sums)[4], const float* factor, const float* scale,
+                         View<float> sums_of, size_t first, size_t column) {
+  const __m128 scales = _mm_loadu_ps(scale);
+  const __m512 whole = _mm512_cvtepi32_ps(add_parts(sums));
+  const __m128 parts[4] = {_mm512_castps512_ps128(whole), _mm512_extractf32x4_ps(whole, 1),
+                           _mm512_extractf32x4_ps(whole, 2), _mm512_extractf32x4_ps(whole, 3)};
+  for (size_t h = 0; h < kCount; ++h) {
+    float* to = sums_of.row(first + h).data() + column;
+    const __m128 times = _mm_mul_ps(_mm_set1_ps(factor[first + h]), scales);
+    _mm_storeu_ps(to, _mm_fmadd_ps(parts[h], times, _mm_loadu_ps(to)));
+  }
 }
 
 // Weights of a head and block in the order of Quads: each four tokens' bytes once a column.
@@ -171,41 +226,56 @@ struct alignas(64) SpreadWeights {
   __m512i part[4];
 };
 
-template <size_t kHeads, size_t kPlanes>
+template <size_t kHeads, size_t kPlanes, size_t kBlocks>
 HWY_INLINE void weigh_planes(const CodePlanes& planes, size_t first, const CodeBlocks& blocks,
                              const SpreadWeights* weights, const float* factor, View<float> sums) {
-  __m512i sum[kHeads][kPlanes];
-  for (auto& of_head : sum) {
-    for (__m512i& x : of_head) x = _mm512_setzero_si512();
+  constexpr size_t kPadded = (kHeads + 3) / 4 * 4;
+  __m512i sum[kPlanes][kPadded];
+  for (auto& of_plane : sum) {
+    for (__m512i& x : of_plane) x = _mm512_setzero_si512();
   }
-  Quads columns[kPlanes][kWeighBlocks];
+  Quads columns[kPlanes][kBlocks];
   for (size_t p = 0; p < kPlanes; ++p) {
-    const CodePlanes::Plane& plane = planes.planes[first + p];
-    size_t b = 0;
-    for (; b + 4 <= blocks.count; b += 4) {
-      expand<4>(planes, plane, blocks.data + b * blocks.stride, blocks.stride, columns[p] + b);
-    }
-    for (; b < blocks.count; ++b) {
-      expand<1>(planes, plane, blocks.data + b * blocks.stride, blocks.stride, columns[p] + b);
-    }
+    expand<kBlocks>(planes, planes.planes[first + p], blocks.data, blocks.stride, columns[p]);
   }
-  for (size_t b = 0; b < blocks.count; ++b) {
+#pragma GCC unroll 1
+  for (size_t b = 0; b < kBlocks; ++b) {
     Quads of_block[kPlanes];
     for (size_t p = 0; p < kPlanes; ++p) of_block[p] = columns[p][b];
     for (size_t h = 0; h < kHeads; ++h) {
       for (size_t i = 0; i < 4; ++i) {
         const __m512i weight = weights[h * kWeighBlocks + b].part[i];
         for (size_t p = 0; p < kPlanes; ++p) {
-          sum[h][p] = _mm512_dpbusd_epi32(sum[h][p], weight, of_block[p].part[i]);
+          add_byte_products(sum[p][h], weight, of_block[p].part[i]);
         }
       }
     }
   }
   for (size_t p = 0; p < kPlanes; ++p) {
     const CodePlanes::Plane& plane = planes.planes[first + p];
-    for (size_t h = 0; h < kHeads; ++h) {
-      add_sums(sum[h][p], factor[h], plane.scale, sums.row(h).data() + plane.first_column);
+    for (size_t h = 0; h < kHeads; h += 4) {
+      const __m512i four[4] = {sum[p][h], sum[p][h + 1], sum[p][h + 2], sum[p][h + 3]};
+      if (h + 4 <= kHeads) {
+        add_sums<4>(four, factor, plane.scale, sums, h, plane.first_column);
+      } else {
+        add_sums<kHeads % 4>(four, factor, plane.scale, sums, h, plane.first_column);
+      }
     }
+  }
+}
+
+template <size_t kHeads, size_t kBlocks>
+HWY_INLINE void weigh_all_planes(const CodePlanes& planes, const CodeBlocks& blocks,
+                                 const SpreadWeights* weights, const float* factor,
+                                 View<float> sums) {
+  Prefetcher ahead(blocks.ahead, planes.planes.size() / 2 + 1);
+  size_t p = 0;
+  for (; p + 2 <= planes.planes.size(); p += 2) {
+    ahead.step();
+    weigh_planes<kHeads, 2, kBlocks>(planes, p, blocks, weights, factor, sums);
+  }
+  if (p < planes.planes.size()) {
+    weigh_planes<kHeads, 1, kBlocks>(planes, p, blocks, weights, factor, sums);
   }
 }
 
@@ -222,12 +292,12 @@ HWY_INLINE void weigh_heads(const CodePlanes& planes, const CodeBlocks& blocks,
                     _mm512_shuffle_epi32(w, _MM_PERM_DDDD)}};
     }
   }
-  size_t p = 0;
-  for (; p + 2 <= planes.planes.size(); p += 2) {
-    weigh_planes<kHeads, 2>(planes, p, blocks, spread, factor, sums);
+  if (blocks.count == kWeighBlocks) {
+    return weigh_all_planes<kHeads, kWeighBlocks>(planes, blocks, spread, factor, sums);
   }
-  if (p < planes.planes.size()) {
-    weigh_planes<kHeads, 1>(planes, p, blocks, spread, factor, sums);
+  for (size_t b = 0; b < blocks.count; ++b) {
+    const CodeBlocks one{blocks.data + b * blocks.stride, blocks.stride, 1, {}};
+    weigh_all_planes<kHeads, 1>(planes, one, spread + b, factor, sums);
   }
 }
 

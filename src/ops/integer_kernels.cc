@@ -84,7 +84,7 @@ static_assert(kChunk <= kMostBlocks && kChunk % kGroupPadding == 0);
 
 // The bytes at p ... p+size-1, to be read soon. Rows follow each other, but a tile walks several at
 // once, in runs that are too short for the processor to foresee.
-constexpr size_t kAheadBytes = 4096;
+constexpr size_t kAheadBytes = 8192;
 template <size_t kSize>
 HWY_INLINE void prefetch(const uint8_t* p) {
   constexpr size_t kLines = (kSize + 63) / 64;

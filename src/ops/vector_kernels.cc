@@ -47,6 +47,12 @@ float Dot(const float* a, const float* b, size_t size) {
   }
   for (; i + n <= size; i += n) s0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), s0);
   float sum = sum_of(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+  const hn::CappedTag<float, 4> four;
+  auto rest = hn::Zero(four);
+  for (; i + hn::Lanes(four) <= size; i += hn::Lanes(four)) {
+    rest = hn::MulAdd(hn::LoadU(four, a + i), hn::LoadU(four, b + i), rest);
+  }
+  sum += hn::GetLane(hn::SumOfLanes(four, rest));
   for (; i < size; ++i) sum += a[i] * b[i];
   return sum;
 }
