@@ -29,11 +29,12 @@ class EvalCommands : public testing::Test {
     return write("text.txt", text);
   }
   std::string write_task() const {
-    return write("pick.jsonl",
-                 R"({"context": "Once upon a", "choices": [" time", " number there was"], "label": 0})"
-                 "\n"
-                 R"({"context": "there was", "choices": [" a number", " upon"], "label": 1})"
-                 "\n");
+    return write(
+        "pick.jsonl",
+        R"({"context": "Once upon a", "choices": [" time", " number there was"], "label": 0})"
+        "\n"
+        R"({"context": "there was", "choices": [" a number", " upon"], "label": 1})"
+        "\n");
   }
 
   Json eval(const std::string& what, std::vector<std::string> more) const {
@@ -139,8 +140,8 @@ TEST_F(EvalCommands, RetrievalHasACellForEachLengthAndDepth) {
 }
 
 TEST_F(EvalCommands, ExactGenerationAgreesWithItself) {
-  const Json list = eval("generation", {"--text", write_text(), "--prompts", "3",
-                                        "--prompt-tokens", "48", "-n", "12", "--budgets", "exact"});
+  const Json list = eval("generation", {"--text", write_text(), "--prompts", "3", "--prompt-tokens",
+                                        "48", "-n", "12", "--budgets", "exact"});
   ASSERT_EQ(list.size(), 1u);
   EXPECT_EQ(list[0].at("prompts"), 3);
   EXPECT_EQ(list[0].at("identical"), 1.0);
@@ -156,8 +157,8 @@ TEST_F(EvalCommands, TablesHaveALineForEachBudget) {
 }
 
 TEST_F(EvalCommands, ABudgetOfANestNeedsOne) {
-  const Outcome outcome = matryoshka({"eval", "long", golden_model("llama.gguf"), "--text",
-                                      write_text(), "--budgets", "2bits"});
+  const Outcome outcome = matryoshka(
+      {"eval", "long", golden_model("llama.gguf"), "--text", write_text(), "--budgets", "2bits"});
   EXPECT_EQ(outcome.exit_code, 2) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("2bits"));
 }
