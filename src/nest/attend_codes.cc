@@ -148,8 +148,7 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weight
 
 // Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
 void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> weights,
-                                 View<float> sums, std::optional<Next> next,
-                                 size_t worker) const {
+                                 View<float> sums, std::optional<Next> next, size_t worker) const {
   const GroupId id = space(group, Side::value);
   std::span<const uint8_t> ahead;
   if (next) ahead = code_bytes(space(next->group, Side::key), next->blocks);

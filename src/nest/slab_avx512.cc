@@ -22,8 +22,12 @@ namespace {
 constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns = kSlabColumns;
 
 // As assembly, for GCC copies its sums around intrinsics that overwrite an operand.
-HWY_INLINE void add_words(__m512i& sum, __m512i a) { asm("vpaddw %1, %0, %0" : "+v"(sum) : "v"(a)); }
-HWY_INLINE void add_bytes(__m512i& sum, __m512i a) { asm("vpaddb %1, %0, %0" : "+v"(sum) : "v"(a)); }
+HWY_INLINE void add_words(__m512i& sum, __m512i a) {
+  asm("vpaddw %1, %0, %0" : "+v"(sum) : "v"(a));
+}
+HWY_INLINE void add_bytes(__m512i& sum, __m512i a) {
+  asm("vpaddb %1, %0, %0" : "+v"(sum) : "v"(a));
+}
 HWY_INLINE void add_word_products(__m512i& sum, __m512i a, __m512i b) {
   asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 }
@@ -35,8 +39,8 @@ HWY_INLINE __m256i load_codes(const uint8_t* codes) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
 }
 
-// Asks for a share of some bytes at each step of a loop: all at once would fill the queue of misses,
-// and codes are read in an order that the processor does not foresee.
+// Asks for a share of some bytes at each step of a loop: all at once would fill the queue of
+// misses, and codes are read in an order that the processor does not foresee.
 class Prefetcher {
  public:
   Prefetcher(std::span<const uint8_t> bytes, size_t steps)
