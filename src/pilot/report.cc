@@ -1,0 +1,194 @@
+#include "pilot/report.h"
+
+#include <algorithm>
+#include <charconv>
+#include <functional>
+#include <iterator>
+#include <string_view>
+#include <utility>
+
+#include "pilot/page_files.h"
+
+namespace mkv {
+namespace {
+
+constexpr int kFormatVersion = 1;
+
+Json model_json(const Model& model, const PilotContext& context) {
+  const ModelConfig& config = model.config();
+  const KvShape shape = config.kv_shape();
+  return {{"name", config.name},
+          {"path", context.model_path},
+          {"parameters", model.parameters()},
+          {"weight_bytes", model.weight_bytes()},
+          {"num_layers", shape.layers},
+          {"num_kv_heads", shape.kv_heads},
+          {"head_dim", shape.head_dim},
+          {"max_position_embeddings", config.max_position_embeddings},
+          {"exact_bytes_per_token", 2 * shape.values_per_token()}};
+}
+
+// full_slabs: of the spaces in the order of `ranks`: layer-major, then group, key before value.
+Json nest_json(const Nest& nest, const PilotContext& context) {
+  const NestConfig& config = nest.config();
+  return {{"path", context.nest_path},
+          {"slab_kind", config.slab_kind == SlabKind::column ? "column" : "code"},
+          {"slab_bits", nest.slab_bits()},
+          {"groups", nest.groups()},
+          {"group_size", config.group_size},
+          {"dims", nest.dims()},
+          {"sinks", config.sinks},
+          {"recent", config.recent},
+          {"rungs", nest.ladder().rungs()},
+          {"full_slabs", nest.full_ranks()},
+          {"origin", config.origin}};
+}
+
+Json quality_json(const Nest& nest, const QualityPoint& point) {
+  const KlReport& report = point.quality;
+  Json json{{"budget", point.budget},
+            {"context", point.context},
+            {"kv_bytes_per_token", report.kv.kv_bytes_per_token},
+            {"bits_per_value", report.kv.bits_per_value},
+            {"coded_bits_per_value", report.kv.coded_bits_per_value},
+            {"coded_bytes_per_token", point.coded_bytes_per_token},
+            {"kl", report.kl},
+            {"kl_stderr", report.kl_stderr},
+            {"perplexity", report.perplexity},
+            {"perplexity_increase", point.perplexity_increase(0)},
+            {"log_ratio_stderr", report.log_ratio_stderr},
+            {"top1_agreement", report.top1_agreement},
+            {"seconds", report.seconds}};
+  if (point.rung) {
+    json["rung"] = *point.rung;
+    json["ranks"] = nest.ranks_at(*point.rung);
+  }
+  return json;
+}
+
+Json samples_json(const Samples& samples) {
+  return {{"median", samples.median()}, {"min", samples.min()}, {"max", samples.max()}};
+}
+
+Json speed_json(const SpeedSeries& series) {
+  Json depths = Json::array();
+  for (const DepthSpeed& speed : series.depths) {
+    depths.push_back({{"depth", speed.depth},
+                      {"decode_tokens_per_s", samples_json(speed.decode)},
+                      {"prefill_tokens_per_s", samples_json(speed.prefill)},
+                      {"kv_bytes", speed.kv_bytes},
+                      {"output_hash", speed.output_hash}});
+  }
+  return {{"budget", series.budget}, {"depths", std::move(depths)}};
+}
+
+Json answers_json(const AnswerSet& set) {
+  Json answers = Json::array();
+  for (const Answer& answer : set.answers) {
+    answers.push_back({{"budget", answer.budget},
+                       {"agreed", answer.agreed},
+                       {"differs", answer.differs},
+                       {"agreed_tokens", answer.agreed_tokens},
+                       {"tokens", answer.tokens}});
+  }
+  return {{"question", set.question}, {"excerpt", set.excerpt}, {"answers", std::move(answers)}};
+}
+
+// null when no size keeps the tolerance.
+Json choice_json(const PilotResult& result, std::optional<size_t> choice,
+                 const std::string& nest_path) {
+  if (!choice) return nullptr;
+  const QualityPoint& point = result.quality[*choice];
+  return {{"budget", point.budget},
+          {"rung", *point.rung},
+          {"flags", "--nest " + nest_path + " --budget " + point.budget},
+          {"perplexity_increase", point.perplexity_increase(0)},
+          {"kv_bytes_per_token", point.quality.kv.kv_bytes_per_token}};
+}
+
+template <class Items, class Make>
+Json list_json(const Items& items, const Make& make) {
+  Json list = Json::array();
+  for (const auto& item : items) list.push_back(make(item));
+  return list;
+}
+
+// A "<" in JSON can only be within a string: written so, no text can end the script element.
+std::string json_for_html(std::string_view json) {
+  std::string out;
+  for (const char c : json) c == '<' ? out += "\\u003c" : out += c;
+  return out;
+}
+
+}  // namespace
+
+double recorded_seconds(const Nest& nest) {
+  constexpr std::string_view kEnding = "_seconds";
+  double total = -1;
+  for (const auto& [key, value] : nest.config().origin) {
+    double seconds = 0;
+    const char* end = value.data() + value.size();
+    const bool number = std::from_chars(value.data(), end, seconds).ptr == end && !value.empty();
+    if (key.ends_with(kEnding) && number && seconds >= 0) total = std::max(total, 0.0) + seconds;
+  }
+  return total;
+}
+
+Json pilot_json(const Model& model, const Nest& nest, const PilotResult& result,
+                const PilotOptions& options, const PilotContext& context) {
+  Json json{
+      {"format", "matryoshka-pilot"},
+      {"format_version", kFormatVersion},
+      {"command", context.command},
+      {"created", context.created},
+      {"threads", context.threads},
+      {"model", model_json(model, context)},
+      {"nest", nest_json(nest, context)},
+      {"text",
+       {{"files", context.texts},
+        {"context", result.windows.context},
+        {"windows", result.windows.count()},
+        {"scored_tokens", result.windows.count() * result.windows.scored()}}},
+      {"tolerance", options.quality.tolerance},
+      {"confident_errors", kConfidentErrors},
+      {"quality", list_json(result.quality, [&](const auto& p) { return quality_json(nest, p); })},
+      {"recommended", choice_json(result, result.recommended, context.nest_path)},
+      {"confident", choice_json(result, result.confident, context.nest_path)},
+      {"speed",
+       {{"repetitions", options.speed.repetitions},
+        {"prefill", options.speed.lengths.prefill},
+        {"decode", options.speed.lengths.decode},
+        {"series", list_json(result.speed, speed_json)}}},
+      {"answers", list_json(result.answers, answers_json)},
+      {"seconds",
+       {{"quality", result.quality_seconds},
+        {"speed", result.speed_seconds},
+        {"answers", result.answers_seconds}}}};
+  const bool known = context.preparation_seconds >= 0;
+  json["preparation"] = {{"seconds", known ? Json(context.preparation_seconds) : Json()},
+                         {"source", context.preparation_source}};
+  return json;
+}
+
+Result<std::string> pilot_page(const Json& report) {
+  MKV_ASSIGN(const std::string data, dump_json(report));
+  const std::pair<std::string_view, std::string> parts[] = {
+      {"/*{page.css}*/", std::string(page_files::page_css)},
+      {"/*{model.js}*/", std::string(page_files::model_js)},
+      {"/*{charts.js}*/", std::string(page_files::charts_js)},
+      {"/*{page.js}*/", std::string(page_files::page_js)},
+      {"/*{report}*/", json_for_html(data)}};
+  // From the end of the page to its beginning, so that no part is looked into.
+  std::string page(page_files::page_html);
+  std::vector<std::pair<size_t, size_t>> places;  // where, which part
+  for (size_t i = 0; i < std::size(parts); ++i) {
+    const size_t at = page.find(parts[i].first);
+    MKV_CHECK(at != std::string::npos);
+    places.push_back({at, i});
+  }
+  std::ranges::sort(places, std::greater<>());
+  for (const auto& [at, i] : places) page.replace(at, parts[i].first.size(), parts[i].second);
+  return page;
+}
+
+}  // namespace mkv
