@@ -58,7 +58,7 @@ class PilotCommand : public testing::Test {
 
 TEST_F(PilotCommand, FitsANestWhereThereIsNone) {
   const Outcome outcome =
-      pilot({"-o", path("pilot.html"), "--fit-tokens", "512", "--fit-window", "128", "--json"});
+      pilot({"-o", path("pilot.html"), "--fit-tokens", "1024", "--fit-window", "256", "--json"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("quality"));
   EXPECT_THAT(outcome.err, HasSubstr("speed"));

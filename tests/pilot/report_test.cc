@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "eval/identity_nest.h"
+#include "text/utf8.h"
 
 namespace mkv {
 namespace {
@@ -15,15 +16,14 @@ using testing::Not;
 class Pilot : public testing::Test {
  protected:
   Pilot() {
-    std::string text;
-    for (int i = 0; i < 300; ++i)
-      text += "Once upon a time there was a number " + std::to_string(i);
-    documents_.push_back(text);
+    // A model of random weights does worse on random text when its cache is cut; on English better.
+    documents_.push_back(replace_invalid_utf8(
+        model_.tokenizer().decode_all(random_tokens(2000, model_.config().vocab_size, 7), false)));
     options_.windows = {.context = 128, .limit = 2};
     options_.quality.shares = {1, 0.5, 0.25, 0.1};
     options_.quality.refinements = 1;
     options_.quality.tolerance = 0.2;
-    options_.speed = {.depths = {0, 64, 100000},
+    options_.speed = {.depths = {0, 256, 100000},
                       .lengths = {.prefill = 8, .decode = 4},
                       .repetitions = 2,
                       .progress = {}};
@@ -58,11 +58,11 @@ TEST_F(Pilot, MeasuresAllParts) {
   EXPECT_EQ(result.speed[1].budget, chosen.budget);
   for (const SpeedSeries& series : result.speed) {
     ASSERT_EQ(series.depths.size(), 2u);  // 100000 is beyond the model's limit
-    EXPECT_EQ(series.depths[1].depth, 64u);
+    EXPECT_EQ(series.depths[1].depth, 256u);
     EXPECT_EQ(series.depths[1].decode.values.size(), 2u);
     EXPECT_GT(series.depths[1].decode.median(), 0);
   }
-  EXPECT_LT(result.speed[1].depths[1].kv_bytes, result.speed[0].depths[1].kv_bytes + 1);
+  EXPECT_LT(result.speed[2].depths[1].kv_bytes, result.speed[0].depths[1].kv_bytes);
   ASSERT_EQ(result.answers.size(), 2u);
   for (const AnswerSet& set : result.answers) {
     ASSERT_EQ(set.answers.size(), 4u);
@@ -108,7 +108,7 @@ TEST_F(Pilot, SaysWhenNothingKeepsTheTolerance) {
 TEST_F(Pilot, AShortTextHasNoAnswers) {
   options_.windows.context = 32;
   options_.answers.excerpt_tokens = 300;
-  documents_ = {documents_[0].substr(0, 700)};
+  documents_ = {std::string(100, 'a')};
   EXPECT_TRUE(run().answers.empty());
   documents_ = {"a"};
   EXPECT_FALSE(run_pilot(model_, nest_, documents_, options_, workers_));

@@ -15,8 +15,17 @@ function niceTicks(low, high, count = 5) {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((s) => s * power).find((s) => s >= raw);
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i) ticks.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i) ticks.push(i * step + 0);
   return ticks;
+}
+
+// Spreads what is near 0, on both sides of it.
+function rootScale(low, high, from, to) {
+  const root = (value) => Math.sign(value) * Math.sqrt(Math.abs(value));
+  const place = (value) => from + ((root(value) - root(low)) / (root(high) - root(low) || 1)) * (to - from);
+  const power = 10 ** Math.floor(Math.log10(high));
+  const steps = [0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5].map((step) => step * power);
+  return { low, high, place, ticks: steps.filter((step) => step <= high) };
 }
 
 // Values at or below `low` are placed on it.
@@ -40,19 +49,28 @@ function spread(labels, gap, bottom) {
 }
 
 class Chart {
-  // options: label (for readers that do not see), x and y: {kind: 'log'|'linear', low, high, text: value -> string, title},
+  static count = 0;
+
+  // options: label (for readers that do not see), x and y: {kind: 'linear'|'log'|'root', low, high, text: value -> string, title},
   // right: room for names at the ends of curves
   constructor(options) {
     [this.width, this.height] = [options.width || 540, options.height || 320];
     this.box = { left: 52, right: this.width - (options.right || 14), top: 14, bottom: this.height - 44 };
     const { left, right, top, bottom } = this.box;
-    const scale = (axis, from, to) => (axis.kind === 'log' ? logScale : linearScale)(axis.low, axis.high, from, to);
+    const kinds = { linear: linearScale, log: logScale, root: rootScale };
+    const scale = (axis, from, to) => kinds[axis.kind](axis.low, axis.high, from, to);
     this.x = scale(options.x, left, right);
     this.y = scale(options.y, bottom, top);
     this.options = options;
-    this.parts = [];
+    this.clip = `clip-${++Chart.count}`;
+    this.parts = [`<clipPath id="${this.clip}"><rect x="${left - 3}" y="${top}" width="${right - left + 6}" height="${bottom - top + 3}"/></clipPath>`];
     this.names = [];
     this.drawAxes();
+  }
+
+  // Whether a value of y is on the chart; curves are cut off there.
+  holds(value) {
+    return value <= this.y.high;
   }
 
   drawAxes() {
@@ -87,12 +105,12 @@ class Chart {
 
   curve(points, colour) {
     const path = points.map((point, i) => `${i ? 'L' : 'M'}${this.at(point).join(' ')}`).join('');
-    this.parts.push(`<path class="curve stroke ${colour}" d="${path}"/>`);
+    this.parts.push(`<path class="curve stroke ${colour}" d="${path}" clip-path="url(#${this.clip})"/>`);
   }
 
   whisker(point, low, high, colour) {
     const [x] = this.at(point);
-    const [a, b] = [fixed(this.y.place(low)), fixed(this.y.place(high))];
+    const [a, b] = [Math.max(low, this.y.low), Math.min(high, this.y.high)].map((value) => fixed(this.y.place(value)));
     this.parts.push(`<line class="whisker stroke ${colour}" x1="${x}" x2="${x}" y1="${a}" y2="${b}"/>`);
   }
 

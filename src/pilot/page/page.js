@@ -31,7 +31,7 @@ function bytesText(bytes) {
   const units = ['B', 'KB', 'MB', 'GB', 'TB'];
   let unit = 0;
   while (bytes >= 1000 && unit < 4) [bytes, unit] = [bytes / 1000, unit + 1];
-  return `${bytes >= 100 || unit === 0 ? number(bytes, 0) : number(bytes, 1)} ${units[unit]}`;
+  return `${bytes >= 100 || Number.isInteger(bytes) ? number(bytes, 0) : number(bytes, 1)} ${units[unit]}`;
 }
 
 function durationText(hours) {
@@ -43,7 +43,7 @@ function durationText(hours) {
   return hours < 24 * 365 * 3 ? `${significant(hours / 730, 2)} months` : `${significant(hours / 8760, 2)} years`;
 }
 
-const moneyText = (euros) => `€${euros >= 100 ? number(euros, 0) : significant(euros, 2)}`;
+const moneyText = (euros) => `${euros < 0 ? '−' : ''}€${Math.abs(euros) >= 100 ? number(Math.abs(euros), 0) : significant(Math.abs(euros), 2)}`;
 
 function sizeName(point) {
   if (point.rung === undefined) return point.budget === 'exact' ? 'exact, 16 bits' : `${point.budget}, as llama.cpp's`;
@@ -121,7 +121,7 @@ function drawVerdict(state) {
     tile(`Sessions in ${bytesText(state.memory)}`, number(after, 0), `instead of ${number(before, 0)}`) +
     tile('Perplexity', percent(chosen.perplexity_increase), `${plainPercent(tolerance)} accepted`) +
     (slow && fast
-      ? tile('Decoding', `${number(fast, 0)} <small>tokens/s</small>`, `instead of ${number(slow, 0)}, at ${number(context, 0)} tokens`)
+      ? tile('Decoding', `${number(fast, 0)} <small>tokens/s</small>`, `instead of ${number(slow, 0)}, ${number(context, 0)} tokens deep${timed === chosen ? '' : `; measured at ${sizeName(timed)}`}`)
       : tile('Same first choice', `${number(100 * chosen.top1_agreement, 1)} %`, 'of all tokens'));
 }
 
@@ -141,11 +141,11 @@ function qualityChart(state, axis, valueOf, errorOf) {
   const place = (point) => ({ x: kilobytes(point), y: valueOf(point) });
   chart.curve(ofNest(report).map(place), 'c-nest');
   for (const point of report.quality) {
-    if (point.budget === 'exact' && axis.kind === 'log') continue;
+    if ((point.budget === 'exact' && axis.kind === 'log') || !chart.holds(valueOf(point))) continue;
     const error = errorOf(point);
     chart.whisker(place(point), valueOf(point) - error, valueOf(point) + error, colourOf(point));
     if (point === state.chosen) chart.halo(place(point), 'c-nest');
-    chart.dot(place(point), point.rung === undefined ? colourOf(point) : 'c-nest', hintOf(point));
+    chart.dot(place(point), colourOf(point), hintOf(point));
     if (point.rung === undefined) chart.text(place(point), point.budget, colourOf(point), 0, -12);
   }
   const { chosen } = state;
@@ -156,13 +156,13 @@ function qualityChart(state, axis, valueOf, errorOf) {
 function drawQuality(state) {
   const high = Math.max(...report.quality.map((point) => point.perplexity_increase));
   const least = Math.min(0, ...report.quality.map((point) => point.perplexity_increase));
-  // What is far above what anybody accepts would press the rest flat.
-  const top = Math.min(high * 1.08, Math.max(6 * state.tolerance, 0.04));
+  // What is far above what anybody accepts would press the rest flat, so it is left out.
+  const top = Math.min(high * 1.1, Math.max(16 * state.tolerance, 0.02));
   element('chart-perplexity').innerHTML = qualityChart(
     state,
-    { kind: 'linear', low: Math.min(least * 1.2, -0.04 * top), high: top, label: 'Increase of perplexity', limit: state.tolerance, text: (v) => `${significant(100 * v, 2)} %` },
-    (point) => Math.min(point.perplexity_increase, top),
-    (point) => (point.perplexity_increase > top ? 0 : report.confident_errors * point.log_ratio_stderr),
+    { kind: 'root', low: Math.min(least * 1.2, -0.001 * top), high: top, label: 'Increase of perplexity', limit: state.tolerance, text: (v) => `${significant(100 * v, 2)} %` },
+    (point) => point.perplexity_increase,
+    (point) => report.confident_errors * point.log_ratio_stderr,
   );
   const kls = report.quality.map((point) => point.kl).filter((kl) => kl > 1e-7);
   element('chart-kl').innerHTML = qualityChart(
@@ -237,7 +237,7 @@ function drawSpeed() {
     element(id).innerHTML = chart.svg();
   }
   element('speed-lead').textContent =
-    `Medians of ${report.speed.repetitions}, by turns, on ${report.threads} thread${report.threads === 1 ? '' : 's'}; bars from the least to the most. One session: many at once share the weights and gain more.`;
+    `Medians of ${report.speed.repetitions}, by turns, on ${report.threads} thread${report.threads === 1 ? '' : 's'}; bars from the least to the most.`;
 }
 
 function drawSessions(state) {
@@ -283,9 +283,9 @@ function drawCost(state) {
   const minutes = result.seconds / 60;
   element('cost-tiles').innerHTML =
     `<div><dt>Breaks even after</dt><dd id="break-even" data-hours="${result.hours}">${durationText(result.hours)}</dd><dd>of serving</dd></div>` +
-    tile('Memory saved', `${significant(result.memory)} <small>GB</small>`, 'in every hour of serving') +
-    tile('Time saved', `${significant(Math.abs(minutes))} <small>min</small>`, `${minutes < 0 ? 'lost' : 'of decoding'} in an hour`) +
-    tile('Worth an hour', moneyText(Math.max(0, result.worth)), `against ${moneyText(result.preparation)} spent once`);
+    tile('Memory saved', `${significant(result.memory)} <small>GB</small>`, 'held less, in every hour of serving') +
+    tile(minutes < 0 ? 'Time lost' : 'Time saved', `${significant(Math.abs(minutes))} <small>min</small>`, 'of decoding in every hour of serving') +
+    tile('Worth an hour', moneyText(result.worth), `against ${moneyText(result.preparation)} spent once`);
   const known = { '': 'this nest does not record what making it took, so that figure is an assumption' }[report.preparation.source] ?? `the time for making the nest: ${report.preparation.source}`;
   element('cost-lead').textContent = `At ${sizeName(point)}, against the exact cache. Prices and load are assumptions to be replaced by yours; ${known}.`;
 }
