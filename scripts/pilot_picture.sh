@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pilots the demo's model and the nest that ships, and makes docs/pilot.png of the page (needs chromium).
+# Pilots the demo's model and the nest that ships, and makes docs/pilot.png of the page's upper half (needs Debian's chromium).
 # usage: scripts/pilot_picture.sh TEXT [PAGE]    (default PAGE: build/pilot/pilot.html; one that is there is not made again)
 #   TEXT is what the pilot measures on, e.g. wikitext2.valid.raw
 set -euo pipefail
@@ -24,6 +24,7 @@ import sys
 sys.path.insert(0, "tests/tools")
 import browser
 
-with browser.Page(sys.argv[1], width=1200, scale=1) as page:
-    page.picture(sys.argv[2])
+with browser.Page(sys.argv[1], width=1120) as page:  # without the answers and the notes
+    bottom = page.evaluate("document.getElementById('cost').getBoundingClientRect().bottom + scrollY + 24")
+    page.picture(sys.argv[2], {"x": 0, "y": 0, "width": 1120, "height": bottom})
 PYTHON

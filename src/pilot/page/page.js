@@ -11,7 +11,7 @@ const costInputs = [
   ['h', 'What it takes once'],
   ['preparation', 'Fitting, training, searching', preparationMinutes === null ? 10 : preparationMinutes, 'min', 0.1],
   ['piloting', 'This pilot', pilotMinutes, 'min', 0.1],
-  ['other', 'Anything else, such as people', 0, '€', 1],
+  ['other', 'Anything else', 0, '€', 1],
   ['h', 'What is served'],
   ['sessions', 'Sessions held at a time', 50, '', 1],
   ['tokens', 'Tokens decoded an hour', 100000, '', 1000],
@@ -47,7 +47,8 @@ const moneyText = (euros) => `${euros < 0 ? '−' : ''}€${Math.abs(euros) >= 1
 
 function sizeName(point) {
   if (point.rung === undefined) return point.budget === 'exact' ? 'exact, 16 bits' : `${point.budget}, as llama.cpp's`;
-  return `${significant(point.coded_bits_per_value, 3)} bits`;
+  const bits = significant(point.coded_bits_per_value, 3);
+  return `${bits} ${bits === '1' ? 'bit' : 'bits'}`;
 }
 
 const pointOf = (budget) => report.quality.find((point) => point.budget === budget);
@@ -189,7 +190,7 @@ function drawRanks() {
   const { groups, dims, slab_bits: slabBits } = report.nest;
   const layers = report.model.num_layers;
   const bits = point.ranks.map((slabs) => (slabs * slabBits) / dims);
-  const most = Math.max(...ofNest(report)[0].ranks.map((slabs) => (slabs * slabBits) / dims));
+  const most = Math.max(...bits, 1e-9);
   const rows = [];
   for (const [side, name] of [[0, 'Keys'], [1, 'Values']]) {
     for (let group = 0; group < groups; ++group) {
@@ -277,14 +278,14 @@ function drawCost(state) {
     const meet = { x: result.hours / unit[1], y: result.preparation };
     chart.halo(meet, 'c-nest');
     chart.dot(meet, 'c-nest', `even after ${durationText(result.hours)}`);
-    chart.text(meet, `even after ${durationText(result.hours)}`, 'c-nest', -6, -18, 'middle');
+    chart.text(meet, `even after ${durationText(result.hours)}`, 'c-nest', -12, -14, 'end');
   }
   element('chart-cost').innerHTML = chart.svg();
   const minutes = result.seconds / 60;
   element('cost-tiles').innerHTML =
     `<div><dt>Breaks even after</dt><dd id="break-even" data-hours="${result.hours}">${durationText(result.hours)}</dd><dd>of serving</dd></div>` +
-    tile('Memory saved', `${significant(result.memory)} <small>GB</small>`, 'held less, in every hour of serving') +
-    tile(minutes < 0 ? 'Time lost' : 'Time saved', `${significant(Math.abs(minutes))} <small>min</small>`, 'of decoding in every hour of serving') +
+    tile('Memory saved', `${significant(result.memory)} <small>GB</small>`, 'less, all the time') +
+    tile(minutes < 0 ? 'Time lost' : 'Time saved', `${significant(Math.abs(minutes))} <small>min</small>`, 'in every hour of serving') +
     tile('Worth an hour', moneyText(result.worth), `against ${moneyText(result.preparation)} spent once`);
   const known = { '': 'this nest does not record what making it took, so that figure is an assumption' }[report.preparation.source] ?? `the time for making the nest: ${report.preparation.source}`;
   element('cost-lead').textContent = `At ${sizeName(point)}, against the exact cache. Prices and load are assumptions to be replaced by yours; ${known}.`;
