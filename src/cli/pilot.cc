@@ -1,39 +1,24 @@
 // matryoshka pilot: measures what a nest saves and costs for a model and a text, picks a size, and
 // writes a page about it.
 #include <cstdio>
-#include <ctime>
 #include <filesystem>
 #include <iterator>
-#include <span>
 
 #include "base/stopwatch.h"
 #include "cli/calibration_text.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/page_output.h"
 #include "cli/progress.h"
 #include "cli/text_files.h"
 #include "fit/fit_codes.h"
 #include "pilot/report.h"
-#include "store/atomic_file.h"
 
 namespace mkv::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string today() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  localtime_r(&now, &parts);
-  char text[16];
-  std::strftime(text, sizeof text, "%Y-%m-%d", &parts);
-  return text;
-}
-
-Result<void> write_text(const fs::path& path, const std::string& text) {
-  return write_file_atomically(path, std::as_bytes(std::span(text)));
-}
 
 class Pilot : public Command {
  public:
@@ -49,8 +34,7 @@ class Pilot : public Command {
         ->required();
     app->add_option("--max-ppl-increase", tolerance_, "What you accept, e.g. 1%")
         ->capture_default_str();
-    app->add_option("-o,--output", output_, "The page, an .html file; a .json goes beside it")
-        ->required();
+    output_.declare(*app);
     declare_lengths(*app);
     calibration_.declare(*app, "fit-");
     app->add_option("--preparation-minutes", preparation_minutes_,
@@ -80,7 +64,8 @@ class Pilot : public Command {
                run_pilot(engine->model, nest, documents, options_, *engine->workers));
     bar.finish();
     const Json report = pilot_json(engine->model, nest, result, options_, context(*engine));
-    MKV_TRY(write(report));
+    MKV_ASSIGN(const std::string page, pilot_page(report));
+    MKV_TRY(output_.write(page, report));
     print(report, result);
     return {};
   }
@@ -102,20 +87,11 @@ class Pilot : public Command {
         ->check(CLI::PositiveNumber);
   }
 
-  fs::path json_path() const { return fs::path(output_).replace_extension(".json"); }
-  std::string fitted_nest() const { return fs::path(output_).replace_extension(".nest").string(); }
+  std::string fitted_nest() const { return output_.beside(".nest").string(); }
 
   // Before minutes of work.
   Result<void> check() {
-    if (fs::path(output_).extension() != ".html") {
-      return make_error(ErrorCode::invalid_argument,
-                        "-o " + output_ + ": the page's name ends with .html");
-    }
-    std::error_code error;
-    const fs::path folder = fs::absolute(output_, error).parent_path();
-    if (!fs::is_directory(folder, error)) {
-      return make_error(ErrorCode::not_found, folder.string() + ": no such folder");
-    }
+    MKV_TRY(output_.check());
     auto tolerance = parse_fraction(tolerance_);
     if (!tolerance) return in_context("--max-ppl-increase", std::move(tolerance).error());
     options_.quality.tolerance = *tolerance;
@@ -160,21 +136,14 @@ class Pilot : public Command {
       context.texts.push_back(fs::path(text).filename().string());
       context.command += " " + text;
     }
-    context.command += " --max-ppl-increase " + tolerance_ + " -o " + output_;
+    context.command += " --max-ppl-increase " + tolerance_ + " -o " + output_.path();
     return context;
-  }
-
-  Result<void> write(const Json& report) const {
-    MKV_ASSIGN(const std::string page, pilot_page(report));
-    MKV_ASSIGN(const std::string json, dump_json(report, 1));
-    MKV_TRY(write_text(output_, page));
-    return write_text(json_path(), json + "\n");
   }
 
   void print(const Json& report, const PilotResult& result) const {
     if (json_) {
-      print_json({{"page", output_},
-                  {"report", json_path().string()},
+      print_json({{"page", output_.path()},
+                  {"report", output_.beside(".json").string()},
                   {"tolerance", options_.quality.tolerance},
                   {"recommended", report.at("recommended")},
                   {"confident", report.at("confident")}});
@@ -190,14 +159,14 @@ class Pilot : public Command {
                   point.quality.kv.kv_bytes_per_token,
                   result.quality.front().quality.kv.kv_bytes_per_token);
     }
-    std::fprintf(stderr, "%s: written, with %s\n", output_.c_str(), json_path().c_str());
   }
 
   ModelOptions model_;
-  CalibrationText calibration_{16384};
+  CalibrationText calibration_{8192};  // some minutes; fit looks at three times as many
   PilotOptions options_;
+  PageOutput output_;
   std::vector<std::string> texts_;
-  std::string nest_, output_, tolerance_ = "1%", preparation_source_;
+  std::string nest_, tolerance_ = "1%", preparation_source_;
   double preparation_minutes_ = -1, preparation_seconds_ = -1;
   bool json_ = false;
 };

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <functional>
-#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -113,13 +111,6 @@ Json list_json(const Items& items, const Make& make) {
   return list;
 }
 
-// A "<" in JSON can only be within a string: written so, no text can end the script element.
-std::string json_for_html(std::string_view json) {
-  std::string out;
-  for (const char c : json) c == '<' ? out += "\\u003c" : out += c;
-  return out;
-}
-
 }  // namespace
 
 double recorded_seconds(const Nest& nest) {
@@ -171,24 +162,12 @@ Json pilot_json(const Model& model, const Nest& nest, const PilotResult& result,
 }
 
 Result<std::string> pilot_page(const Json& report) {
-  MKV_ASSIGN(const std::string data, dump_json(report));
-  const std::pair<std::string_view, std::string> parts[] = {
-      {"/*{page.css}*/", std::string(page_files::page_css)},
-      {"/*{model.js}*/", std::string(page_files::model_js)},
-      {"/*{charts.js}*/", std::string(page_files::charts_js)},
-      {"/*{page.js}*/", std::string(page_files::page_js)},
-      {"/*{report}*/", json_for_html(data)}};
-  // From the end of the page to its beginning, so that no part is looked into.
-  std::string page(page_files::page_html);
-  std::vector<std::pair<size_t, size_t>> places;  // where, which part
-  for (size_t i = 0; i < std::size(parts); ++i) {
-    const size_t at = page.find(parts[i].first);
-    MKV_CHECK(at != std::string::npos);
-    places.push_back({at, i});
-  }
-  std::ranges::sort(places, std::greater<>());
-  for (const auto& [at, i] : places) page.replace(at, parts[i].first.size(), parts[i].second);
-  return page;
+  using namespace page_files;
+  const std::pair<std::string_view, std::string_view> files[] = {{"page.css", page_css},
+                                                                 {"model.js", model_js},
+                                                                 {"charts.js", charts_js},
+                                                                 {"page.js", page_js}};
+  return fill_page(page_html, files, report);
 }
 
 }  // namespace mkv

@@ -1,4 +1,4 @@
-// pilot, from a model and a text to a page and a report; and what goes wrong.
+// pilot and autopilot, from a model and texts to a page and a report; and what goes wrong.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -110,6 +110,66 @@ TEST_F(PilotCommand, WrongUse) {
   EXPECT_THAT(lots.err, HasSubstr("lots"));
   std::ofstream(path("pilot.nest")) << "something else";
   expect_error({"-o", path("pilot.html")}, 1, "not replaced");
+}
+
+TEST_F(PilotCommand, AutopilotWritesItsTrace) {
+  const std::string nest = path("nest"), text = path("text.txt");
+  const auto fit = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"fit",      golden_model("llama.gguf"),
+                                       "-o",       nest,
+                                       "--tokens", "1024",
+                                       "--window", "256",
+                                       "--recent", "64"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return matryoshka(arguments).exit_code;
+  };
+  const std::vector<std::string> fly{"autopilot",
+                                     golden_model("llama.gguf"),
+                                     "--nest",
+                                     nest,
+                                     "--stream",
+                                     text,
+                                     text,
+                                     "--max-kl",
+                                     "0.5",
+                                     "-o",
+                                     path("fly.html"),
+                                     "--json",
+                                     "--requests",
+                                     "12",
+                                     "--context",
+                                     "160",
+                                     "--shadow-share",
+                                     "0.5"};
+  ASSERT_EQ(fit({}), 0);
+  const Outcome unmeasured = matryoshka(fly);
+  EXPECT_EQ(unmeasured.exit_code, 2) << unmeasured.err;
+  EXPECT_THAT(unmeasured.err, HasSubstr("--measure"));
+
+  ASSERT_EQ(fit({"--measure", text, "--measure-windows", "1", "--measure-rungs", "6"}), 0);
+  const Outcome outcome = matryoshka(fly);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Json said = *parse_json(outcome.out, "output"), report = read(path("fly.json"));
+  EXPECT_EQ(said.at("mean_kl"), report.at("mean_kl"));
+  ASSERT_EQ(report.at("requests").size(), 24u);
+  EXPECT_EQ(report.at("requests")[11].at("part"), 0);
+  EXPECT_EQ(report.at("requests")[12].at("part"), 1);
+  size_t shadowed = 0;
+  for (const Json& request : report.at("requests")) {
+    const bool seen = request.at("shadowed");
+    EXPECT_EQ(request.contains("kl_upper"), seen);
+    shadowed += seen;
+  }
+  EXPECT_GT(shadowed, 4u);
+  EXPECT_LT(shadowed, 20u);
+  std::ifstream page(path("fly.html"));
+  const std::string html(std::istreambuf_iterator<char>(page), {});
+  EXPECT_THAT(html, HasSubstr("Autopilot"));
+  EXPECT_THAT(html, HasSubstr("kl_upper"));
+
+  std::vector<std::string> wrong = fly;
+  wrong[8] = "0";  // --max-kl
+  EXPECT_EQ(matryoshka(wrong).exit_code, 2);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Opens a pilot's page in headless Chromium: it draws all its parts without the network, follows its inputs, and its
-recommendation is the program's. The model is a golden one. Skipped (exit code 77) where there is no Chromium.
+"""Opens the pilot's page in headless Chromium: it draws all its parts without the network, follows its inputs, and its
+recommendation is the program's. Then the autopilot's page. The model is a golden one. Skipped (exit code 77) where there is no Chromium.
 usage: pilot_page_test.py CHECKOUT BINARY
 """
 
@@ -81,6 +81,21 @@ def check_inputs(page):
     check(page.evaluate("document.getElementById('flags').textContent").endswith(smallest), "anything goes, but not the smallest")
 
 
+def check_autopilot(checkout, binary, folder):
+    model, text, nest, path = checkout / "tests/golden/models/llama.gguf", folder / "text.txt", folder / "nest", folder / "fly.html"
+    for command in (["fit", model, "-o", nest, "--tokens", "1024", "--window", "256", "--recent", "64", "--measure", text,
+                     "--measure-windows", "1", "--measure-rungs", "6"],
+                    ["autopilot", model, "--nest", nest, "--stream", text, text, "--max-kl", "0.5", "--requests", "12",
+                     "--context", "160", "-o", path]):
+        subprocess.run([str(word) for word in [binary, *command]], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    with browser.Page(path) as page:
+        dots = page.evaluate("document.querySelectorAll('#chart-kl .dot').length")
+        check(dots == 24, f"24 requests, {dots} dots")
+        check(page.evaluate("document.querySelectorAll('#chart-kl .change').length") == 1, "the change of text is not marked")
+        check(page.evaluate("document.querySelectorAll('#chart-bits .curve').length") == 1, "no curve of bits")
+        found.extend(page.problems())
+
+
 def main():
     if browser.find_chromium() is None:
         print("skipped: no chromium (Debian's package chromium)")
@@ -94,6 +109,7 @@ def main():
                 check_drawing(page, report)
                 check_inputs(page)
                 found.extend(page.problems())
+        check_autopilot(checkout, binary, pathlib.Path(name))
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

@@ -124,6 +124,16 @@ class Chart {
     this.parts.push(`<circle class="halo stroke ${colour}" cx="${x}" cy="${y}" r="10"/>`);
   }
 
+  // Where something changes along x, from top to bottom; and a word at the top.
+  bar(x) {
+    const at = fixed(this.x.place(x));
+    this.parts.push(`<line class="change" x1="${at}" x2="${at}" y1="${this.box.top}" y2="${this.box.bottom}"/>`);
+  }
+
+  label(x, text) {
+    this.parts.push(`<text class="name" x="${fixed(this.x.place(x))}" y="${this.box.top + 10}">${escapeText(text)}</text>`);
+  }
+
   // Beside a point; dx, dy in pixels from it.
   text(point, text, colour, dx = 0, dy = 0, anchor = 'middle') {
     const [x, y] = this.at(point);
@@ -145,4 +155,18 @@ class Chart {
     );
     return `<svg class="chart" viewBox="0 0 ${this.width} ${this.height}" role="img" aria-label="${escapeText(this.options.label)}">${this.parts.join('')}${names.join('')}</svg>`;
   }
+}
+
+// What points say when the mouse is over them.
+function showHints() {
+  const hint = document.getElementById('hint');
+  document.addEventListener('mouseover', (event) => {
+    const text = event.target.dataset?.hint;
+    hint.hidden = !text;
+    if (text) hint.textContent = text;
+  });
+  document.addEventListener('mousemove', (event) => {
+    hint.style.left = `${Math.min(event.clientX + 14, innerWidth - hint.offsetWidth - 8)}px`;
+    hint.style.top = `${event.clientY + 16}px`;
+  });
 }

@@ -357,16 +357,7 @@ function listen() {
     element('copy').textContent = 'Copied';
     setTimeout(() => (element('copy').textContent = 'Copy'), 1500);
   });
-  const hint = element('hint');
-  document.addEventListener('mouseover', (event) => {
-    const text = event.target.dataset?.hint;
-    hint.hidden = !text;
-    if (text) hint.textContent = text;
-  });
-  document.addEventListener('mousemove', (event) => {
-    hint.style.left = `${Math.min(event.clientX + 14, innerWidth - hint.offsetWidth - 8)}px`;
-    hint.style.top = `${event.clientY + 16}px`;
-  });
+  showHints();
   addEventListener('beforeprint', () => document.querySelectorAll('details').forEach((each) => (each.open = true)));
 }
 
