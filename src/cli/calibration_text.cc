@@ -78,11 +78,8 @@ Result<Calibration> CalibrationText::read(const Engine& engine,
     return calibration;
   }
   report(progress, {.stage = "reading text", .done = 0, .total = 1, .detail = {}});
-  std::vector<std::string> documents;
+  MKV_ASSIGN(const std::vector<std::string> documents, read_documents(files_));
   for (const std::string& file : files_) {
-    MKV_ASSIGN(std::vector<std::string> more, read_documents(file));
-    documents.insert(documents.end(), std::make_move_iterator(more.begin()),
-                     std::make_move_iterator(more.end()));
     if (!calibration.source.empty()) calibration.source += ", ";
     calibration.source += std::filesystem::path(file).filename().string();
   }

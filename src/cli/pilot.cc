@@ -2,7 +2,6 @@
 // writes a page about it.
 #include <cstdio>
 #include <filesystem>
-#include <iterator>
 
 #include "base/stopwatch.h"
 #include "cli/calibration_text.h"
@@ -50,12 +49,7 @@ class Pilot : public Command {
 
   Result<void> run() override {
     MKV_TRY(check());
-    std::vector<std::string> documents;
-    for (const std::string& text : texts_) {
-      MKV_ASSIGN(std::vector<std::string> more, read_documents(text));
-      documents.insert(documents.end(), std::make_move_iterator(more.begin()),
-                       std::make_move_iterator(more.end()));
-    }
+    MKV_ASSIGN(const std::vector<std::string> documents, read_documents(texts_));
     MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, {}));
     ProgressBar bar;
     MKV_ASSIGN(const Nest nest, open_or_fit(*engine, bar.sink()));
