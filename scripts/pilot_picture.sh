@@ -18,13 +18,4 @@ if [ ! -f "$page" ]; then
     --max-ppl-increase 1% -o "$page"
 fi
 say "Making docs/pilot.png of $page"
-python3 -B - "$page" docs/pilot.png <<'PYTHON'
-import sys
-
-sys.path.insert(0, "tests/tools")
-import browser
-
-with browser.Page(sys.argv[1], width=1120) as page:  # without the answers and the notes
-    bottom = page.evaluate("document.getElementById('cost').getBoundingClientRect().bottom + scrollY + 24")
-    page.picture(sys.argv[2], {"x": 0, "y": 0, "width": 1120, "height": bottom})
-PYTHON
+tests/tools/page_picture.py "$page" docs/pilot.png cost  # without the answers and the notes

@@ -65,6 +65,7 @@ function drawWords() {
   element('lead').textContent =
     `A shadowed request (${number(100 * report.shadow_share, 0)} %, filled dots) is computed with the exact cache too; only those the autopilot sees. It moves when the upper end of its confidence interval does.` +
     (within ? '' : ' Over this stream the tolerance was not held.');
+  element('tiles').style.gridTemplateColumns = `repeat(${Math.min(parts.length, 4)}, 1fr)`;
   element('tiles').innerHTML = parts
     .map((part) => `<div><dt>${escapeText(part.name)}</dt><dd>${significant(part.mean_kl)} <small>nats</small></dd><dd>${significant(part.mean_bits_per_value)} bits, ${part.requests} requests of ${part.context} tokens</dd></div>`)
     .join('');
