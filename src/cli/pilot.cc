@@ -147,7 +147,7 @@ class Pilot : public Command {
       std::printf("no size of the nest keeps perplexity within %s\n", tolerance_.c_str());
     } else {
       const QualityPoint& point = result.quality[*result.recommended];
-      std::printf("--nest %s --budget %s\n", nest_.c_str(), point.budget.c_str());
+      std::printf("%s\n", report.at("recommended").at("flags").get<std::string>().c_str());
       std::printf("perplexity %+.2f %%, KL %.4f, %.0f bytes a token of %.0f\n",
                   100 * point.perplexity_increase(0), point.quality.kl,
                   point.quality.kv.kv_bytes_per_token,

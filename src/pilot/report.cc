@@ -12,6 +12,18 @@ namespace {
 
 constexpr int kFormatVersion = 1;
 
+// A word as a shell takes it: in quotes where it needs them.
+std::string shell_word(const std::string& text) {
+  const auto plain = [](char c) {
+    return std::string_view("-_./=:,%+@").find(c) != std::string_view::npos ||
+           (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  };
+  if (!text.empty() && std::ranges::all_of(text, plain)) return text;
+  std::string quoted = "'";
+  for (const char c : text) c == '\'' ? quoted += "'\\''" : quoted += c;
+  return quoted + "'";
+}
+
 Json model_json(const Model& model, const PilotContext& context) {
   const ModelConfig& config = model.config();
   const KvShape shape = config.kv_shape();
@@ -30,6 +42,7 @@ Json model_json(const Model& model, const PilotContext& context) {
 Json nest_json(const Nest& nest, const PilotContext& context) {
   const NestConfig& config = nest.config();
   return {{"path", context.nest_path},
+          {"flag", "--nest " + shell_word(context.nest_path)},
           {"slab_kind", config.slab_kind == SlabKind::column ? "column" : "code"},
           {"slab_bits", nest.slab_bits()},
           {"groups", nest.groups()},
@@ -99,7 +112,7 @@ Json choice_json(const PilotResult& result, std::optional<size_t> choice,
   const QualityPoint& point = result.quality[*choice];
   return {{"budget", point.budget},
           {"rung", *point.rung},
-          {"flags", "--nest " + nest_path + " --budget " + point.budget},
+          {"flags", "--nest " + shell_word(nest_path) + " --budget " + point.budget},
           {"perplexity_increase", point.perplexity_increase(0)},
           {"kv_bytes_per_token", point.quality.kv.kv_bytes_per_token}};
 }

@@ -82,7 +82,7 @@ TEST_F(Pilot, ReportsTheRecommendationAndItsFlags) {
   const Json json = report(result);
   const Json& chosen = json.at("recommended");
   const std::string budget = chosen.at("budget");
-  EXPECT_EQ(chosen.at("flags"), "--nest my nest --budget " + budget);
+  EXPECT_EQ(chosen.at("flags"), "--nest 'my nest' --budget " + budget);
   EXPECT_EQ(must(rung_for_budget(nest_, budget)), chosen.at("rung").get<size_t>());
   EXPECT_EQ(json.at("preparation").at("seconds"), 120);
   EXPECT_EQ(json.at("quality").size(), result.quality.size());

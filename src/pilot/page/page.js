@@ -99,7 +99,7 @@ const tile = (name, value, note) => `<div><dt>${name}</dt><dd>${value}</dd><dd>$
 function drawVerdict(state) {
   const { chosen, tolerance, context } = state;
   element('verdict').classList.toggle('none', !chosen);
-  element('flags').textContent = chosen ? `--nest ${report.nest.path} --budget ${chosen.budget}` : `--nest ${report.nest.path} --budget max`;
+  element('flags').textContent = `${report.nest.flag} --budget ${chosen ? chosen.budget : 'max'}`;
   if (!chosen) {
     const best = ofNest(report)[0];
     element('verdict-title').textContent = `No size of this nest stays within ${plainPercent(tolerance)}`;
