@@ -2,7 +2,7 @@
 # Installs the Debian 12 packages that building, testing and the demo need; does nothing when all of
 # them are there already.
 # usage: scripts/install_deps.sh [--dev] [--train] [--list]
-#   --dev   also what contributors use: formatter, linters, the fuzzers' compiler
+#   --dev   also what contributors use: formatter, linters, the fuzzers' compiler, a browser for the pilot's page
 #   --train also what the training module needs: LibTorch, and a BLAS that is fast
 #   --list  prints the packages and stops
 set -euo pipefail
@@ -20,7 +20,7 @@ packages=(
   # getting the demo's model
   python3-pip ca-certificates unzip
 )
-dev_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev shellcheck git)
+dev_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev shellcheck git chromium)
 # Debian's LibTorch multiplies with whatever BLAS is installed; the reference one is tens of times slower.
 train_packages=(libtorch-dev libopenblas0-openmp)
 

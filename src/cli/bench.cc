@@ -5,11 +5,11 @@
 #include <cstdio>
 
 #include "cli/bench_peer.h"
-#include "cli/bench_run.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "eval/speed.h"
 
 namespace mkv::cli {
 namespace {
@@ -101,7 +101,9 @@ class Bench : public Command {
   // before them one that warms up and is not counted.
   Result<void> repeat(const Engine& engine) {
     ProgressBar bar;
-    SpeedTest test(engine, lengths_);
+    SpeedTest test(
+        engine.model, [&](size_t capacity) { return engine.make_cache(capacity); }, lengths_,
+        *engine.workers);
     DepthSpeed warm_up;
     MKV_TRY(test.repeat(warm_up));
     const size_t total = repetitions_ * depths_.size();

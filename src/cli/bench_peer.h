@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "cli/bench_run.h"
+#include "eval/speed.h"
 
 namespace mkv::cli {
 

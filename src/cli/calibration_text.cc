@@ -1,10 +1,12 @@
 #include "cli/calibration_text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <iterator>
 
 #include "cli/inspect_nest.h"
+#include "cli/output.h"
 #include "cli/text_files.h"
 #include "engine/sample_sequences.h"
 
@@ -53,13 +55,16 @@ Result<Sequences> equal_windows(const Sequences& sequences, size_t window) {
 
 }  // namespace
 
-void CalibrationText::declare(CLI::App& app) {
-  app.add_option("--text", files_,
+void CalibrationText::declare(CLI::App& app, const std::string& prefix) {
+  const std::string dashes = "--" + prefix;
+  app.add_option(dashes + "text", files_,
                  "Text files, or .jsonl with a \"text\" in each line; without any the model "
                  "writes its own");
-  add_count(app, "--tokens", options_.tokens, "Tokens to look at")->check(CLI::PositiveNumber);
-  add_count(app, "--window", options_.window, "Most tokens a sequence")->check(CLI::PositiveNumber);
-  add_count(app, "--seed", options_.seed, "Of the choice of text");
+  add_count(app, dashes + "tokens", options_.tokens, "Tokens to look at")
+      ->check(CLI::PositiveNumber);
+  add_count(app, dashes + "window", options_.window, "Most tokens a sequence")
+      ->check(CLI::PositiveNumber);
+  add_count(app, dashes + "seed", options_.seed, "Of the choice of text");
 }
 
 Result<Calibration> CalibrationText::read(const Engine& engine,
@@ -73,11 +78,8 @@ Result<Calibration> CalibrationText::read(const Engine& engine,
     return calibration;
   }
   report(progress, {.stage = "reading text", .done = 0, .total = 1, .detail = {}});
-  std::vector<std::string> documents;
+  MKV_ASSIGN(const std::vector<std::string> documents, read_documents(files_));
   for (const std::string& file : files_) {
-    MKV_ASSIGN(std::vector<std::string> more, read_documents(file));
-    documents.insert(documents.end(), std::make_move_iterator(more.begin()),
-                     std::make_move_iterator(more.end()));
     if (!calibration.source.empty()) calibration.source += ", ";
     calibration.source += std::filesystem::path(file).filename().string();
   }
@@ -86,6 +88,20 @@ Result<Calibration> CalibrationText::read(const Engine& engine,
   MKV_ASSIGN(calibration.sequences, equal_windows(sequences, options.window));
   report(progress, {.stage = "reading text", .done = 1, .total = 1, .detail = {}});
   return calibration;
+}
+
+std::map<std::string, std::string> origin_of(const Calibration& calibration,
+                                             const ModelConfig& model) {
+  size_t tokens = 0;
+  for (const std::vector<TokenId>& sequence : calibration.sequences) tokens += sequence.size();
+  std::map<std::string, std::string> origin{{"calibration", calibration.source},
+                                            {"tokens", std::to_string(tokens)}};
+  if (!model.name.empty()) origin["model"] = model.name;
+  return origin;
+}
+
+void record_seconds(Nest& nest, const std::string& key, double seconds) {
+  nest.origin()[key] = format("%.0f", std::ceil(seconds));
 }
 
 Result<void> check_output_folder(const std::string& path) {

@@ -1,19 +1,16 @@
 // matryoshka chat: a conversation, a line of stdin a turn.
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
-#include <optional>
 #include <string>
-#include <string_view>
 
 #include "cli/command.h"
 #include "cli/generation.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "text/chat_template.h"
+#include "engine/conversation.h"
 
 namespace mkv::cli {
 namespace {
@@ -35,86 +32,6 @@ class InterruptGuard {
 
  private:
   struct sigaction before_ = {};
-};
-
-// Messages so far, and how the model wants to read them.
-class Conversation {
- public:
-  static Result<Conversation> create(const Model& model, const std::string& system) {
-    MKV_ASSIGN(ChatTemplate recipe, ChatTemplate::of_model(model.chat_template().value_or("")));
-    Conversation conversation(model, std::move(recipe));
-    const SpecialTokens& special = model.tokenizer().special();
-    if (special.bos) conversation.options_.bos = model.tokenizer().decode(*special.bos, true);
-    if (special.eos) conversation.options_.eos = model.tokenizer().decode(*special.eos, true);
-    if (!system.empty()) conversation.messages_.push_back({"system", system});
-    return conversation;
-  }
-
-  // The tokens that ask for the next answer. They go on from the tokens of the last one where the
-  // template allows it, so that the cache can be kept: text, tokenised again, may give others.
-  Result<std::vector<TokenId>> ask(std::string question) {
-    messages_.push_back({"user", std::move(question)});
-    auto rendered = recipe_.render(messages_, options_);
-    if (!rendered) return make_error(ErrorCode::unsupported, rendered.error().message);
-    std::string text = std::move(*rendered);
-    std::optional<std::vector<TokenId>> tokens;
-    if (!seen_tokens_.empty() && text.starts_with(seen_text_)) {
-      MKV_ASSIGN(tokens, go_on(std::string_view(text).substr(seen_text_.size())));
-    }
-    if (!tokens) {
-      MKV_ASSIGN(tokens, encode(text));
-      const SpecialTokens& special = model_->tokenizer().special();
-      const bool wants_bos = special.add_bos;
-      if (wants_bos && (tokens->empty() || tokens->front() != *special.bos)) {
-        tokens->insert(tokens->begin(), *special.bos);
-      }
-    }
-    seen_text_ = std::move(text);
-    seen_tokens_ = *tokens;
-    return *std::move(tokens);
-  }
-
-  // `whole`: the answer's text is all of its tokens, not cut by a stop string.
-  void answered(const Completion& answer, bool whole) {
-    messages_.push_back({"assistant", answer.text});
-    if (!whole) seen_tokens_.clear();
-    if (seen_tokens_.empty()) return;
-    seen_text_ += answer.text;
-    seen_tokens_.insert(seen_tokens_.end(), answer.tokens.begin(), answer.tokens.end());
-    if (!answer.tokens.empty() && ends(answer.tokens.back())) seen_tokens_.pop_back();
-  }
-
-  bool ends(TokenId token) const {
-    const std::vector<TokenId>& all = model_->tokenizer().special().end_of_generation;
-    return std::find(all.begin(), all.end(), token) != all.end();
-  }
-
- private:
-  Conversation(const Model& model, ChatTemplate recipe)
-      : model_(&model), recipe_(std::move(recipe)) {}
-
-  Result<std::vector<TokenId>> encode(std::string_view text) const {
-    return model_->tokenizer().encode(text, {.add_special = false, .parse_special = true});
-  }
-
-  // The tokens seen and those of `rest`, if it begins with a special token: elsewhere its first
-  // letters might have been part of the token before.
-  Result<std::optional<std::vector<TokenId>>> go_on(std::string_view rest) const {
-    std::optional<std::vector<TokenId>> tokens;
-    MKV_ASSIGN(const std::vector<TokenId> more, encode(rest));
-    if (!more.empty() && model_->tokenizer().decode(more.front(), false).empty()) {
-      tokens = seen_tokens_;
-      tokens->insert(tokens->end(), more.begin(), more.end());
-    }
-    return tokens;
-  }
-
-  const Model* model_;
-  ChatTemplate recipe_;
-  ChatOptions options_;
-  std::vector<ChatMessage> messages_;
-  std::string seen_text_;  // the last rendering and its answer, and their tokens
-  std::vector<TokenId> seen_tokens_;
 };
 
 class Chat : public Command {

@@ -30,6 +30,8 @@ std::unique_ptr<Command> make_eval_long();
 std::unique_ptr<Command> make_eval_retrieval();
 std::unique_ptr<Command> make_eval_generation();
 std::unique_ptr<Command> make_bench();
+std::unique_ptr<Command> make_pilot();
+std::unique_ptr<Command> make_autopilot();
 std::unique_ptr<Command> make_inspect();
 
 }  // namespace mkv::cli

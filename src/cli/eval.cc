@@ -161,6 +161,7 @@ class EvalKl : public Evaluation {
       OrderedJson result{{"budget", budgets[i]},
                          {"perplexity", report.perplexity},
                          {"perplexity_base", report.perplexity_base},
+                         {"log_ratio_stderr", report.log_ratio_stderr},
                          {"kl", report.kl},
                          {"kl_stderr", report.kl_stderr},
                          {"top1_agreement", report.top1_agreement},
@@ -184,7 +185,7 @@ class EvalKl : public Evaluation {
       rows.push_back({budgets[i], format("%.0f", report.kv.kv_bytes_per_token),
                       format("%.2f", report.kv.bits_per_value), format("%.4f", report.kl),
                       format("%.4f", report.kl_stderr), format("%.3f", report.perplexity),
-                      format("%+.2f %%", 100 * (report.perplexity / report.perplexity_base - 1)),
+                      format("%+.2f %%", 100 * report.perplexity_increase()),
                       format("%.1f %%", 100 * report.top1_agreement)});
     }
     print_table(rows);

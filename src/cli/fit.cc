@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <map>
 
+#include "base/stopwatch.h"
 #include "cli/calibration_text.h"
 #include "cli/command.h"
 #include "cli/inspect_nest.h"
@@ -51,8 +52,10 @@ class Fit : public Command {
     MKV_TRY(check_output_folder(output_));
     MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, {}));
     ProgressBar bar;
+    const Stopwatch watch;
     MKV_ASSIGN(const Calibration calibration, calibration_.read(*engine, bar.sink()));
     MKV_ASSIGN(Nest nest, fit(*engine, calibration, bar.sink()));
+    record_seconds(nest, "fit_seconds", watch.seconds());
     MKV_TRY(measurement_.run(*engine, nest, bar.sink()));
     MKV_TRY(nest.save(output_));
     bar.finish();
@@ -103,11 +106,7 @@ class Fit : public Command {
     options.key_mean = key_mean_;
     options.sinks = sinks_;
     options.recent = recent_;
-    options.origin["calibration"] = calibration.source;
-    size_t tokens = 0;
-    for (const std::vector<TokenId>& sequence : calibration.sequences) tokens += sequence.size();
-    options.origin["tokens"] = std::to_string(tokens);
-    if (!model.name.empty()) options.origin["model"] = model.name;
+    options.origin = origin_of(calibration, model);
   }
 
   Result<Nest> fit(const Engine& engine, const Calibration& calibration,

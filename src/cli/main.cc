@@ -51,6 +51,8 @@ std::vector<Entry> declare_commands(CLI::App& app) {
   add(*eval, make_eval_retrieval());
   add(*eval, make_eval_generation());
   add(app, make_bench());
+  add(app, make_pilot());
+  add(app, make_autopilot());
   add(app, make_inspect());
   return entries;
 }

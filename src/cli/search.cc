@@ -60,6 +60,7 @@ class Search : public Command {
     MKV_ASSIGN(SearchReport found, search_ladder(engine->model, nest, calibration.sequences,
                                                  options_, *engine->workers));
     MKV_TRY(nest.set_ladder(std::move(found.ladder)));
+    record_seconds(nest, "search_seconds", found.seconds);
     nest.measurements().clear();  // they were of the old ladder
     MKV_TRY(measurement_.run(*engine, nest, bar.sink()));
     MKV_TRY(nest.save(output_));

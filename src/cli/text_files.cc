@@ -25,4 +25,14 @@ Result<std::vector<std::string>> read_documents(const std::string& path) {
   }
 }
 
+Result<std::vector<std::string>> read_documents(const std::vector<std::string>& paths) {
+  std::vector<std::string> documents;
+  for (const std::string& path : paths) {
+    MKV_ASSIGN(std::vector<std::string> more, read_documents(path));
+    documents.insert(documents.end(), std::make_move_iterator(more.begin()),
+                     std::make_move_iterator(more.end()));
+  }
+  return documents;
+}
+
 }  // namespace mkv::cli

@@ -13,5 +13,7 @@ Result<std::string> read_text(const std::string& path);
 
 // All documents of a text file, a .jsonl file or a folder (text/documents.h).
 Result<std::vector<std::string>> read_documents(const std::string& path);
+// The same of several, one after the other.
+Result<std::vector<std::string>> read_documents(const std::vector<std::string>& paths);
 
 }  // namespace mkv::cli

@@ -147,6 +147,7 @@ class Train : public Command {
   }
 
   void describe(Nest& nest, const Calibration& text, const TrainReport& report) const {
+    record_seconds(nest, "train_seconds", report.seconds);
     nest.origin()["method"] = "trained";
     nest.origin()["training_text"] = text.source;
     nest.origin()["training_tokens"] = std::to_string(report.best_step * options_.windows_per_step *

@@ -12,7 +12,7 @@ namespace {
 
 // Per scored position, in order: sums do not depend on who computed what.
 struct Comparisons {
-  std::vector<double> kl, nll_base, nll;
+  std::vector<double> kl, nll_base, nll, log_ratio;
   size_t same_top = 0;
 };
 
@@ -23,6 +23,7 @@ KlReport summarise(const Comparisons& all, size_t windows) {
   out.kl_stderr = kl.standard_error;
   out.perplexity = std::exp(average(all.nll).mean);
   out.perplexity_base = std::exp(average(all.nll_base).mean);
+  out.log_ratio_stderr = average(all.log_ratio).standard_error;
   out.tokens = all.kl.size();
   out.top1_agreement =
       out.tokens == 0 ? 0.0 : static_cast<double>(all.same_top) / static_cast<double>(out.tokens);
@@ -54,6 +55,7 @@ class WindowComparison {
         all.kl.push_back(results_[row].kl);
         all.nll_base.push_back(results_[row].nll_base);
         all.nll.push_back(results_[row].nll);
+        all.log_ratio.push_back(results_[row].nll - results_[row].nll_base);
         all.same_top += results_[row].same_top ? 1 : 0;
       }
     }

@@ -14,10 +14,16 @@ struct KlReport {
   double top1_agreement = 0;  // fraction of positions with the same most likely token
   double perplexity = 0;
   double perplexity_base = 0;  // of the exact cache
+  // Standard error of ln(perplexity / perplexity_base), of the tokens in pairs: text that is hard
+  // for both caches does not count.
+  double log_ratio_stderr = 0;
   size_t tokens = 0;
   size_t windows = 0;
   KvFigures kv;
   double seconds = 0;  // without the exact pass
+
+  // Fraction: 0.01 = 1 %.
+  double perplexity_increase() const { return perplexity / perplexity_base - 1.0; }
 };
 
 // The exact pass over some windows, kept as the hidden states that score a token (2 KB a token for

@@ -27,7 +27,7 @@ Result<void> measure_ladder(const Model& model, Nest& nest, const Windows& windo
     measurements.push_back({.rung = rung,
                             .bits_per_value = nest.coded_bits_per_value(ranks),
                             .kl = kl.kl,
-                            .perplexity_increase = kl.perplexity / kl.perplexity_base - 1.0});
+                            .perplexity_increase = kl.perplexity_increase()});
     char detail[80];
     std::snprintf(detail, sizeof detail, "KL %.4f, perplexity %+.2f %% at %.2f bits",
                   measurements.back().kl, 100.0 * measurements.back().perplexity_increase,

@@ -46,7 +46,7 @@ class Prefetcher {
   Prefetcher(std::span<const uint8_t> bytes, size_t steps)
       : at_(reinterpret_cast<const char*>(bytes.data())),
         left_((bytes.size() + kLine - 1) / kLine),
-        lines_((left_ + steps - 1) / steps) {}
+        lines_(steps == 0 ? 0 : (left_ + steps - 1) / steps) {}  // no slabs: no steps
 
   HWY_INLINE void step() {
     const size_t lines = std::min(lines_, left_);

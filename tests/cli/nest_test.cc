@@ -67,6 +67,7 @@ TEST_P(NestTest, FitInspectEvaluateRun) {
   EXPECT_EQ(fitted.at("slab_kind"), GetParam());
   EXPECT_EQ(json_of(matryoshka({"inspect", nest_, "--json"})), fitted);
   EXPECT_LT(fitted.at("orthogonality_error"), 1e-4);
+  EXPECT_GE(std::stod(fitted.at("origin").at("fit_seconds").get<std::string>()), 1);
 
   const std::string text = write_text();
   const Json list =
@@ -216,6 +217,7 @@ TEST_F(NestFiles, SearchGivesAnotherLadder) {
                                           "1",        "--measure-rungs",
                                           "3"}));
   EXPECT_EQ(result.at("measurements").size(), 3u);
+  EXPECT_TRUE(result.at("origin").contains("search_seconds"));
   EXPECT_EQ(matryoshka({"run", model_, "-p", "a", "-n", "2", "--nest", found}).exit_code, 0);
 }
 

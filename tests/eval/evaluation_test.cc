@@ -83,6 +83,7 @@ TEST(Kl, OfTheExactCacheIsZero) {
   const KlReport got = must(evaluate_kl(model, base, CacheFactory::exact(model), {}, workers));
   EXPECT_EQ(got.kl, 0.0);
   EXPECT_EQ(got.kl_stderr, 0.0);
+  EXPECT_EQ(got.log_ratio_stderr, 0.0);
   EXPECT_EQ(got.top1_agreement, 1.0);
   EXPECT_EQ(got.perplexity, got.perplexity_base);
   EXPECT_EQ(got.tokens, 62u);
@@ -103,6 +104,8 @@ TEST(Kl, OfAFullRankNestIsRoundingAndOfACutIsNot) {
   const KlReport loss = must(evaluate_kl(model, base, cut, {}, workers));
   EXPECT_GT(loss.kl, 10.0 * rounding.kl);
   EXPECT_LT(loss.top1_agreement, 1.0);
+  EXPECT_GT(loss.log_ratio_stderr, 10.0 * rounding.log_ratio_stderr);
+  EXPECT_GT(rounding.log_ratio_stderr, 0.0);
 }
 
 TEST(Kl, IsTheSameForAnyNumberOfWorkersAndRows) {

@@ -17,7 +17,7 @@ ORDER = [
     ["model"],
     ["engine"],
     ["eval"],
-    ["fit", "train", "serve"],
+    ["fit", "train", "pilot", "serve"],
     ["cli"],
 ]
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}

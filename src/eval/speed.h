@@ -1,16 +1,17 @@
-// Speed of this program: how fast a prompt is read and how fast tokens come, at a given depth.
+// Speed of this engine: how fast a prompt is read and how fast tokens come, at a given depth.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
-#include "cli/options.h"
+#include "base/workers.h"
 #include "engine/prefill.h"
 
-namespace mkv::cli {
+namespace mkv {
 
 // Repetitions of one figure.
 struct Samples {
@@ -34,9 +35,14 @@ struct BenchLengths {
   size_t prefill = 512, decode = 64;
 };
 
+// An empty cache for that many tokens.
+using MakeCache = std::function<KvCache(size_t capacity)>;
+
+// Belongs to one thread. Borrows the model and the workers.
 class SpeedTest {
  public:
-  SpeedTest(const Engine& engine, const BenchLengths& lengths);
+  SpeedTest(const Model& model, MakeCache make_cache, const BenchLengths& lengths,
+            Workers& workers);
 
   // One repetition: fills a cache with `depth` random tokens, then times lengths.decode greedy
   // tokens, then lengths.prefill more tokens of prompt (in an empty cache again for depth 0). The
@@ -48,8 +54,10 @@ class SpeedTest {
   Result<std::vector<TokenId>> decode(KvCache& cache, TokenId first);
   TokenId likeliest();
 
-  const Engine& engine_;
+  const Model& model_;
+  const MakeCache make_cache_;
   const BenchLengths lengths_;
+  Workers& workers_;
   PrefillScratch scratch_;
   std::vector<float> hidden_, logits_;
 };
@@ -58,4 +66,4 @@ class SpeedTest {
 // holds.
 double read_bandwidth(Workers& workers);
 
-}  // namespace mkv::cli
+}  // namespace mkv

@@ -1,14 +1,15 @@
-#include "cli/bench_run.h"
+#include "eval/speed.h"
 
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <utility>
 
 #include "base/rng.h"
 #include "ops/ops.h"
 #include "store/hash.h"
 
-namespace mkv::cli {
+namespace mkv {
 namespace {
 
 constexpr uint64_t kSeed = 1;
@@ -46,21 +47,24 @@ double Samples::median() const {
 double Samples::min() const { return values.empty() ? 0 : *std::ranges::min_element(values); }
 double Samples::max() const { return values.empty() ? 0 : *std::ranges::max_element(values); }
 
-SpeedTest::SpeedTest(const Engine& engine, const BenchLengths& lengths)
-    : engine_(engine),
+SpeedTest::SpeedTest(const Model& model, MakeCache make_cache, const BenchLengths& lengths,
+                     Workers& workers)
+    : model_(model),
+      make_cache_(std::move(make_cache)),
       lengths_(lengths),
-      hidden_(engine.model.config().hidden_size),
-      logits_(engine.model.config().vocab_size) {}
+      workers_(workers),
+      hidden_(model.config().hidden_size),
+      logits_(model.config().vocab_size) {}
 
 Result<void> SpeedTest::repeat(DepthSpeed& speed) {
   if (speed.output_hash.empty()) restart_peak_rss();
   Rng rng(kSeed);
   std::vector<TokenId> tokens(speed.depth + lengths_.prefill + 1);
   for (TokenId& token : tokens) {
-    token = static_cast<TokenId>(rng.below(engine_.model.config().vocab_size));
+    token = static_cast<TokenId>(rng.below(model_.config().vocab_size));
   }
   const std::span<const TokenId> random(tokens);
-  KvCache cache = engine_.make_cache(speed.depth + lengths_.prefill + lengths_.decode);
+  KvCache cache = make_cache_(speed.depth + lengths_.prefill + lengths_.decode);
   if (speed.depth > 0) {
     MKV_TRY(add(cache, random.first(speed.depth)));
     speed.kv_bytes = cache.bytes();
@@ -79,7 +83,7 @@ Result<void> SpeedTest::repeat(DepthSpeed& speed) {
 }
 
 Result<void> SpeedTest::add(KvCache& cache, std::span<const TokenId> tokens) {
-  return prefill(engine_.model, {tokens, &cache}, hidden_, scratch_, *engine_.workers);
+  return prefill(model_, {tokens, &cache}, hidden_, scratch_, workers_);
 }
 
 // Greedy tokens after `first`, with it.
@@ -94,8 +98,7 @@ Result<std::vector<TokenId>> SpeedTest::decode(KvCache& cache, TokenId first) {
 }
 
 TokenId SpeedTest::likeliest() {
-  engine_.model.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()},
-                       *engine_.workers);
+  model_.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()}, workers_);
   return static_cast<TokenId>(std::ranges::max_element(logits_) - logits_.begin());
 }
 
@@ -117,4 +120,4 @@ double read_bandwidth(Workers& workers) {
   return best;
 }
 
-}  // namespace mkv::cli
+}  // namespace mkv
