@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compares the log-likelihoods of `matryoshka eval tasks` with transformers', which reads the same GGUF.
+"""Compares the log-likelihoods of `matryoshka eval tasks` with transformers', which reads the same GGUF
+(float32 both, the cache too).
 
 usage: check_tasks.py PROGRAM MODEL.gguf LIMIT TASK.jsonl...
 
@@ -51,7 +52,7 @@ def main():
     if len(sys.argv) < 5:
         sys.exit(__doc__)
     program, path, limit, tasks = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-    ours = json.loads(subprocess.run([program, "eval", "tasks", path, "--json", "--examples", "--limit", limit,
+    ours = json.loads(subprocess.run([program, "eval", "tasks", path, "--budgets", "f32", "--json", "--examples", "--limit", limit,
                                       "--tasks", *tasks], check=True, capture_output=True, text=True).stdout)[0]["tasks"]
     tokenizer, model = load(path)
     worst = 0.0

@@ -1,17 +1,12 @@
 #include "cli/budgets.h"
 
 #include <algorithm>
-#include <optional>
 
 namespace mkv::cli {
 namespace {
 
-// Of a budget that needs no nest.
-std::optional<Rounding> rounding_of(const std::string& budget) {
-  if (budget == "exact") return Rounding::none;
-  if (budget == "q8_0") return Rounding::q8_0;
-  if (budget == "q4_0") return Rounding::q4_0;
-  return std::nullopt;
+bool needs_nest(const std::string& budget) {
+  return budget != "exact" && budget != "f32" && budget != "q8_0" && budget != "q4_0";
 }
 
 }  // namespace
@@ -20,18 +15,20 @@ void BudgetOptions::declare(CLI::App& app) {
   model_.declare(app);
   app.add_option("--nest", nest_, "Nest folder, for budgets that are a size of it");
   app.add_option("--budgets", budgets_,
-                 "Caches to compare: exact, q8_0 and q4_0 (rounded as llama.cpp's), and of the "
-                 "nest 25%, 2bits or max; without any: exact, and max with a nest")
+                 "Caches to compare: exact, f32 (exact without rounding to 16 bits), q8_0 and q4_0 "
+                 "(rounded as llama.cpp's), and of the nest 25%, 2bits or max; without any: exact, "
+                 "and max with a nest")
       ->delimiter(',');
 }
 
 Result<CacheFactory> BudgetOptions::caches_of(const std::string& budget) const {
-  if (const std::optional<Rounding> rounding = rounding_of(budget)) {
-    if (*rounding == Rounding::none) return CacheFactory::exact(engine_->model);
-    return CacheFactory::rounded(engine_->model, *rounding);
-  }
+  const Model& model = engine_->model;
+  if (budget == "exact") return CacheFactory::exact(model);
+  if (budget == "f32") return CacheFactory::exact(model, {.exact = DType::f32});
+  if (budget == "q8_0") return CacheFactory::rounded(model, Rounding::q8_0);
+  if (budget == "q4_0") return CacheFactory::rounded(model, Rounding::q4_0);
   MKV_ASSIGN(const size_t rung, rung_for_budget(*engine_->nest, budget));
-  return CacheFactory::coded(engine_->model, *engine_->nest, engine_->nest->ranks_at(rung));
+  return CacheFactory::coded(model, *engine_->nest, engine_->nest->ranks_at(rung));
 }
 
 Result<void> BudgetOptions::open() {
@@ -39,11 +36,10 @@ Result<void> BudgetOptions::open() {
     budgets_ = nest_.empty() ? std::vector<std::string>{"exact"}
                              : std::vector<std::string>{"exact", "max"};
   }
-  const auto of_nest = std::ranges::find_if(
-      budgets_, [](const std::string& budget) { return !rounding_of(budget); });
+  const auto of_nest = std::ranges::find_if(budgets_, needs_nest);
   if (of_nest != budgets_.end() && nest_.empty()) {
     return make_error(ErrorCode::invalid_argument,
-                      "--budgets " + *of_nest + ": needs --nest (without: exact, q8_0, q4_0)");
+                      "--budgets " + *of_nest + ": needs --nest (without: exact, f32, q8_0, q4_0)");
   }
   if (of_nest == budgets_.end() && !nest_.empty()) {
     return make_error(ErrorCode::invalid_argument, "--nest: --budgets names no size of it");
