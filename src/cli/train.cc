@@ -105,6 +105,9 @@ class Train : public Command {
                    "Of the loss on the text's own tokens")
         ->capture_default_str()
         ->check(CLI::NonNegativeNumber);
+    app.add_option("--relative-loss", options_.relative_loss,
+                   "Divide a window's loss by its divergence, so that every size counts alike")
+        ->capture_default_str();
     app.add_flag("--train-means", options_.train_means, "Means move too");
   }
   void declare_run(CLI::App& app) {
@@ -131,7 +134,7 @@ class Train : public Command {
     app.add_option("--log", log_, "JSON lines: every step, every measurement");
   }
 
-  // The last windows of the text, which training does not see.
+  // Windows from all over the text, which training does not see.
   Result<Windows> hold_out(Sequences& sequences) const {
     if (sequences.size() <= held_out_) {
       return make_error(ErrorCode::invalid_argument,
@@ -139,10 +142,12 @@ class Train : public Command {
                             std::to_string(sequences.size()) + " windows in all");
     }
     Windows windows{.context = sequences.front().size(), .tokens = {}};
-    for (size_t i = sequences.size() - held_out_; i < sequences.size(); ++i) {
-      windows.tokens.insert(windows.tokens.end(), sequences[i].begin(), sequences[i].end());
+    for (size_t i = held_out_; i-- > 0;) {
+      const auto at = sequences.begin() +
+                      static_cast<std::ptrdiff_t>(i * (sequences.size() / held_out_));
+      windows.tokens.insert(windows.tokens.end(), at->begin(), at->end());
+      sequences.erase(at);
     }
-    sequences.resize(sequences.size() - held_out_);
     return windows;
   }
 
