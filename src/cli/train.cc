@@ -143,8 +143,8 @@ class Train : public Command {
     }
     Windows windows{.context = sequences.front().size(), .tokens = {}};
     for (size_t i = held_out_; i-- > 0;) {
-      const auto at = sequences.begin() +
-                      static_cast<std::ptrdiff_t>(i * (sequences.size() / held_out_));
+      const auto at =
+          sequences.begin() + static_cast<std::ptrdiff_t>(i * (sequences.size() / held_out_));
       windows.tokens.insert(windows.tokens.end(), at->begin(), at->end());
       sequences.erase(at);
     }

@@ -5,7 +5,7 @@
 namespace mkv::training {
 namespace {
 
-constexpr int64_t kRows = 64;  // of logits at once
+constexpr int64_t kRows = 64;              // of logits at once
 constexpr double kLeastDivergence = 1e-6;  // nats a token; a smaller one is divided by this
 
 }  // namespace

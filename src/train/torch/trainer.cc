@@ -247,7 +247,9 @@ Result<void> Trainer::measure() {
                CacheFactory::coded(in_.model, working_, working_.ranks_at(rung)));
     MKV_ASSIGN(const KlReport found, evaluate_kl(in_.model, *base_, caches, {}, in_.workers));
     kl.push_back(found.kl);
-    report(in_.options.progress, {"measuring", kl.size(), rungs_.size(), {}});
+    report(in_.options.progress,
+           {"training", state_.step, steps_,
+            concat("measured at ", kl.size(), " of ", rungs_.size(), " budgets")});
   }
   judge(kl);
   return {};
