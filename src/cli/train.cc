@@ -3,12 +3,14 @@
 #include "train/train.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 
 #include "cli/calibration_text.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/peak_memory.h"
 #include "cli/progress.h"
 
 namespace mkv::cli {
@@ -152,10 +154,14 @@ class Train : public Command {
   }
 
   void describe(Nest& nest, const Calibration& text, const TrainReport& report) const {
-    nest.origin()["method"] = "trained";
-    nest.origin()["training_text"] = text.source;
-    nest.origin()["training_tokens"] = std::to_string(report.best_step * options_.windows_per_step *
-                                                      text.sequences.front().size());
+    std::map<std::string, std::string>& origin = nest.origin();
+    origin["method"] = "trained";
+    origin["training_text"] = text.source;
+    // A nest may be trained in stages; what is not a number counts as none.
+    const size_t tokens =
+        report.best_step * options_.windows_per_step * text.sequences.front().size();
+    const size_t before = std::strtoull(origin["training_tokens"].c_str(), nullptr, 10);
+    origin["training_tokens"] = std::to_string(before + tokens);
   }
 
   void print(const TrainReport& report) const {
@@ -169,6 +175,7 @@ class Train : public Command {
                   {"kl_before", report.kl_before},
                   {"kl", report.kl_best},
                   {"tokens_per_second", report.tokens_per_second},
+                  {"peak_rss_bytes", peak_rss_bytes()},
                   {"seconds", report.seconds}});
       return;
     }
@@ -178,7 +185,8 @@ class Train : public Command {
                       format("%.4f", report.kl_best[i])});
     }
     print_table(rows);
-    std::printf("\n%zu tokens, %.0f tokens/s\n", report.tokens, report.tokens_per_second);
+    std::printf("\n%zu tokens, %.0f tokens/s, peak memory %s\n", report.tokens,
+                report.tokens_per_second, byte_text(static_cast<double>(peak_rss_bytes())).c_str());
   }
 
   ModelOptions model_;

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -117,6 +118,40 @@ TEST_F(TrainingRuns, KilledAtRandomMomentsTheyEndAsIfLeftAlone) {
   EXPECT_EQ(logged("killed"), logged("alone"));
   EXPECT_FALSE(nest_bytes("alone").empty());
   EXPECT_TRUE(nest_bytes("killed") == nest_bytes("alone"));
+}
+
+// Of a real model, which is most of it: two windows of 1,024 tokens at once in less than 4 GiB.
+TEST(TrainingMemory, StaysBelowFourGibibytes) {
+  const char* home = std::getenv("HOME");
+  const std::string model = std::string(home == nullptr ? "" : home) +
+                            "/.cache/mkv-models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (!std::filesystem::exists(model)) GTEST_SKIP() << "no " << model << ": get_model.sh";
+  const ScratchFolder folder;
+  const std::string text = (folder.path() / "text.txt").string();
+  std::ofstream(text) << [] {
+    std::string words;
+    for (int i = 0; i < 1200; ++i) words += "Number " + std::to_string(i) + " is next. ";
+    return words;
+  }();
+  const std::string nest = (folder.path() / "nest").string();
+  const std::vector<std::string> options{"--text", text, "--window", "1024", "--tokens", "3072"};
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return matryoshka(arguments);
+  };
+  const Outcome fitted = run({"fit", model, "-o", nest, "--kind", "column", "--recent", "0"});
+  ASSERT_EQ(fitted.exit_code, 0) << fitted.err;
+  const Outcome trained = run({"train", model, "--nest", nest, "-o", nest + "2", "--held-out", "1",
+                               "--budgets", "50%", "--threads", "2", "--json"});
+  if (trained.exit_code == 1 && trained.err.find("training module") != std::string::npos) {
+    GTEST_SKIP() << "built without the training module";
+  }
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  const auto json = parse_json(trained.out, "output");
+  ASSERT_TRUE(json) << trained.out;
+  EXPECT_EQ(json->at("tokens"), 2048);
+  EXPECT_GT(json->at("peak_rss_bytes"), size_t{1} << 29);  // it is the kernel's figure
+  EXPECT_LT(json->at("peak_rss_bytes"), size_t{4} << 30);
 }
 
 }  // namespace
