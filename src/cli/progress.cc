@@ -27,7 +27,8 @@ std::string clock_text(double seconds) {
 
 }  // namespace
 
-std::string progress_line(const Progress& progress, double elapsed_seconds, size_t width) {
+std::string progress_line(const Progress& progress, size_t done_before, double elapsed_seconds,
+                          size_t width) {
   std::string line(progress.stage);
   if (progress.total > 0) {
     const size_t done = std::min(progress.done, progress.total);
@@ -39,8 +40,9 @@ std::string progress_line(const Progress& progress, double elapsed_seconds, size
     line += "  " + std::to_string(static_cast<int>(part * 100)) + " %";
     if (done == progress.total) {
       line += "  " + clock_text(elapsed_seconds);
-    } else if (done > 0 && elapsed_seconds >= 1) {
-      line += "  " + clock_text(elapsed_seconds * (1 - part) / part) + " left";
+    } else if (done > done_before && elapsed_seconds >= 1) {
+      const double each = elapsed_seconds / static_cast<double>(done - done_before);
+      line += "  " + clock_text(each * static_cast<double>(progress.total - done)) + " left";
     }
   }
   if (!progress.detail.empty()) line.append("  ").append(progress.detail);
@@ -58,12 +60,14 @@ void ProgressBar::update(const Progress& progress) {
     if (!complete) finish();
     stage_ = progress.stage;
     stage_start_ = now;
+    stage_first_ = progress.done;
   }
   const auto wait = terminal_ ? std::chrono::milliseconds(kRedraw) : kPlainLine;
   if (!new_stage && !complete && now - last_drawn_ < wait) return;
   last_drawn_ = now;
   const double elapsed = std::chrono::duration<double>(now - stage_start_).count();
-  const std::string line = progress_line(progress, elapsed, terminal_ ? kBarWidth : 0);
+  const std::string line =
+      progress_line(progress, stage_first_, elapsed, terminal_ ? kBarWidth : 0);
   if (terminal_) {
     std::fprintf(stderr, "\r%s\x1b[K", line.c_str());
     std::fflush(stderr);

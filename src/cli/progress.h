@@ -32,9 +32,12 @@ class ProgressBar {
   bool drawn_ = false;  // the terminal's current line holds the bar
   std::string stage_;
   Clock::time_point stage_start_, last_drawn_;
+  size_t stage_first_ = 0;  // `done` at the stage's start: a continued run begins in the middle
 };
 
 // "statistics  [#####.....]  50 %  1:05 left  KL 0.0151"; the bar only when `width` > 0.
-std::string progress_line(const Progress& progress, double elapsed_seconds, size_t width);
+// `done_before`: what was done when `elapsed_seconds` began.
+std::string progress_line(const Progress& progress, size_t done_before, double elapsed_seconds,
+                          size_t width);
 
 }  // namespace mkv::cli

@@ -3,8 +3,10 @@
 #include "train/train.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 
+#include "base/peak_memory.h"
 #include "cli/calibration_text.h"
 #include "cli/command.h"
 #include "cli/options.h"
@@ -105,6 +107,9 @@ class Train : public Command {
                    "Of the loss on the text's own tokens")
         ->capture_default_str()
         ->check(CLI::NonNegativeNumber);
+    app.add_option("--relative-loss", options_.relative_loss,
+                   "Divide a window's loss by its divergence, so that every size counts alike")
+        ->capture_default_str();
     app.add_flag("--train-means", options_.train_means, "Means move too");
   }
   void declare_run(CLI::App& app) {
@@ -131,7 +136,7 @@ class Train : public Command {
     app.add_option("--log", log_, "JSON lines: every step, every measurement");
   }
 
-  // The last windows of the text, which training does not see.
+  // Windows from all over the text, which training does not see.
   Result<Windows> hold_out(Sequences& sequences) const {
     if (sequences.size() <= held_out_) {
       return make_error(ErrorCode::invalid_argument,
@@ -139,19 +144,28 @@ class Train : public Command {
                             std::to_string(sequences.size()) + " windows in all");
     }
     Windows windows{.context = sequences.front().size(), .tokens = {}};
-    for (size_t i = sequences.size() - held_out_; i < sequences.size(); ++i) {
-      windows.tokens.insert(windows.tokens.end(), sequences[i].begin(), sequences[i].end());
+    for (size_t i = held_out_; i-- > 0;) {
+      const auto at =
+          sequences.begin() + static_cast<std::ptrdiff_t>(i * (sequences.size() / held_out_));
+      windows.tokens.insert(windows.tokens.end(), at->begin(), at->end());
+      sequences.erase(at);
     }
-    sequences.resize(sequences.size() - held_out_);
     return windows;
   }
 
   void describe(Nest& nest, const Calibration& text, const TrainReport& report) const {
-    record_seconds(nest, "train_seconds", report.seconds);
-    nest.origin()["method"] = "trained";
-    nest.origin()["training_text"] = text.source;
-    nest.origin()["training_tokens"] = std::to_string(report.best_step * options_.windows_per_step *
-                                                      text.sequences.front().size());
+    std::map<std::string, std::string>& origin = nest.origin();
+    origin["method"] = "trained";
+    origin["training_text"] = text.source;
+    // A nest may be trained in stages; what is not a number counts as none.
+    const auto before = [&](const char* key) {
+      return std::strtoull(origin[key].c_str(), nullptr, 10);
+    };
+    record_seconds(nest, "train_seconds",
+                   static_cast<double>(before("train_seconds")) + report.seconds);
+    const size_t tokens =
+        report.best_step * options_.windows_per_step * text.sequences.front().size();
+    origin["training_tokens"] = std::to_string(before("training_tokens") + tokens);
   }
 
   void print(const TrainReport& report) const {
@@ -165,6 +179,7 @@ class Train : public Command {
                   {"kl_before", report.kl_before},
                   {"kl", report.kl_best},
                   {"tokens_per_second", report.tokens_per_second},
+                  {"peak_rss_bytes", peak_rss_bytes()},
                   {"seconds", report.seconds}});
       return;
     }
@@ -174,7 +189,8 @@ class Train : public Command {
                       format("%.4f", report.kl_best[i])});
     }
     print_table(rows);
-    std::printf("\n%zu tokens, %.0f tokens/s\n", report.tokens, report.tokens_per_second);
+    std::printf("\n%zu tokens, %.0f tokens/s, peak memory %s\n", report.tokens,
+                report.tokens_per_second, byte_text(static_cast<double>(peak_rss_bytes())).c_str());
   }
 
   ModelOptions model_;

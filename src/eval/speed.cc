@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <utility>
 
+#include "base/peak_memory.h"
 #include "base/rng.h"
 #include "ops/ops.h"
 #include "store/hash.h"
@@ -17,17 +17,6 @@ constexpr uint64_t kSeed = 1;
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-
-// The kernel's record of the largest resident size, which writing 5 to clear_refs starts anew.
-size_t peak_rss_bytes() {
-  std::ifstream status("/proc/self/status");
-  size_t kilobytes = 0;
-  for (std::string word; status >> word;) {
-    if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
-}
-void restart_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 std::string hash_of(std::span<const TokenId> tokens) {
   Sha256 hash;

@@ -8,7 +8,7 @@
 namespace mkv {
 namespace {
 
-constexpr char kFormat[] = "matryoshka_kv_training_1";
+constexpr char kFormat[] = "matryoshka_kv_training_2";
 
 Json state_json(const RunIdentity& identity, const RunState& state) {
   return {{"format", kFormat},
@@ -20,6 +20,7 @@ Json state_json(const RunIdentity& identity, const RunState& state) {
           {"schedule_last", state.schedule_last},
           {"kl_before", state.kl_before},
           {"kl_best", state.kl_best},
+          {"running_kl", state.running_kl},
           {"best", state.best},
           {"best_step", state.best_step},
           {"without_better", state.without_better},
@@ -69,6 +70,7 @@ Result<RunState> parse_state(const SafetensorsFile& file, const RunIdentity& ide
   MKV_TRY(read_numbers(json, "schedule_last", state.schedule_last));
   MKV_TRY(read_numbers(json, "kl_before", state.kl_before));
   MKV_TRY(read_numbers(json, "kl_best", state.kl_best));
+  MKV_TRY(read_numbers(json, "running_kl", state.running_kl));
   MKV_ASSIGN(state.best, get_double(json, "best"));
   MKV_ASSIGN(state.best_step, get_size(json, "best_step"));
   MKV_ASSIGN(state.without_better, get_size(json, "without_better"));

@@ -23,6 +23,7 @@ struct RunState {
   std::map<std::string, std::vector<float>> tensors;
   std::vector<double> schedule_weights, schedule_last;  // PrefixSampler's
   std::vector<double> kl_before, kl_best;               // held-out, by budget
+  std::vector<double> running_kl;  // of training windows, by the nearest budget; 0: none yet
   double best = 0;
   size_t best_step = 0, without_better = 0;
   std::vector<std::string> log;  // lines of JSON

@@ -35,6 +35,9 @@ struct TrainOptions {
   double most_gradient = 1.0;         // a longer gradient is shortened to this (Euclidean norm)
   double kl_weight = 1.0;             // of KL(exact cache || nest)
   double cross_entropy_weight = 0.0;  // of the text's own next token; the paper: 0.25 / 0.75
+  // A window's loss is divided by its own divergence, so that the large divergences of small caches
+  // do not drown what can be gained at large ones: the sum of logarithms falls, not the sum.
+  bool relative_loss = true;
   bool train_means = false;
   TrainPrecision precision = TrainPrecision::automatic;
   std::string device = "cpu";  // as torch names it

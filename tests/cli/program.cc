@@ -64,7 +64,14 @@ Outcome matryoshka(const std::vector<std::string>& arguments, const Launch& laun
   if (child < 0) return {};
   if (child == 0) become_program(arguments, launch, in, out, err);
   int status = 0;
-  waitpid(child, &status, 0);
+  if (launch.kill_when) {
+    while (waitpid(child, &status, WNOHANG) == 0) {
+      if (launch.kill_when()) kill(child, SIGKILL);
+      usleep(500);
+    }
+  } else {
+    waitpid(child, &status, 0);
+  }
   Outcome outcome;
   if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
   if (launch.stdout_path.empty()) outcome.out = contents(out);

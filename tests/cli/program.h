@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,9 +14,10 @@ struct Outcome {
 };
 
 struct Launch {
-  std::string input = {};        // stdin
-  size_t most_file_bytes = 0;    // RLIMIT_FSIZE, as on a full disk; 0: no limit
-  std::string stdout_path = {};  // stdout goes to this file instead of Outcome::out
+  std::string input = {};                // stdin
+  size_t most_file_bytes = 0;            // RLIMIT_FSIZE, as on a full disk; 0: no limit
+  std::string stdout_path = {};          // stdout goes to this file instead of Outcome::out
+  std::function<bool()> kill_when = {};  // asked again and again; SIGKILL once it is true
 };
 
 // A folder of its own, removed at the end.

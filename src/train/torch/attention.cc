@@ -14,7 +14,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kTile = 256;  // queries of a KV head's tile, times repeats
+constexpr int64_t kTile =
+    64;  // queries of a tile, times repeats: its scores stay in a core's cache
 
 struct Tile {
   int64_t begin, end;

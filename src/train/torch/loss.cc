@@ -1,9 +1,12 @@
 #include "train/torch/loss.h"
 
+#include <algorithm>
+
 namespace mkv::training {
 namespace {
 
-constexpr int64_t kRows = 64;  // of logits at once
+constexpr int64_t kRows = 64;              // of logits at once
+constexpr double kLeastDivergence = 1e-6;  // nats a token; a smaller one is divided by this
 
 }  // namespace
 
@@ -32,7 +35,7 @@ WindowLoss window_loss(const Twin& twin, const Tensor& teacher, const Tensor& st
   const auto count = static_cast<double>(scored);
   loss.kl /= count;
   loss.cross_entropy /= count;
-  loss.gradient.div_(count);
+  loss.gradient.div_(weights.relative ? count * std::max(loss.kl, kLeastDivergence) : count);
   return loss;
 }
 

@@ -13,6 +13,7 @@ namespace mkv::training {
 
 struct LossWeights {
   double kl = 1.0, cross_entropy = 0.0;
+  bool relative = false;  // the loss is divided by its KL, which counts as a constant
 };
 
 struct WindowLoss {

@@ -27,7 +27,7 @@ WindowResult run_window(const Twin& twin, const Bases& bases, const Tensor& u, c
   const Tensor student = twin.hidden(window.tokens, bases.code(u_leaf, means_leaf, window.ranks));
   result.loss = window_loss(twin, teacher, student.detach(), window.tokens, weights);
   const auto gradients = torch::autograd::grad({student}, {u_leaf, means_leaf},
-                                               {result.loss.gradient}, c10::nullopt, false, true);
+                                               {result.loss.gradient}, false, false, true);
   result.d_bases = gradients[0];
   result.d_means = gradients[1].defined() ? gradients[1] : torch::zeros_like(means);
   result.loss.gradient = Tensor();

@@ -1,6 +1,8 @@
 // The module's boundary: what torch throws becomes an error here.
 #include "train/train.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <exception>
 #include <string>
@@ -17,6 +19,13 @@ Error torch_error(const std::exception& error) {
   return make_error(ErrorCode::unsupported, "train: " + message);
 }
 
+// Tensors of some megabytes come and go all the time. By default each is mapped anew and its pages
+// are cleared at first touch, a tenth of a step's time; kept in the heap they are used again.
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+}
+
 }  // namespace
 
 Result<void> check_training_built() { return {}; }
@@ -24,6 +33,7 @@ Result<void> check_training_built() { return {}; }
 Result<TrainReport> train_nest(const Model& model, std::span<const std::vector<TokenId>> sequences,
                                const Windows& held_out, const TrainOptions& options, Nest& nest,
                                Workers& workers) {
+  keep_freed_memory();
   try {
     MKV_ASSIGN(training::Trainer trainer,
                training::Trainer::create({model, sequences, held_out, options, workers}, nest));

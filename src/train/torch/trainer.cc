@@ -12,6 +12,7 @@ namespace mkv::training {
 namespace {
 
 constexpr double kMostOrthogonalityError = 1e-5;
+constexpr double kSmoothing = 0.95;  // of the training divergences shown
 
 Error invalid(const std::string& message) {
   return make_error(ErrorCode::invalid_argument, "train: " + message);
@@ -56,12 +57,6 @@ double mean_log(const std::vector<double>& kl) {
   return sum / static_cast<double>(kl.size());
 }
 
-double mean_of(const std::vector<double>& values) {
-  double sum = 0.0;
-  for (const double x : values) sum += x;
-  return sum / static_cast<double>(values.size());
-}
-
 }  // namespace
 
 Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
@@ -99,6 +94,7 @@ Trainer::Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler,
       working_(nest.clone()),
       sampler_(std::move(sampler)),
       rungs_(std::move(rungs)),
+      full_(working_.coded_bits_per_value(working_.full_ranks())),
       steps_(steps),
       twin_(inputs.model, twin_options(inputs.options)),
       bases_(nest, torch::Device(inputs.options.device)),
@@ -111,6 +107,7 @@ Trainer::Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler,
       best_turns_(bases_.turns().clone()),
       best_means_(bases_.means().clone()) {
   identity_ = identity();
+  state_.running_kl.assign(rungs_.size(), 0.0);
 }
 
 RunIdentity Trainer::identity() const {
@@ -135,6 +132,7 @@ RunIdentity Trainer::identity() const {
           {"most_gradient", text(o.most_gradient)},
           {"kl_weight", text(o.kl_weight)},
           {"cross_entropy_weight", text(o.cross_entropy_weight)},
+          {"relative_loss", o.relative_loss ? "yes" : "no"},
           {"train_means", o.train_means ? "yes" : "no"},
           {"bf16", twin_options(o).bf16 ? "yes" : "no"},
           {"budgets", budgets},
@@ -184,8 +182,10 @@ void Trainer::take_step() {
     windows.push_back({tokens, sampler_.sample(state_.step, w)});
     state_.tokens += tokens.size();
   }
-  StepResult result = step_gradients(
-      twin_, bases_, windows, {options.kl_weight, options.cross_entropy_weight}, in_.workers);
+  const LossWeights weights{.kl = options.kl_weight,
+                            .cross_entropy = options.cross_entropy_weight,
+                            .relative = options.relative_loss};
+  StepResult result = step_gradients(twin_, bases_, windows, weights, in_.workers);
   if (!options.train_means) result.gradients.pop_back();
   double square = 0.0;
   for (const Tensor& g : result.gradients) square += g.square().sum(torch::kDouble).item<double>();
@@ -203,20 +203,33 @@ void Trainer::take_step() {
 }
 
 void Trainer::log_step(const StepResult& result, const std::vector<StepWindow>& windows) {
-  std::vector<double> kept;
-  const double full = working_.coded_bits_per_value(working_.full_ranks());
-  for (const StepWindow& w : windows) kept.push_back(working_.coded_bits_per_value(w.ranks) / full);
+  std::vector<double> shares;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    shares.push_back(kept(windows[w].ranks));
+    double& running = state_.running_kl[nearest_budget(shares.back())];
+    running = running == 0 ? result.kl[w] : kSmoothing * running + (1 - kSmoothing) * result.kl[w];
+  }
   const Json line{{"step", state_.step},
                   {"tokens", state_.tokens},
                   {"seconds", seconds_before_ + since(start_)},
                   {"rate", adam_.rate_at(state_.step)},
                   {"kl", result.kl},
                   {"cross_entropy", result.cross_entropy},
-                  {"kept", kept},
+                  {"kept", shares},
+                  {"running_kl", state_.running_kl},
                   {"gradient_norm", result.gradient_norm}};
   if (auto text = dump_json(line)) state_.log.push_back(std::move(*text));
-  const double loss = mean_of(result.kl);
-  running_loss_ = running_loss_ == 0 ? loss : 0.95 * running_loss_ + 0.05 * loss;
+}
+
+size_t Trainer::nearest_budget(double share) const {
+  size_t best = 0;
+  for (size_t i = 1; i < rungs_.size(); ++i) {
+    const auto distance = [&](size_t budget) {
+      return std::abs(kept(working_.ranks_at(rungs_[budget])) - share);
+    };
+    if (distance(i) < distance(best)) best = i;
+  }
+  return best;
 }
 
 Result<void> Trainer::measure() {
@@ -234,7 +247,9 @@ Result<void> Trainer::measure() {
                CacheFactory::coded(in_.model, working_, working_.ranks_at(rung)));
     MKV_ASSIGN(const KlReport found, evaluate_kl(in_.model, *base_, caches, {}, in_.workers));
     kl.push_back(found.kl);
-    report(in_.options.progress, {"measuring", kl.size(), rungs_.size(), {}});
+    report(in_.options.progress,
+           {"training", state_.step, steps_,
+            concat("measured at ", kl.size(), " of ", rungs_.size(), " budgets")});
   }
   judge(kl);
   return {};
@@ -266,10 +281,12 @@ void Trainer::report_progress() const {
     std::snprintf(text, sizeof text, "%.3f", x);
     return std::string(text);
   };
-  std::string detail = concat("KL ", figure(running_loss_), ", held out");
+  std::string detail = "KL";
   const std::vector<double>& kl = last_kl_.empty() ? state_.kl_best : last_kl_;
   for (size_t i = 0; i < kl.size(); ++i) {
-    detail += concat(" ", figure(kl[i]), " at ", in_.options.budgets[i]);
+    const double running = state_.running_kl[i];
+    detail += concat(i == 0 ? " " : ", ", in_.options.budgets[i], " ",
+                     running > 0 ? figure(running) : "-", " (held out ", figure(kl[i]), ")");
   }
   const double tokens =
       static_cast<double>((state_.step - first_step_)) *

@@ -38,6 +38,8 @@ class Trainer {
   Result<void> save();
   void take_step();
   void log_step(const StepResult& result, const std::vector<StepWindow>& windows);
+  double kept(const Ranks& ranks) const { return working_.coded_bits_per_value(ranks) / full_; }
+  size_t nearest_budget(double kept) const;
   void report_progress() const;
   bool measurement_due() const;
   double since(Clock::time_point start) const;
@@ -50,6 +52,7 @@ class Trainer {
   Nest working_;  // what is measured
   PrefixSampler sampler_;
   std::vector<size_t> rungs_;  // of the held-out budgets
+  double full_;                // coded bits a value at full size
   size_t steps_;
   RunIdentity identity_;
   Twin twin_;
@@ -58,7 +61,6 @@ class Trainer {
   Tensor best_turns_, best_means_;
   RunState state_;
   std::vector<double> last_kl_;
-  double running_loss_ = 0;
   std::optional<BaseHidden> base_;
   size_t first_step_ = 0;  // of this call
   double step_seconds_ = 0;

@@ -53,7 +53,8 @@ Result<void> Trainer::resume() {
     return corrupt("step " + std::to_string(found->step) + " of " + std::to_string(steps_));
   }
   if (found->schedule_weights.size() != budgets || found->schedule_last.size() != budgets ||
-      found->kl_before.size() != budgets || found->kl_best.size() != budgets) {
+      found->kl_before.size() != budgets || found->kl_best.size() != budgets ||
+      found->running_kl.size() != budgets) {
     return corrupt("measurements of another number of budgets than " + std::to_string(budgets));
   }
   for (auto& [name, tensor] : named_tensors()) {

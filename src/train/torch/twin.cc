@@ -55,12 +55,16 @@ Tensor to_heads(const Tensor& groups, int64_t head_dim) {
 
 // What the cache gives back of x [kv_heads x tokens x head_dim]; `mean` has x's shape or broadcasts
 // to it, or is undefined. The sinks stay as they are.
-Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, int64_t sinks) {
+Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, const CacheCode& all) {
   const Tensor centred = mean.defined() ? x - mean : x;
-  const Tensor latents = to_groups(centred, code.basis.size(0)).bmm(code.basis) * code.mask;
+  Tensor latents = to_groups(centred, code.basis.size(0)).bmm(code.basis) * code.mask;
+  if (all.rounded) {
+    const Tensor fixed = latents.detach();
+    latents = latents + (fixed.to(torch::kHalf).to(torch::kFloat32) - fixed);
+  }
   Tensor back = to_heads(latents.bmm(code.basis.transpose(1, 2)), x.size(2));
   if (mean.defined()) back = back + mean;
-  const int64_t exact = std::min(sinks, x.size(1));
+  const int64_t exact = std::min(all.view.sinks, x.size(1));
   return exact == 0 ? back : torch::cat({x.slice(1, 0, exact), back.slice(1, exact)}, 1);
 }
 
@@ -154,8 +158,8 @@ Tensor Twin::attend(const Layer& layer, const Tensor& x, const Angles& at,
     const SideCode &key = (*code)[0], &value = (*code)[1];
     Tensor key_mean = mean_of(key);
     if (key_mean.defined() && all.position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
-    in.coded_keys = code_side(in.exact_keys, key, key_mean, view.sinks);
-    in.coded_values = code_side(in.exact_values, value, mean_of(value), view.sinks);
+    in.coded_keys = code_side(in.exact_keys, key, key_mean, all);
+    in.coded_values = code_side(in.exact_values, value, mean_of(value), all);
   }
   const Tensor out = attention(in, config_.attention_scale(), view);
   const Tensor rows = out.view({-1, x.size(0), head_dim}).transpose(0, 1).reshape({x.size(0), -1});

@@ -23,6 +23,8 @@ struct SideCode {
 struct CacheCode {
   std::vector<std::array<SideCode, 2>> layers;  // key, value
   bool position_mean = false;                   // the key's mean turns with the position
+  bool rounded = false;  // latents in 16 bits, as the engine's cache stores them; the gradient
+                         // passes as if they were not. What tests compare; training goes without
   AttentionView view;
 };
 
