@@ -10,13 +10,6 @@ if(MKV_SANITIZE)
   target_link_options(mkv_flags INTERFACE -fsanitize=${MKV_SANITIZE})
 endif()
 
-# Headers of packages that most files of a program include: read once, a third of the build's time less.
-function(mkv_precompile target)
-  if(MKV_PRECOMPILE)
-    target_precompile_headers(${target} PRIVATE ${ARGN})
-  endif()
-endfunction()
-
 # mkv_module(NAME DEPS...): the static library mkv_NAME from src/NAME/*.cc.
 function(mkv_module name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
@@ -37,9 +30,6 @@ function(mkv_tests name)
   if(sources)
     add_executable(test_${name} ${sources})
     target_link_libraries(test_${name} PRIVATE ${ARGN} GTest::gmock_main mkv_flags)
-    if(NOT name STREQUAL train)
-      mkv_precompile(test_${name} <gmock/gmock.h> <gtest/gtest.h>)
-    endif()
     target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
     target_compile_definitions(test_${name} PRIVATE MKV_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                MKV_BIN_DIR="${CMAKE_BINARY_DIR}/bin")

@@ -54,9 +54,7 @@ class Prefill {
         head_dim_(state.shape.head_dim),
         kv_heads_(state.shape.kv_heads),
         repeats_(input.queries.cols / state.width()),
-        // In bf16: not for who asked for a cache without rounding.
-        flash_(state.arithmetic == Arithmetic::fast && state.exact_type != DType::f32 &&
-               flash::usable(state.shape.head_dim)),
+        flash_(state.arithmetic == Arithmetic::fast && flash::usable(state.shape.head_dim)),
         tiles_(make_tiles(state, input.queries.rows)) {
     const size_t rows = input.queries.rows * kv_heads_ * repeats_;
     scratch.floats.resize(std::max(scratch.floats.size(), 5 + workers.count()));

@@ -44,7 +44,7 @@ enum class Arithmetic : uint8_t {
 };
 
 struct KvOptions {
-  DType exact = DType::f16;  // of exact tokens: f16, or f32, which also keeps bf16 out of attention
+  DType exact = DType::f16;  // of exact tokens: f16 or f32
   Arithmetic arithmetic = Arithmetic::float32;
   // Of an exact cache: every key and value is rounded so before it is stored, for comparisons;
   // needs a token of a multiple of kRoundingBlock values a side.
