@@ -21,11 +21,7 @@ Json bench(std::vector<std::string> more) {
                                      "3",      "--depths",
                                      "0,40"};
   arguments.insert(arguments.end(), more.begin(), more.end());
-  const Outcome outcome = matryoshka(arguments);
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-  auto json = parse_json(outcome.out, "output");
-  EXPECT_TRUE(json) << outcome.out;
-  return json ? *json : Json::array();
+  return json_of(matryoshka(arguments));
 }
 
 // A program that behaves like llama-bench, as far as bench asks: it keeps its arguments in a file

@@ -40,11 +40,7 @@ class EvalCommands : public testing::Test {
   Json eval(const std::string& what, std::vector<std::string> more) const {
     std::vector<std::string> arguments{"eval", what, golden_model("llama.gguf"), "--json"};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    const Outcome outcome = matryoshka(arguments);
-    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-    auto json = parse_json(outcome.out, "output");
-    EXPECT_TRUE(json) << outcome.out;
-    return json ? *json : Json::array();
+    return json_of(matryoshka(arguments));
   }
 
   ScratchFolder folder_;

@@ -13,13 +13,6 @@ namespace {
 
 using testing::HasSubstr;
 
-Json json_of(const Outcome& outcome) {
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-  auto json = parse_json(outcome.out, "output");
-  EXPECT_TRUE(json) << outcome.out;
-  return json ? *json : Json::object();
-}
-
 class NestFiles : public testing::Test {
  protected:
   NestFiles() : model_(golden_model("llama.gguf")), nest_((folder_.path() / "nest").string()) {}

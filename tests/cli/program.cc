@@ -1,6 +1,7 @@
 #include "cli/program.h"
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -77,6 +78,13 @@ Outcome matryoshka(const std::vector<std::string>& arguments, const Launch& laun
   if (launch.stdout_path.empty()) outcome.out = contents(out);
   outcome.err = contents(err);
   return outcome;
+}
+
+Json json_of(const Outcome& outcome) {
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  auto json = parse_json(outcome.out, "output");
+  EXPECT_TRUE(json) << outcome.out;
+  return json ? *json : Json::object();
 }
 
 std::string golden_model(const std::string& name) {

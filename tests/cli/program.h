@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "store/json.h"
+
 namespace mkv {
 
 struct Outcome {
@@ -35,6 +37,9 @@ class ScratchFolder {
 
 // `arguments` follow the program's name.
 Outcome matryoshka(const std::vector<std::string>& arguments, const Launch& launch = {});
+
+// What a run that must have succeeded printed; an empty object if it did not.
+Json json_of(const Outcome& outcome);
 
 // tests/golden/models/NAME
 std::string golden_model(const std::string& name);
