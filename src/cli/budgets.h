@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/options.h"
@@ -37,6 +38,19 @@ class BudgetOptions {
       reports.push_back(std::move(report));
     }
     return reports;
+  }
+
+  // A list of objects, one for each of all() and its report: the budget, then what `fill` adds:
+  // const CacheFactory&, const Report&, OrderedJson&.
+  template <class Report, class Fill>
+  void print_reports(const std::vector<Report>& reports, const Fill& fill) const {
+    OrderedJson list = OrderedJson::array();
+    for (size_t b = 0; b < reports.size(); ++b) {
+      OrderedJson result{{"budget", all_[b].budget}};
+      fill(all_[b].caches, reports[b], result);
+      list.push_back(std::move(result));
+    }
+    print_json(list);
   }
 
  private:

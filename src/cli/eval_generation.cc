@@ -53,20 +53,17 @@ class EvalGeneration : public Command {
 
  private:
   void print_as_json(const std::vector<AgreementReport>& reports) const {
-    OrderedJson list = OrderedJson::array();
-    for (size_t b = 0; b < reports.size(); ++b) {
-      const AgreementReport& report = reports[b];
-      list.push_back({{"budget", budgets_.all()[b].budget},
-                      {"coded_bits_per_value", budgets_.all()[b].caches.coded_bits_per_value()},
-                      {"prompts", report.first_difference.size()},
-                      {"max_tokens", options_.tokens},
-                      {"identical", report.identical},
-                      {"mean_agreed_tokens", report.mean_agreed},
-                      {"median_agreed_tokens", report.median_agreed},
-                      {"first_difference", report.first_difference},
-                      {"seconds", report.seconds}});
-    }
-    print_json(list);
+    budgets_.print_reports(reports, [this](const CacheFactory& caches,
+                                           const AgreementReport& report, OrderedJson& result) {
+      result["coded_bits_per_value"] = caches.coded_bits_per_value();
+      result["prompts"] = report.first_difference.size();
+      result["max_tokens"] = options_.tokens;
+      result["identical"] = report.identical;
+      result["mean_agreed_tokens"] = report.mean_agreed;
+      result["median_agreed_tokens"] = report.median_agreed;
+      result["first_difference"] = report.first_difference;
+      result["seconds"] = report.seconds;
+    });
   }
 
   void print_as_table(const std::vector<AgreementReport>& reports) const {

@@ -52,27 +52,23 @@ class EvalLong : public Command {
 
  private:
   void print_as_json(const std::vector<LongReport>& reports) const {
-    OrderedJson list = OrderedJson::array();
-    for (size_t b = 0; b < reports.size(); ++b) {
-      const LongReport& report = reports[b];
-      OrderedJson result{{"budget", budgets_.all()[b].budget},
-                         {"perplexity", report.all.perplexity},
-                         {"tokens", report.all.tokens},
-                         {"pieces", report.pieces},
-                         {"seconds", report.seconds}};
-      add_figures(result, report.kv);
-      result["buckets"] = OrderedJson::array();
-      for (const LongBucket& bucket : report.buckets) {
-        result["buckets"].push_back({{"first", bucket.first},
-                                     {"end", bucket.end},
-                                     {"tokens", bucket.tokens},
-                                     {"perplexity", bucket.perplexity},
-                                     {"nll", bucket.nll.mean},
-                                     {"nll_stderr", bucket.nll.standard_error}});
-      }
-      list.push_back(std::move(result));
-    }
-    print_json(list);
+    budgets_.print_reports(
+        reports, [](const CacheFactory&, const LongReport& report, OrderedJson& result) {
+          result["perplexity"] = report.all.perplexity;
+          result["tokens"] = report.all.tokens;
+          result["pieces"] = report.pieces;
+          result["seconds"] = report.seconds;
+          add_figures(result, report.kv);
+          result["buckets"] = OrderedJson::array();
+          for (const LongBucket& bucket : report.buckets) {
+            result["buckets"].push_back({{"first", bucket.first},
+                                         {"end", bucket.end},
+                                         {"tokens", bucket.tokens},
+                                         {"perplexity", bucket.perplexity},
+                                         {"nll", bucket.nll.mean},
+                                         {"nll_stderr", bucket.nll.standard_error}});
+          }
+        });
   }
 
   void print_as_table(const std::vector<LongReport>& reports) const {

@@ -53,25 +53,21 @@ class EvalRetrieval : public Command {
 
  private:
   void print_as_json(const std::vector<NeedleReport>& reports) const {
-    OrderedJson list = OrderedJson::array();
-    for (size_t b = 0; b < reports.size(); ++b) {
-      const NeedleReport& report = reports[b];
-      OrderedJson result{{"budget", budgets_.all()[b].budget},
-                         {"found", report.found},
-                         {"key_log_likelihood", report.key_log_likelihood},
-                         {"seconds", report.seconds}};
-      add_figures(result, report.kv);
-      result["cells"] = OrderedJson::array();
-      for (const NeedleCell& cell : report.cells) {
-        result["cells"].push_back({{"length", cell.length},
-                                   {"depth", cell.depth},
-                                   {"samples", cell.samples},
-                                   {"found", cell.found},
-                                   {"key_log_likelihood", cell.key_log_likelihood}});
-      }
-      list.push_back(std::move(result));
-    }
-    print_json(list);
+    budgets_.print_reports(
+        reports, [](const CacheFactory&, const NeedleReport& report, OrderedJson& result) {
+          result["found"] = report.found;
+          result["key_log_likelihood"] = report.key_log_likelihood;
+          result["seconds"] = report.seconds;
+          add_figures(result, report.kv);
+          result["cells"] = OrderedJson::array();
+          for (const NeedleCell& cell : report.cells) {
+            result["cells"].push_back({{"length", cell.length},
+                                       {"depth", cell.depth},
+                                       {"samples", cell.samples},
+                                       {"found", cell.found},
+                                       {"key_log_likelihood", cell.key_log_likelihood}});
+          }
+        });
   }
 
   void print_as_table(const std::vector<NeedleReport>& reports) const {

@@ -91,20 +91,17 @@ class EvalTasks : public Command {
 
   void print_as_json(const std::vector<Task>& tasks,
                      const std::vector<std::vector<TaskReport>>& reports) const {
-    OrderedJson list = OrderedJson::array();
-    for (size_t b = 0; b < reports.size(); ++b) {
-      const CacheFactory& caches = budgets_.all()[b].caches;
-      OrderedJson result{{"budget", budgets_.all()[b].budget},
-                         {"coded_bits_per_value", caches.coded_bits_per_value()},
-                         {"average_acc", average_accuracy(reports[b], false)},
-                         {"average_acc_norm", average_accuracy(reports[b], true)},
-                         {"tasks", OrderedJson::array()}};
-      for (size_t t = 0; t < tasks.size(); ++t) {
-        result["tasks"].push_back(task_json(tasks[t], reports[b][t]));
-      }
-      list.push_back(std::move(result));
-    }
-    print_json(list);
+    budgets_.print_reports(reports,
+                           [&](const CacheFactory& caches, const std::vector<TaskReport>& of_budget,
+                               OrderedJson& result) {
+                             result["coded_bits_per_value"] = caches.coded_bits_per_value();
+                             result["average_acc"] = average_accuracy(of_budget, false);
+                             result["average_acc_norm"] = average_accuracy(of_budget, true);
+                             result["tasks"] = OrderedJson::array();
+                             for (size_t t = 0; t < tasks.size(); ++t) {
+                               result["tasks"].push_back(task_json(tasks[t], of_budget[t]));
+                             }
+                           });
   }
 
   void print_as_table(const std::vector<Task>& tasks,

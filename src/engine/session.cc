@@ -1,26 +1,14 @@
 #include "engine/session.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
+#include "base/stopwatch.h"
 #include "engine/stop_strings.h"
 #include "text/utf8.h"
 
 namespace mkv {
 namespace {
-
-class Stopwatch {
- public:
-  // Since construction or the last call.
-  double lap_seconds() {
-    const auto now = std::chrono::steady_clock::now();
-    return std::chrono::duration<double>(now - std::exchange(start_, now)).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 bool is_cancelled(const Request& request) { return request.cancelled && request.cancelled(); }
 
@@ -61,7 +49,7 @@ Result<Completion> Session::generate(const Request& request, const TokenSink& si
   MKV_ASSIGN(const bool complete, read_prompt(request, reused));
   completion.timings.prompt_tokens = request.prompt.size();
   completion.timings.reused_tokens = reused;
-  completion.timings.prompt_seconds = watch.lap_seconds();
+  completion.timings.prompt_seconds = watch.lap();
   completion.finish_reason = FinishReason::cancelled;
   if (!complete) return completion;
 
@@ -72,7 +60,7 @@ Result<Completion> Session::generate(const Request& request, const TokenSink& si
   }
   completion.finish_reason = *reason;
   completion.timings.generated_tokens = completion.tokens.size();
-  completion.timings.generated_seconds = watch.lap_seconds();
+  completion.timings.generated_seconds = watch.lap();
   return completion;
 }
 

@@ -1,8 +1,8 @@
 #include "eval/agreement.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/stopwatch.h"
 #include "eval/greedy.h"
 #include "store/message.h"
 
@@ -77,7 +77,7 @@ Result<AgreementReport> evaluate_agreement(const Model& model, const CacheFactor
   if (prompts.empty() || base.size() != prompts.size()) {
     return invalid(concat(prompts.size(), " prompts, ", base.size(), " answers to compare with"));
   }
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   MKV_ASSIGN(const std::vector<std::vector<TokenId>> answers,
              greedy_answers(model, caches, prompts, options, workers));
   AgreementReport out;
@@ -92,7 +92,7 @@ Result<AgreementReport> evaluate_agreement(const Model& model, const CacheFactor
   out.identical = static_cast<double>(identical) / count;
   out.mean_agreed = static_cast<double>(agreed) / count;
   out.median_agreed = median(out.first_difference);
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = watch.seconds();
   return out;
 }
 

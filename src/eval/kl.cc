@@ -1,10 +1,10 @@
 #include "eval/kl.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <string>
 
+#include "base/stopwatch.h"
 #include "eval/divergence.h"
 
 namespace mkv {
@@ -90,7 +90,7 @@ Result<KlReport> evaluate_kl(const Model& model, const BaseHidden& base, const C
                              const EvalOptions& options, Workers& workers) {
   const Windows& windows = base.windows();
   MKV_TRY(check_evaluation(model, windows, options));
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   Matrix<float> hidden(windows.scored(), model.config().hidden_size);
   WindowPass pass(model, options, workers);
   WindowComparison comparison(model, std::min(options.logit_rows, windows.scored()), workers);
@@ -106,7 +106,7 @@ Result<KlReport> evaluate_kl(const Model& model, const BaseHidden& base, const C
   }
   KlReport out = summarise(all, windows.count());
   out.kv = kv;
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = watch.seconds();
   return out;
 }
 

@@ -1,10 +1,10 @@
 #include "eval/long_text.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 
+#include "base/stopwatch.h"
 #include "store/message.h"
 
 namespace mkv {
@@ -102,7 +102,7 @@ Result<LongReport> evaluate_long(const Model& model, const CacheFactory& caches,
                                  std::span<const std::vector<TokenId>> pieces,
                                  const LongOptions& options, Workers& workers) {
   MKV_TRY(check(model, options));
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const size_t bucket_count = (options.context + options.bucket - 1) / options.bucket;
   std::vector<std::vector<double>> by_bucket(bucket_count);
   std::vector<double> all, nll;
@@ -131,7 +131,7 @@ Result<LongReport> evaluate_long(const Model& model, const CacheFactory& caches,
         b * options.bucket, std::min((b + 1) * options.bucket, options.context), by_bucket[b]));
   }
   out.all = summarise(0, options.context, all);
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = watch.seconds();
   return out;
 }
 

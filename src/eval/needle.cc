@@ -1,9 +1,9 @@
 #include "eval/needle.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 
+#include "base/stopwatch.h"
 #include "eval/greedy.h"
 
 namespace mkv {
@@ -22,7 +22,7 @@ Result<NeedleReport> evaluate_needles(const Model& model, const CacheFactory& ca
                                       std::span<const NeedlePrompt> prompts,
                                       const NeedleOptions& options, Workers& workers) {
   if (prompts.empty()) return make_error(ErrorCode::invalid_argument, "needle: no prompt");
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   GreedyDecoder decoder(model, workers);
   NeedleReport out;
   size_t longest = 0, found = 0;
@@ -51,7 +51,7 @@ Result<NeedleReport> evaluate_needles(const Model& model, const CacheFactory& ca
   for (NeedleCell& cell : out.cells) cell.key_log_likelihood /= static_cast<double>(cell.samples);
   out.found = static_cast<double>(found) / static_cast<double>(prompts.size());
   out.key_log_likelihood /= static_cast<double>(prompts.size());
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = watch.seconds();
   return out;
 }
 

@@ -1,10 +1,10 @@
 #include "eval/perplexity.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <string>
 
+#include "base/stopwatch.h"
 #include "eval/divergence.h"
 
 namespace mkv {
@@ -13,7 +13,7 @@ Result<PerplexityReport> evaluate_perplexity(const Model& model, const CacheFact
                                              const Windows& windows, const EvalOptions& options,
                                              Workers& workers) {
   MKV_TRY(check_evaluation(model, windows, options));
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const size_t scored = windows.scored(), vocab = model.config().vocab_size;
   Matrix<float> hidden(scored, model.config().hidden_size);
   Matrix<float> logits(std::min(options.logit_rows, scored), vocab);
@@ -41,7 +41,7 @@ Result<PerplexityReport> evaluate_perplexity(const Model& model, const CacheFact
   out.perplexity_stderr = out.perplexity * mean.standard_error;
   out.tokens = nll.size();
   out.windows = windows.count();
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = watch.seconds();
   return out;
 }
 

@@ -1,11 +1,11 @@
 #include "eval/speed.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/peak_memory.h"
 #include "base/rng.h"
+#include "base/stopwatch.h"
 #include "ops/ops.h"
 #include "store/hash.h"
 
@@ -13,10 +13,6 @@ namespace mkv {
 namespace {
 
 constexpr uint64_t kSeed = 1;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 std::string hash_of(std::span<const TokenId> tokens) {
   Sha256 hash;
@@ -58,15 +54,15 @@ Result<void> SpeedTest::repeat(DepthSpeed& speed) {
     MKV_TRY(add(cache, random.first(speed.depth)));
     speed.kv_bytes = cache.bytes();
   }
-  auto start = std::chrono::steady_clock::now();
+  Stopwatch watch;
   MKV_ASSIGN(const std::vector<TokenId> decoded, decode(cache, tokens.back()));
-  speed.decode.values.push_back(static_cast<double>(lengths_.decode) / seconds_since(start));
+  speed.decode.values.push_back(static_cast<double>(lengths_.decode) / watch.seconds());
   speed.output_hash = hash_of(decoded);
 
   if (speed.depth == 0) cache.clear();
-  start = std::chrono::steady_clock::now();
+  watch.lap();
   MKV_TRY(add(cache, random.subspan(speed.depth, lengths_.prefill)));
-  speed.prefill.values.push_back(static_cast<double>(lengths_.prefill) / seconds_since(start));
+  speed.prefill.values.push_back(static_cast<double>(lengths_.prefill) / watch.seconds());
   speed.peak_rss_bytes = peak_rss_bytes();
   return {};
 }
@@ -99,12 +95,12 @@ double read_bandwidth(Workers& workers) {
   Buffer<float> sums(kFloats / kGrain);  // so that the reading is not left out
   double best = 0;
   for (int run = 0; run < kRuns; ++run) {
-    const auto start = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     workers.run_ranges(kFloats, kGrain, [&](size_t begin, size_t end, size_t) {
       const std::span<const float> part(values.data() + begin, end - begin);
       sums[begin / kGrain] = dot(part, part);
     });
-    best = std::max(best, static_cast<double>(kFloats * sizeof(float)) / seconds_since(start));
+    best = std::max(best, static_cast<double>(kFloats * sizeof(float)) / watch.seconds());
   }
   return best;
 }

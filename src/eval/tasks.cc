@@ -1,10 +1,10 @@
 #include "eval/tasks.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 
+#include "base/stopwatch.h"
 #include "eval/likelihood.h"
 #include "text/utf8.h"
 
@@ -88,7 +88,7 @@ Result<TaskReport> evaluate_task(const Model& model, const CacheFactory& caches,
   if (task.examples.empty()) {
     return make_error(ErrorCode::invalid_argument, task.name + ": no example to evaluate");
   }
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   LikelihoodScorer scorer(model, caches, workers);
   Scores scores;
   TaskReport out;
@@ -113,7 +113,7 @@ Result<TaskReport> evaluate_task(const Model& model, const CacheFactory& caches,
   }
   out.examples = task.examples.size();
   out.coded_share = scorer.coded_share();
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = watch.seconds();
   return out;
 }
 

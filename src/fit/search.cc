@@ -1,22 +1,16 @@
 #include "fit/search.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <numeric>
 #include <string>
 
+#include "base/stopwatch.h"
 #include "fit/search_state.h"
 
 namespace mkv {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 size_t sum(const Ranks& ranks) { return std::accumulate(ranks.begin(), ranks.end(), size_t{0}); }
 
@@ -144,13 +138,13 @@ class LadderSearch {
   }
 
   void tell() {
-    state_.seconds = seconds_before_ + seconds_since(started_);
+    state_.seconds = seconds_before_ + watch_.seconds();
     if (!options_.progress) return;
     const size_t now = state_.cuts.size();
     std::string detail = std::to_string(state_.evaluations) + " evaluations, " +
                          std::to_string(std::llround(state_.seconds)) + " s";
     if (now > cuts_before_) {
-      const double each = seconds_since(started_) / static_cast<double>(now - cuts_before_);
+      const double each = watch_.seconds() / static_cast<double>(now - cuts_before_);
       const double left = each * static_cast<double>(goal_ - now);
       detail += ", about " + std::to_string(std::llround(left)) + " s left";
     }
@@ -160,13 +154,13 @@ class LadderSearch {
 
   Result<void> save_if_due() {
     const bool due = state_.cuts.size() >= cuts_saved_ + options_.checkpoint_cuts ||
-                     seconds_since(saved_) >= options_.checkpoint_seconds;
+                     since_saved_.seconds() >= options_.checkpoint_seconds;
     return due ? save() : Result<void>();
   }
 
   Result<void> save() {
-    state_.seconds = seconds_before_ + seconds_since(started_);
-    saved_ = Clock::now();
+    state_.seconds = seconds_before_ + watch_.seconds();
+    since_saved_.lap();
     cuts_saved_ = state_.cuts.size();
     if (options_.checkpoint.empty()) return {};
     return write_checkpoint(options_.checkpoint, identity_, state_);
@@ -194,7 +188,7 @@ class LadderSearch {
   double seconds_before_;    // of the runs that this one continues
   size_t cuts_before_, cuts_saved_;
   size_t goal_ = 0;  // cuts to be searched
-  Clock::time_point started_ = Clock::now(), saved_ = started_;
+  Stopwatch watch_, since_saved_;
 };
 
 Result<void> check(const Model& model, const Nest& nest, const SearchOptions& options) {
