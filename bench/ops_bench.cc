@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "ops/gemm.h"
 #include "ops/ops.h"
+#include "ops/tiles.h"
 
 namespace mkv {
 namespace {
@@ -37,8 +38,17 @@ void run_matmul(benchmark::State& state, DType type) {
   const auto tokens = static_cast<size_t>(state.range(0));
   const auto rows = static_cast<size_t>(state.range(1)), cols = static_cast<size_t>(state.range(2));
   Rng rng(1);
-  const Buffer<std::byte> bytes = random_weight(rng, type, rows, cols);
-  const Weight w{bytes.data(), type, rows, cols};
+  Buffer<std::byte> bytes = random_weight(rng, type, rows, cols);
+  Weight w{bytes.data(), type, rows, cols};
+  if (has_tiles(type)) {  // as a model has it
+    Buffer<std::byte> tiled(bytes.size());
+    const size_t tile_bytes = kTileRows * row_bytes(type, cols);
+    for (size_t t = 0; t < w.tiles(); ++t) {
+      pack_tile(w, t, tiled.span().subspan(t * tile_bytes, tile_bytes));
+    }
+    bytes = std::move(tiled);
+    w = {bytes.data(), type, rows, cols, Layout::tiles};
+  }
   Matrix<float> x(tokens, cols), y(tokens, rows);
   fill(rng, x.span());
   Workers workers(static_cast<size_t>(state.range(3)));

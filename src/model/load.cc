@@ -7,7 +7,9 @@
 
 #include "model/config.h"
 #include "model/model_parts.h"
+#include "model/pack_weights.h"
 #include "store/json.h"
+#include "store/mapped_file.h"
 #include "store/message.h"
 #include "text/tokenizer_loading.h"
 
@@ -73,6 +75,7 @@ Result<std::unique_ptr<Model::Parts>> Model::load_folder(const fs::path& path) {
 Result<void> Model::Parts::assemble(ModelDescription description, const TensorNames& names,
                                     TokenizerData data, const fs::path& path) {
   MKV_ASSIGN(weights, load_weights(description, names, tensors()));
+  packed = pack_weights(weights, drop_pages);
   config = std::move(description.config);
   if (config.name.empty()) config.name = path.filename().string();
   interleaved_qk = description.interleaved_qk;

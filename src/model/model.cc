@@ -6,6 +6,7 @@
 
 #include "model/model_parts.h"
 #include "store/hash.h"
+#include "store/mapped_file.h"
 #include "store/message.h"
 
 namespace mkv {
@@ -25,6 +26,7 @@ std::string hash_tensors(const TensorTable& tensors) {
                " ", tensor->name.size(), " ", tensor->name, "\n");
     hash.update(std::as_bytes(std::span(line)));
     hash.update({tensor->data, tensor->size_bytes});
+    drop_pages({tensor->data, tensor->size_bytes});
   }
   return hash.hex();
 }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <variant>
 
+#include "base/large_buffer.h"
 #include "model/model.h"
 #include "model/weights.h"
 #include "store/gguf.h"
@@ -28,7 +29,8 @@ struct Model::Parts {
     return std::visit([](const auto& f) -> const TensorTable& { return f.tensors(); }, file);
   }
 
-  File file;  // owns the bytes of `weights`
+  File file;  // owns the bytes of `weights` that are not packed
+  LargeBuffer packed;
   ModelConfig config;
   bool interleaved_qk = false;
   ModelWeights weights;

@@ -9,7 +9,7 @@
 namespace mkv {
 
 // Names of the sets that this build has kernels for and this machine runs, best first, e.g.
-// avx512_vnni, avx512, avx2, sse4, ssse3, scalar.
+// avx512_vnni, avx512, avx2_vnni, avx2, sse4, ssse3, scalar.
 std::vector<std::string_view> instruction_sets();
 
 // The one in use.
@@ -22,5 +22,7 @@ Result<void> set_instruction_set(std::string_view name);
 // Whether integer dot products (AVX-512 VNNI) may be used: the machine has them, and the set in use
 // is avx512_vnni.
 bool has_vnni();
+// The same for those of AVX2 (AVX-VNNI) and avx2_vnni.
+bool has_avx2_vnni();
 
 }  // namespace mkv

@@ -34,8 +34,26 @@ bool HasIntegerProducts() { return true; }
 // Below it a group is taken for zeros: 1 / scale would not be finite.
 constexpr float kSmallest = 0x1p-100f;
 
-// One group: 32 elements of x to 32 words, its scale and the scaled sum of the words.
-HWY_INLINE void to_integers(const float* x, int16_t* words, float& scale, float& sum) {
+// The bytes of a group's words: high ones in order, then low ones.
+HWY_INLINE void split_words(const int16_t* words, int8_t* bytes) {
+  const hn::CappedTag<int16_t, kIntegerGroup / 2> d;
+  const hn::Repartition<int8_t, decltype(d)> d8;
+  constexpr size_t kHalf = kIntegerGroup / 2;
+  const auto mask = hn::Set(d, 0xff);
+  for (size_t i = 0; i < kHalf; i += hn::MaxLanes(d)) {
+    const auto even = hn::LoadU(d, words + i), odd = hn::LoadU(d, words + kHalf + i);
+    // Rounded, as the low byte is signed.
+    const auto even_high = hn::ShiftRight<8>(hn::Add(even, hn::Set(d, 128)));
+    const auto odd_high = hn::ShiftRight<8>(hn::Add(odd, hn::Set(d, 128)));
+    const auto high = hn::Or(hn::And(even_high, mask), hn::ShiftLeft<8>(odd_high));
+    const auto low = hn::Or(hn::And(even, mask), hn::ShiftLeft<8>(odd));
+    hn::StoreU(hn::BitCast(d8, high), d8, bytes + 2 * i);
+    hn::StoreU(hn::BitCast(d8, low), d8, bytes + kIntegerGroup + 2 * i);
+  }
+}
+
+// One group: 32 elements of x to 32 words, its scale and the sum of the words.
+HWY_INLINE void to_integers(const float* x, int16_t* words, float& scale, int32_t& sum) {
   const hn::CappedTag<float, kIntegerGroup / 2> d;
   const hn::Rebind<int32_t, decltype(d)> d32;
   const hn::Rebind<int16_t, decltype(d)> d16;
@@ -49,7 +67,7 @@ HWY_INLINE void to_integers(const float* x, int16_t* words, float& scale, float&
   }
   const float top = std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(d32, largest)));
   const bool finite = top <= std::numeric_limits<float>::max();
-  const float inverse = finite && top > kSmallest ? 32767.0f / top : 0.0f;
+  const float inverse = finite && top > kSmallest ? kLargestWord / top : 0.0f;
   const auto factor = hn::Set(d, inverse);
   auto total = hn::Zero(d32);
   for (size_t i = 0; i < kCount; ++i) {
@@ -59,8 +77,8 @@ HWY_INLINE void to_integers(const float* x, int16_t* words, float& scale, float&
     hn::StoreU(hn::DemoteTo(d16, a), d16, words + i * kStep);
     hn::StoreU(hn::DemoteTo(d16, b), d16, words + kHalf + i * kStep);
   }
-  scale = finite ? top * (1.0f / 32767.0f) : std::numeric_limits<float>::quiet_NaN();
-  sum = scale * static_cast<float>(hn::GetLane(hn::SumOfLanes(d32, total)));
+  scale = finite ? top * (1.0f / kLargestWord) : std::numeric_limits<float>::quiet_NaN();
+  sum = hn::GetLane(hn::SumOfLanes(d32, total));
 }
 
 void ToIntegerRows(View<const float> x, size_t first, size_t last, IntegerRows& out) {
@@ -69,9 +87,13 @@ void ToIntegerRows(View<const float> x, size_t first, size_t last, IntegerRows& 
     int16_t* words = out.values.data() + t * out.groups * kIntegerGroup;
     float* scales = out.scales.data() + t * padded;
     float* sums = out.sums.data() + t * padded;
+    int32_t* integer_sums = out.integer_sums.data() + t * padded;
+    int8_t* bytes = out.bytes.data() + t * out.groups * 2 * kIntegerGroup;
     const float* row = x.row(t).data();
     for (size_t g = 0; g < out.groups; ++g) {
-      to_integers(row + g * kIntegerGroup, words + g * kIntegerGroup, scales[g], sums[g]);
+      to_integers(row + g * kIntegerGroup, words + g * kIntegerGroup, scales[g], integer_sums[g]);
+      sums[g] = scales[g] * static_cast<float>(integer_sums[g]);
+      split_words(words + g * kIntegerGroup, bytes + g * 2 * kIntegerGroup);
     }
     std::fill(scales + out.groups, scales + padded, 0.0f);
     std::fill(sums + out.groups, sums + padded, 0.0f);
@@ -267,6 +289,8 @@ void IntegerRows::reshape(size_t token_count, size_t cols) {
   values.resize(std::max(values.size(), tokens * cols));
   scales.resize(std::max(scales.size(), tokens * padded_groups()));
   sums.resize(std::max(sums.size(), tokens * padded_groups()));
+  integer_sums.resize(std::max(integer_sums.size(), tokens * padded_groups()));
+  bytes.resize(std::max(bytes.size(), tokens * cols * 2));
 }
 
 bool has_integer_products(DType type) {
@@ -282,6 +306,7 @@ void multiply_integer_rows(const IntegerRows& x, const Weight& w, size_t first, 
                            View<float> y) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);
   MKV_CHECK(y.cols == w.rows && x.tokens == y.rows && last <= w.rows);
+  MKV_CHECK(w.layout == Layout::rows);
   HWY_DYNAMIC_DISPATCH(MultiplyIntegerRows)(x, w, first, last, y);
 }
 

@@ -11,6 +11,7 @@
 // After foreach_target.h.
 #include "hwy/highway.h"
 #include "ops/integer-inl.h"
+#include "ops/tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mkv {
@@ -90,6 +91,35 @@ void unpack_row(const uint8_t* blocks, size_t groups, size_t row, Panel& panel) 
   for (size_t b = 0; b < count; ++b, blocks += Format::kBytes) {
     unpack_block<Format>(blocks, to);
     to += Format::kGroups * kPairs * kPanelRows;
+  }
+}
+
+// A tile of the weight to the rows from `row` of the panel.
+template <class Tile>
+void unpack_tile(const uint8_t* group, size_t groups, size_t row, Panel& panel) {
+  static_assert(kParts == 2);
+  for (size_t g = 0; g < groups; ++g, group += Tile::kBytes) {
+    for (size_t part = 0; part < kParts; ++part) {
+      const size_t at = row + part * kPartRows;
+      const uint8_t* halves = group + part * kPartRows * 2;
+      hn::StoreU(load_half(Floats(), halves), Floats(), &panel.scales[g * kPanelRows + at]);
+      if constexpr (Tile::kOffset) {
+        const FloatV min = load_half(Floats(), halves + kHalves);
+        hn::StoreU(min, Floats(), &panel.offsets[g * kPanelRows + at]);
+      }
+      for (size_t pair = 0; pair < kQuads / 2; ++pair) {
+        ByteV codes[2];
+        Tile::quads(group, pair, part, codes);
+        for (size_t i = 0; i < 2; ++i) {
+          const WordPair words = to_words<false>(codes[i]);
+          const WordV center = hn::Set(Words(), Tile::kCenter);
+          int32_t* to = &panel.pairs[(g * kPairs + pair * 2 + i) * kPanelRows + at];
+          hn::StoreU(hn::BitCast(Ints(), hn::Sub(words.even, center)), Ints(), to);
+          hn::StoreU(hn::BitCast(Ints(), hn::Sub(words.odd, center)), Ints(),
+                     to + kQuads * kPanelRows);
+        }
+      }
+    }
   }
 }
 
@@ -187,21 +217,49 @@ void multiply_rest(const Panel& panel, const IntegerRows& x, size_t token, size_
   }
 }
 
+template <class Format>
+void unpack_rows(const Weight& w, size_t first, size_t rows, size_t groups, Panel& panel) {
+  for (size_t r = 0; r < rows; ++r) {
+    unpack_row<Format>(reinterpret_cast<const uint8_t*>(w.row(first + r)), groups, r, panel);
+  }
+  for (size_t r = rows; r < kPanelRows; ++r) clear_row(groups, Format::kScales, r, panel);
+}
+
+template <class Tile>
+void unpack_tiles(const Weight& w, size_t first, size_t rows, size_t groups, Panel& panel) {
+  for (size_t r = 0; r < kPanelRows; r += kTileRows) {
+    if (r < rows) {
+      const std::byte* tile = w.tile((first + r) / kTileRows);
+      unpack_tile<Tile>(reinterpret_cast<const uint8_t*>(tile), groups, r, panel);
+    } else {
+      for (size_t i = r; i < kPanelRows; ++i) clear_row(groups, 1, i, panel);
+    }
+  }
+}
+
+template <class Format>
+void multiply_panel(const Panel& panel, const IntegerRows& x, size_t first, size_t rows,
+                    View<float> y) {
+  size_t token = 0;
+  for (; token + kTileTokens <= x.tokens; token += kTileTokens) {
+    multiply_tile<Format, kTileTokens>(panel, x, token, first, rows, y);
+  }
+  multiply_rest<Format, kTileTokens - 1>(panel, x, token, first, rows, y);
+}
+
 void MultiplyIntegerPanel(const IntegerRows& x, const Weight& w, size_t first, View<float> y) {
   thread_local Panel panel;
   panel.reshape(x.groups);
   const size_t rows = std::min(kPanelRows, w.rows - first);
+  if (w.layout == Layout::tiles) {
+    return with_tile(w.type, [&](auto tile) {
+      unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel);
+      multiply_panel<decltype(tile)>(panel, x, first, rows, y);
+    });
+  }
   with_format(w.type, [&](auto format) {
-    using Format = decltype(format);
-    for (size_t r = 0; r < rows; ++r) {
-      unpack_row<Format>(reinterpret_cast<const uint8_t*>(w.row(first + r)), x.groups, r, panel);
-    }
-    for (size_t r = rows; r < kPanelRows; ++r) clear_row(x.groups, Format::kScales, r, panel);
-    size_t token = 0;
-    for (; token + kTileTokens <= x.tokens; token += kTileTokens) {
-      multiply_tile<Format, kTileTokens>(panel, x, token, first, rows, y);
-    }
-    multiply_rest<Format, kTileTokens - 1>(panel, x, token, first, rows, y);
+    unpack_rows<decltype(format)>(w, first, rows, x.groups, panel);
+    multiply_panel<decltype(format)>(panel, x, first, rows, y);
   });
 }
 

@@ -2,9 +2,10 @@
 // within a group of 32 elements, whose sum is exact, and one float multiplication brings it to
 // scale.
 //
-// The activations of a group are scale * value with |value| <= 32767, scale = largest / 32767.
-// Their rounding is at most 1/65534 of the group's largest element. docs/decisions/0008 has the
-// reason for 16 bits: with 8 the model's output changes by a KL of 0.003.
+// The activations of a group are scale * value with |value| <= kLargestWord, scale = largest /
+// kLargestWord. Their rounding is at most 1/65278 of the group's largest element.
+// docs/decisions/0008 has the reason for 16 bits: with 8 the model's output changes by a KL of
+// 0.003.
 #pragma once
 
 #include <cstddef>
@@ -20,17 +21,26 @@ inline constexpr size_t kIntegerGroup = 32;  // elements with one scale
 // Every target's vectors may read whole, and a row's scales end in zeros up to a multiple of it.
 inline constexpr size_t kGroupPadding = 16;
 
+// A word splits in two signed bytes, 256 * high + low, both at most 127.
+inline constexpr int kLargestWord = 127 * 256 + 127;
+
 // Activations [tokens x groups * 32]. Reused from call to call: grows, never shrinks.
 struct IntegerRows {
   size_t tokens = 0, groups = 0;
   Buffer<int16_t> values;      // [tokens x groups x 32]: a group's even elements, then its odd ones
+  Buffer<int8_t> bytes;        // [tokens x groups x 64]: high bytes in order, then low ones
   Buffer<float> scales, sums;  // [tokens x padded_groups()]; sums = scale * sum of the values
+  Buffer<int32_t> integer_sums;  // the same without scale
 
   size_t padded_groups() const {
     return (groups + kGroupPadding - 1) / kGroupPadding * kGroupPadding;
   }
   void reshape(size_t token_count, size_t cols);
   const int16_t* row(size_t t) const { return values.data() + t * groups * kIntegerGroup; }
+  const int8_t* row_bytes(size_t t) const { return bytes.data() + t * groups * 2 * kIntegerGroup; }
+  const int32_t* row_integer_sums(size_t t) const {
+    return integer_sums.data() + t * padded_groups();
+  }
   const float* row_scales(size_t t) const { return scales.data() + t * padded_groups(); }
   const float* row_sums(size_t t) const { return sums.data() + t * padded_groups(); }
 };
@@ -46,12 +56,17 @@ bool has_integer_panels(DType type);
 void to_integer_rows(View<const float> x, size_t first, size_t last, IntegerRows& out);
 
 // y[t][r] = x[t] . row r of w, for the rows first ... last-1 of w and all tokens of x; for few
-// tokens. What a token gets does not depend on the tokens beside it, nor on the range.
+// tokens, and weights in rows. What a token gets does not depend on the tokens beside it, nor on
+// the range.
 void multiply_integer_rows(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                            View<float> y);
 
+// The same for the tiles first ... last-1 of a weight in tiles.
+void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
+                            View<float> y);
+
 // The same for the kPanelRows rows of w from `first` (fewer at its end), for many tokens: the rows
-// are unpacked once into a panel that all tokens read.
+// are unpacked once into a panel that all tokens read. Either layout.
 inline constexpr size_t kPanelRows = 32;
 void multiply_integer_panel(const IntegerRows& x, const Weight& w, size_t first, View<float> y);
 

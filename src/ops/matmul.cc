@@ -26,9 +26,11 @@ constexpr size_t kRoundingGrain = 32;
 
 // A panel of float32 rows: the weight itself if it is float32, else dequantised to scratch.
 View<const float> panel_of(const Weight& w, size_t first, size_t rows) {
-  const std::byte* data = w.row(first);
-  if (w.type == DType::f32 && reinterpret_cast<uintptr_t>(data) % alignof(float) == 0) {
-    return {reinterpret_cast<const float*>(data), rows, w.cols};
+  if (w.type == DType::f32) {
+    const std::byte* data = w.row(first);
+    if (reinterpret_cast<uintptr_t>(data) % alignof(float) == 0) {
+      return {reinterpret_cast<const float*>(data), rows, w.cols};
+    }
   }
   // One for each thread that ever multiplies, kept for the next call and never larger than
   // kPanelBytes or kPanelRowsStep rows.
@@ -49,12 +51,13 @@ Cut cut(const Weight& w, size_t tokens) {
   const size_t cols = std::max<size_t>(1, w.cols);
   Cut cut;
   size_t blocks = 1;
+  const bool tiles = w.layout == Layout::tiles;
   cut.few = tokens <= (has_integer_panels(w.type) ? kFewIntegers : kFewFloats);
   if (cut.few) {
     cut.integers = has_integer_products(w.type);
-    // Rows go in fours.
-    cut.rows =
-        std::max<size_t>(4, kTaskBytes / std::max<size_t>(1, row_bytes(w.type, w.cols)) / 4 * 4);
+    const size_t step = tiles ? kTileRows : 4;  // rows that go together
+    const size_t fitting = kTaskBytes / std::max<size_t>(1, row_bytes(w.type, w.cols));
+    cut.rows = std::max(step, fitting / step * step);
   } else if (has_integer_panels(w.type)) {
     cut.integers = true;
     cut.rows = kPanelRows;
@@ -84,6 +87,10 @@ void multiply_floats(View<const float> x, const Weight& w, const Cut& cut, size_
 void multiply_integers(const IntegerRows& x, const Weight& w, const Cut& cut, size_t task,
                        View<float> y) {
   const size_t row = task * cut.rows;
+  if (cut.few && w.layout == Layout::tiles) {
+    const size_t last = std::min((row + cut.rows) / kTileRows, w.tiles());
+    return multiply_integer_tiles(x, w, row / kTileRows, last, y);
+  }
   if (cut.few) {
     return multiply_integer_rows(x, w, row, std::min(row + cut.rows, w.rows), y);
   }

@@ -2,18 +2,35 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
+#include "base/check.h"
 #include "base/dtype.h"
 
 namespace mkv {
+
+// Rows one after the other, as files have them; or tiles of kTileRows rows (ops/tiles.h).
+enum class Layout : uint8_t { rows, tiles };
+inline constexpr size_t kTileRows = 16;
 
 struct Weight {
   const std::byte* data = nullptr;  // mapped file or owned elsewhere; outlives the Weight
   DType type = DType::f32;
   size_t rows = 0, cols = 0;  // y[rows] = W x[cols]
+  Layout layout = Layout::rows;
 
-  const std::byte* row(size_t r) const { return data + r * row_bytes(type, cols); }
-  size_t bytes() const { return rows * row_bytes(type, cols); }
+  const std::byte* row(size_t r) const {
+    MKV_CHECK(layout == Layout::rows);
+    return data + r * row_bytes(type, cols);
+  }
+  const std::byte* tile(size_t t) const {
+    MKV_CHECK(layout == Layout::tiles);
+    return data + t * kTileRows * row_bytes(type, cols);
+  }
+  size_t tiles() const { return (rows + kTileRows - 1) / kTileRows; }
+  size_t bytes() const {
+    return (layout == Layout::tiles ? tiles() * kTileRows : rows) * row_bytes(type, cols);
+  }
   explicit operator bool() const { return data != nullptr; }
 };
 

@@ -1,6 +1,10 @@
 #include "ops/weight_kernels.h"
 
+#include <algorithm>
 #include <cstring>
+
+#include "base/buffer.h"
+#include "ops/tiles.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/weight_kernels.cc"
@@ -184,16 +188,36 @@ namespace mkv {
 HWY_EXPORT(DequantizeRows);
 HWY_EXPORT(MultiplyRows);
 
+namespace {
+
+// Row r of a weight in tiles as a weight of one row, in a buffer of the calling thread.
+Weight unpacked_row(const Weight& w, size_t r) {
+  thread_local Buffer<std::byte> kept;
+  const size_t bytes = row_bytes(w.type, w.cols);
+  kept.resize(std::max(kept.size(), bytes));
+  unpack_row(w, r, {kept.data(), bytes});
+  return {kept.data(), w.type, 1, w.cols};
+}
+
+}  // namespace
+
 void dequantize_rows(const Weight& w, size_t first, View<float> out) {
   MKV_CHECK(first + out.rows <= w.rows && out.cols == w.cols);
   MKV_CHECK(w.cols % info(w.type).block_elements == 0);
-  HWY_DYNAMIC_DISPATCH(DequantizeRows)(w, first, out);
+  if (w.layout == Layout::rows) return HWY_DYNAMIC_DISPATCH(DequantizeRows)(w, first, out);
+  for (size_t r = 0; r < out.rows; ++r) {
+    HWY_DYNAMIC_DISPATCH(DequantizeRows)(unpacked_row(w, first + r), 0, out.rows_from(r, 1));
+  }
 }
 
 void multiply_rows(View<const float> x, const Weight& w, size_t first, size_t last, View<float> y) {
   MKV_CHECK(x.cols == w.cols && y.cols == w.rows && x.rows == y.rows && last <= w.rows);
   MKV_CHECK(w.cols % info(w.type).block_elements == 0);
-  HWY_DYNAMIC_DISPATCH(MultiplyRows)(x, w, first, last, y);
+  if (w.layout == Layout::rows) return HWY_DYNAMIC_DISPATCH(MultiplyRows)(x, w, first, last, y);
+  for (size_t r = first; r < last; ++r) {
+    const View<float> column(&y.at(0, r), y.rows, 1, y.stride);
+    HWY_DYNAMIC_DISPATCH(MultiplyRows)(x, unpacked_row(w, r), 0, 1, column);
+  }
 }
 
 }  // namespace mkv

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 
 #include "store/message.h"
 
@@ -39,6 +40,16 @@ Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   MappedFile file;
   file.bytes_ = bytes;
   return file;
+}
+
+void drop_pages(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto start = reinterpret_cast<uintptr_t>(bytes.data());
+  const uintptr_t first = (start + page - 1) / page * page;
+  const uintptr_t last = (start + bytes.size()) / page * page;
+  if (first >= last) return;
+  (void)madvise(const_cast<std::byte*>(bytes.data()) + (first - start), last - first,
+                MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {

@@ -35,4 +35,8 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+// Lets the system take back the pages that lie wholly in `bytes`, a part of a mapped file: they are
+// read again if they are needed again.
+void drop_pages(std::span<const std::byte> bytes);
+
 }  // namespace mkv

@@ -13,6 +13,7 @@ namespace mkv {
 namespace {
 
 using testing::RandomWeight;
+using testing::TiledWeight;
 
 // For each group of 32 the largest absolute value.
 std::vector<double> largest_of_groups(std::span<const float> values) {
@@ -33,7 +34,7 @@ double bound(std::span<const float> x, std::span<const float> w, bool quantised)
   for (size_t c = 0; c < x.size(); ++c) {
     const double weight = std::abs(static_cast<double>(w[c]));
     magnitude += std::abs(static_cast<double>(x[c])) * (quantised ? w_largest[c / 32] : weight);
-    if (quantised) rounding += weight * x_largest[c / 32] / 65534 * (1 + 1e-6);
+    if (quantised) rounding += weight * x_largest[c / 32] / 65278 * (1 + 1e-6);
   }
   return 16 * 0x1p-24 * magnitude + rounding;
 }
@@ -60,21 +61,40 @@ Matrix<float> random_matrix(Rng& rng, size_t rows, size_t cols) {
   return m;
 }
 
-TEST(Matmul, EqualsReferenceForAnyWorkers) {
+// w's products equal those of `rows`, the same weight in rows, and do not depend on the workers.
+void expect_products(Rng& rng, const Weight& w, const Weight& rows) {
   Workers one(1), two(2), three(3);
+  for (const size_t tokens : {1, 2, 3, 5, 8, 9, 24, 25, 64, 130}) {
+    const Matrix<float> x = random_matrix(rng, tokens, w.cols);
+    Matrix<float> y1(tokens, w.rows), y2(tokens, w.rows), y3(tokens, w.rows);
+    matmul(x.view(), w, y1.view(), one);
+    matmul(x.view(), w, y2.view(), two);
+    matmul(x.view(), w, y3.view(), three);
+    expect_close(x.view(), rows, y1.view());
+    ASSERT_EQ(std::memcmp(y1.data(), y2.data(), tokens * w.rows * sizeof(float)), 0);
+    ASSERT_EQ(std::memcmp(y1.data(), y3.data(), tokens * w.rows * sizeof(float)), 0);
+  }
+}
+
+TEST(Matmul, EqualsReferenceForAnyWorkers) {
   for_each_instruction_set([&] {
     Rng rng(1);
     for (const DType type : testing::kAllTypes) {
       const RandomWeight random(rng, type, 133, 512, -6, 1);
-      for (const size_t tokens : {1, 2, 3, 5, 8, 9, 24, 25, 64, 130}) {
-        const Matrix<float> x = random_matrix(rng, tokens, 512);
-        Matrix<float> y1(tokens, 133), y2(tokens, 133), y3(tokens, 133);
-        matmul(x.view(), random.weight, y1.view(), one);
-        matmul(x.view(), random.weight, y2.view(), two);
-        matmul(x.view(), random.weight, y3.view(), three);
-        expect_close(x.view(), random.weight, y1.view());
-        ASSERT_EQ(std::memcmp(y1.data(), y2.data(), tokens * 133 * sizeof(float)), 0);
-        ASSERT_EQ(std::memcmp(y1.data(), y3.data(), tokens * 133 * sizeof(float)), 0);
+      expect_products(rng, random.weight, random.weight);
+    }
+  });
+}
+
+TEST(Matmul, TilesEqualReferenceForAnyWorkers) {
+  for_each_instruction_set([&] {
+    Rng rng(6);
+    for (const DType type : {DType::q4_0, DType::q4_1, DType::q8_0}) {
+      for (const size_t rows : {1, 16, 17, 133}) {
+        for (const size_t cols : {32, 480}) {
+          const RandomWeight random(rng, type, rows, cols, -6, 1);
+          expect_products(rng, TiledWeight(random.weight).weight, random.weight);
+        }
       }
     }
   });
@@ -117,6 +137,17 @@ TEST(Matmul, StridedViewsAndManyPanels) {
   }
 }
 
+void expect_independent_tokens(Rng& rng, const Weight& w, Workers& workers) {
+  const Matrix<float> x = random_matrix(rng, 7, w.cols);
+  Matrix<float> together(7, w.rows), alone(1, w.rows);
+  matmul(x.view(), w, together.view(), workers);
+  for (size_t t = 0; t < 7; ++t) {
+    matmul(x.view().rows_from(t, 1), w, alone.view(), workers);
+    ASSERT_EQ(std::memcmp(alone.data(), together.row(t).data(), w.rows * sizeof(float)), 0)
+        << info(w.type).name << " token " << t;
+  }
+}
+
 // The few-token path gives a token the same bits whatever stands beside it.
 TEST(Matmul, FewTokensDoNotDependOnEachOther) {
   Workers workers(2);
@@ -124,14 +155,9 @@ TEST(Matmul, FewTokensDoNotDependOnEachOther) {
     Rng rng(4);
     for (const DType type : testing::kAllTypes) {
       const RandomWeight random(rng, type, 37, 768, -6, 1);
-      const Matrix<float> x = random_matrix(rng, 7, 768);
-      Matrix<float> together(7, 37), alone(1, 37);
-      matmul(x.view(), random.weight, together.view(), workers);
-      for (size_t t = 0; t < 7; ++t) {
-        matmul(x.view().rows_from(t, 1), random.weight, alone.view(), workers);
-        ASSERT_EQ(std::memcmp(alone.data(), together.row(t).data(), 37 * sizeof(float)), 0)
-            << info(type).name << " token " << t;
-      }
+      expect_independent_tokens(rng, random.weight, workers);
+      if (!has_tiles(type)) continue;
+      expect_independent_tokens(rng, TiledWeight(random.weight).weight, workers);
     }
   });
 }

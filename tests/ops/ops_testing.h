@@ -11,6 +11,7 @@
 #include "base/half.h"
 #include "base/rng.h"
 #include "ops/each_instruction_set.h"
+#include "ops/tiles.h"
 #include "ops/weight.h"
 
 namespace mkv::testing {
@@ -88,6 +89,21 @@ struct RandomWeight {
           std::memcpy(data + i + offset, &h, 2);
         }
       }
+    }
+  }
+  std::vector<std::byte> storage;
+  Weight weight;
+};
+
+// The same weight in tiles; at an odd address, too.
+struct TiledWeight {
+  explicit TiledWeight(const Weight& rows) {
+    weight = {nullptr, rows.type, rows.rows, rows.cols, Layout::tiles};
+    const size_t tile_bytes = kTileRows * row_bytes(rows.type, rows.cols);
+    storage.resize(weight.bytes() + 1);
+    weight.data = storage.data() + 1;
+    for (size_t t = 0; t < weight.tiles(); ++t) {
+      pack_tile(rows, t, {storage.data() + 1 + t * tile_bytes, tile_bytes});
     }
   }
   std::vector<std::byte> storage;
