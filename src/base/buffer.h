@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/large_pages.h"
 #include "base/view.h"
 
 namespace mkv {
@@ -82,6 +83,7 @@ class Buffer {
       const size_t bytes = (capacity * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
       fresh = static_cast<T*>(std::aligned_alloc(kAlignment, bytes));
       MKV_CHECK(fresh != nullptr);
+      prefer_large_pages(fresh, bytes);
       if (size_ != 0) std::memcpy(static_cast<void*>(fresh), data_, size_ * sizeof(T));
     }
     std::free(data_);

@@ -17,9 +17,9 @@ constexpr size_t kPauses = 64, kPausesBeforeYield = 1024;
 // A job's number is above the count of its open tasks.
 constexpr int kNumberShift = 32;
 constexpr uint64_t kCountMask = (uint64_t{1} << kNumberShift) - 1;
-// A worker takes its share of the open tasks, divided by this: long runs of neighbours first, single
-// tasks at the end. Neighbours read memory that follows, and each taking moves cache lines between
-// processors: decoding gains a quarter over tasks taken one by one.
+// A worker takes its share of the open tasks, divided by this: long runs of neighbours first,
+// single tasks at the end. Neighbours read memory that follows, and each taking moves cache lines
+// between processors: decoding gains a quarter over tasks taken one by one.
 constexpr uint64_t kShares = 2;
 
 inline void cpu_pause() {

@@ -9,7 +9,7 @@
 #include <utility>
 #include <variant>
 
-#include "base/large_buffer.h"
+#include "base/buffer.h"
 #include "model/model.h"
 #include "model/weights.h"
 #include "store/gguf.h"
@@ -30,7 +30,7 @@ struct Model::Parts {
   }
 
   File file;  // owns the bytes of `weights` that are not packed
-  LargeBuffer packed;
+  Buffer<std::byte> packed;
   ModelConfig config;
   bool interleaved_qk = false;
   ModelWeights weights;

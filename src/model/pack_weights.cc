@@ -28,20 +28,18 @@ std::vector<Weight*> tiled_matrices(ModelWeights& weights) {
 
 }  // namespace
 
-LargeBuffer pack_weights(ModelWeights& weights,
-                         const std::function<void(std::span<const std::byte>)>& packed) {
+Buffer<std::byte> pack_weights(ModelWeights& weights,
+                               const std::function<void(std::span<const std::byte>)>& packed) {
   const bool tied = weights.output.data == weights.embedding.data;
   const std::vector<Weight*> matrices = tiled_matrices(weights);
   size_t total = 0;
-  for (const Weight* w : matrices) {
-    total += aligned(w->tiles() * kTileRows * row_bytes(w->type, w->cols));
-  }
-  LargeBuffer buffer(total);
+  for (const Weight* w : matrices) total += aligned(w->tiled_bytes());
+  Buffer<std::byte> buffer(total);
   std::span<std::byte> rest = buffer.span();
   Workers workers;
   for (Weight* w : matrices) {
     const size_t tile_bytes = kTileRows * row_bytes(w->type, w->cols);
-    const std::span<std::byte> to = rest.first(w->tiles() * tile_bytes);
+    const std::span<std::byte> to = rest.first(w->tiled_bytes());
     workers.run(w->tiles(), [&](size_t t, size_t) {
       pack_tile(*w, t, to.subspan(t * tile_bytes, tile_bytes));
     });

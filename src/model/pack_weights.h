@@ -4,14 +4,14 @@
 #include <functional>
 #include <span>
 
-#include "base/large_buffer.h"
+#include "base/buffer.h"
 #include "model/weights.h"
 
 namespace mkv {
 
 // Packs the matrices whose type has tiles; `weights` then points into what is returned. `packed` is
 // called with the bytes of each that are needed no more.
-LargeBuffer pack_weights(ModelWeights& weights,
-                         const std::function<void(std::span<const std::byte>)>& packed);
+Buffer<std::byte> pack_weights(ModelWeights& weights,
+                               const std::function<void(std::span<const std::byte>)>& packed);
 
 }  // namespace mkv

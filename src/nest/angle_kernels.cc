@@ -28,7 +28,7 @@ void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles,
       auto sum = hn::Zero(d);
       for (size_t i = 0; i < pairs; ++i) {
         const int16_t* term = terms + (h * pairs + i) * 2;
-        const int16_t* angle = angles + ((t / 64 * pairs + i) * 64 + t % 64) * 2;
+        const int16_t* angle = angles + (i * 64 + t) * 2;
         const auto both = hn::LoadU(d, reinterpret_cast<const int32_t*>(angle));
         const auto cos = hn::ShiftRight<16>(hn::ShiftLeft<16>(both));
         sum = hn::Add(sum, hn::Mul(cos, hn::Set(d, term[0])));
@@ -40,6 +40,25 @@ void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles,
   }
 }
 
+void TurnMeanTerms(const float* a, const float* b, const float* cos, const float* sin, size_t pairs,
+                   int16_t* out) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> d32;
+  const size_t n = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + n <= pairs; i += n) {
+    const auto va = hn::LoadU(d, a + i), vb = hn::LoadU(d, b + i);
+    const auto vc = hn::LoadU(d, cos + i), vs = hn::LoadU(d, sin + i);
+    const auto first = hn::NearestInt(hn::MulAdd(va, vc, hn::Mul(vb, vs)));
+    const auto second = hn::NearestInt(hn::NegMulAdd(va, vs, hn::Mul(vb, vc)));
+    const auto low = hn::And(first, hn::Set(d32, 0xffff));
+    hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(second)), d32,
+               reinterpret_cast<int32_t*>(out + 2 * i));
+  }
+  const auto rest = [&](const float* x) { return std::span(x + i, pairs - i); };
+  reference::turn_mean_terms(rest(a), rest(b), rest(cos), rest(sin), out + 2 * i);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace mkv
 HWY_AFTER_NAMESPACE();
@@ -47,26 +66,29 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mkv {
 HWY_EXPORT(ScoreAngles);
+HWY_EXPORT(TurnMeanTerms);
 
-float round_mean_terms(std::span<const float> a, std::span<const float> b, int16_t* out) {
+float mean_terms_factor(std::span<const float> a, std::span<const float> b) {
   float total = 0.0f, largest = 0.0f;
   for (size_t i = 0; i < a.size(); ++i) {
-    total += std::abs(a[i]) + std::abs(b[i]);
-    largest = std::max({largest, std::abs(a[i]), std::abs(b[i])});
+    const float length = std::hypot(a[i], b[i]);
+    total += length;
+    largest = std::max(largest, length);
   }
   // The sum of all, rounded up and times kAngleOne, stays below 2^31; each below 2^15.
   const float most_in_all = 65000.0f - static_cast<float>(a.size());
-  const float factor = total > 0.0f ? std::min(most_in_all / total, 32000.0f / largest) : 0.0f;
-  for (size_t i = 0; i < a.size(); ++i) {
-    out[2 * i] = static_cast<int16_t>(std::lrint(a[i] * factor));
-    out[2 * i + 1] = static_cast<int16_t>(std::lrint(b[i] * factor));
-  }
-  return factor > 0.0f ? 1.0f / (factor * kAngleOne) : 0.0f;
+  return total > 0.0f ? std::min(most_in_all / total, 32000.0f / largest) : 0.0f;
+}
+
+void turn_mean_terms(std::span<const float> a, std::span<const float> b, std::span<const float> cos,
+                     std::span<const float> sin, int16_t* out) {
+  MKV_CHECK(b.size() == a.size() && cos.size() == a.size() && sin.size() == a.size());
+  HWY_DYNAMIC_DISPATCH(TurnMeanTerms)(a.data(), b.data(), cos.data(), sin.data(), a.size(), out);
 }
 
 void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
                   size_t pairs, View<float> scores) {
-  MKV_CHECK(unit.size() == scores.rows && scores.cols % 64 == 0);
+  MKV_CHECK(unit.size() == scores.rows && scores.cols == 64);
   if (avx512::usable()) return avx512::score_angles(terms, unit, angles, pairs, scores);
   HWY_DYNAMIC_DISPATCH(ScoreAngles)(terms, unit.data(), angles, pairs, scores);
 }

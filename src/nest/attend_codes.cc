@@ -18,9 +18,9 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   head_dim_ = state.shape.head_dim;
   latent_queries_ = arena.take<float>(sizes.heads * dims_);
   mean_units_ = arena.take<float>(sizes.heads);
-  mean_terms_ = arena.take<int16_t>(sizes.heads * head_dim_);
-  small_size_ = std::max(sizes.group_heads, head_dim_);
-  small_ = arena.take<float>(sizes.workers * small_size_);
+  mean_terms_ = arena.take<float>(sizes.heads * head_dim_);
+  turned_ = arena.take<int16_t>(sizes.workers * sizes.group_heads * head_dim_);
+  small_ = arena.take<float>(sizes.workers * sizes.group_heads);
   expanded_size_ = dims_ * kBlockTokens;
   expanded_ = arena.take<float>(sizes.workers * expanded_size_);
   if (!integer()) return;
@@ -62,7 +62,7 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
   combine_rows(query,
                View<const float>(basis.decode.row(offset).data(), head_dim_, plan.columns, dims_),
                latent);
-  prepare_mean(head, std::span(basis.mean).subspan(offset, head_dim_), query, worker);
+  prepare_mean(head, std::span(basis.mean).subspan(offset, head_dim_), query);
   if (!integer()) return;
   for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
   const std::span<const CodeSlab> slabs =
@@ -78,35 +78,47 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
 
 // q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.
 void CodedAttention::prepare_mean(size_t head, std::span<const float> mean,
-                                  std::span<const float> query, size_t worker) {
+                                  std::span<const float> query) {
   const size_t pairs = head_dim_ / 2;
   const KeyMean kind = state_->nest->config().key_mean;
   if (kind == KeyMean::none) mean_units_[head] = 0.0f;
   if (kind == KeyMean::plain) mean_units_[head] = dot(query, mean);
   if (kind != KeyMean::position) return;
-  float* a = small_ + worker * small_size_;
+  float* a = mean_terms_ + head * head_dim_;
   float* b = a + pairs;
   for (size_t i = 0; i < pairs; ++i) {
     a[i] = query[i] * mean[i] + query[i + pairs] * mean[i + pairs];
     b[i] = query[i + pairs] * mean[i] - query[i] * mean[i + pairs];
   }
-  mean_units_[head] = round_mean_terms({a, pairs}, {b, pairs}, mean_terms_ + head * head_dim_);
+  const float factor = mean_terms_factor({a, pairs}, {b, pairs});
+  scale_by({a, head_dim_}, factor);
+  mean_units_[head] = factor > 0.0f ? 1.0f / (factor * kAngleOne) : 0.0f;
 }
 
 // Scores of coded blocks start as what the mean that coding took away would have added.
-void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores) const {
+void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
+                                size_t worker) const {
   const size_t first_head = group * sizes_.group_heads, pairs = head_dim_ / 2;
   const std::span<const float> units(mean_units_ + first_head, scores.rows);
-  if (state_->nest->config().key_mean == KeyMean::position) {
-    score_angles(mean_terms_ + first_head * head_dim_, units,
-                 state_->angles.data() + blocks.begin * pairs * kBlockTokens * 2, pairs, scores);
+  if (state_->nest->config().key_mean != KeyMean::position) {
+    for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);
     return;
   }
-  for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);
+  int16_t* turned = turned_ + worker * sizes_.group_heads * head_dim_;
+  for (size_t block = blocks.begin; block < blocks.end; ++block) {
+    for (size_t h = 0; h < scores.rows; ++h) {
+      const float* terms = mean_terms_ + (first_head + h) * head_dim_;
+      turn_mean_terms({terms, pairs}, {terms + pairs, pairs}, {state_->block_cos(block), pairs},
+                      {state_->block_sin(block), pairs}, turned + h * head_dim_);
+    }
+    score_angles(turned, units, state_->rounded_angles.data(), pairs,
+                 {scores.data + (block - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens,
+                  scores.stride});
+  }
 }
 
 void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size_t worker) const {
-  score_mean(group, blocks, scores);
+  score_mean(group, blocks, scores, worker);
   const GroupId id = space(group, Side::key);
   const size_t slabs = state_->rank(layer_, group, Side::key);
   const size_t first_head = group * sizes_.group_heads;
@@ -155,7 +167,7 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
   const size_t ahead_step = ahead.size() * kWeighBlocks / (blocks.end - blocks.begin);
   constexpr size_t kStride = kWeighBlocks * kBlockTokens;
   uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
-  float* units = small_ + worker * small_size_;
+  float* units = small_ + worker * sizes_.group_heads;
   for (size_t begin = blocks.begin; begin < blocks.end; begin += kWeighBlocks) {
     const size_t end = std::min(blocks.end, begin + kWeighBlocks);
     const size_t tokens = (end - begin) * kBlockTokens;

@@ -52,9 +52,8 @@ class CodedAttention {
   std::span<const uint8_t> code_bytes(GroupId id, Blocks blocks) const;
   ColumnBlocks column_blocks(GroupId id, size_t begin) const;
 
-  void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query,
-                    size_t worker);
-  void score_mean(size_t group, Blocks blocks, View<float> scores) const;
+  void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query);
+  void score_mean(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
   void weigh_codes(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
                    std::optional<Next> next, size_t worker) const;
 
@@ -65,13 +64,14 @@ class CodedAttention {
   float* latent_queries_ = nullptr;  // [head][dims]
   float* units_ = nullptr;           // [head], of the tables
   float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
-  int16_t* mean_terms_ = nullptr;    // [head][pair][2]
+  float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
+  int16_t* turned_ = nullptr;        // [worker][head of the group][pair][2]
   int16_t* entries_ = nullptr;       // [group][slab][head of the group][16]
   float* values_ = nullptr;          // [worker][slab][16], tables before rounding
-  float* small_ = nullptr;           // [worker][max(head of the group, head_dim)]
+  float* small_ = nullptr;           // [worker][head of the group]
   float* expanded_ = nullptr;        // [worker][dims][64]
   uint8_t* weights_ = nullptr;       // [worker][head of the group][kWeighBlocks * 64]
-  size_t expanded_size_ = 0, small_size_ = 0;
+  size_t expanded_size_ = 0;
 };
 
 }  // namespace mkv

@@ -55,7 +55,7 @@ class Decode {
     workers_.run(coded_tasks + state_.shape.kv_heads * exact_runs_,
                  [&](size_t task, size_t worker) {
                    if (task < coded_tasks) {
-                     const size_t later = task + workers_.count();
+                     const size_t later = task + 1;  // workers take runs of neighbours
                      std::optional<CodedAttention::Next> next;
                      if (later < coded_tasks) next = {later % groups, run_blocks(later / groups)};
                      attend_coded(task % groups, run_blocks(task / groups), next, worker);

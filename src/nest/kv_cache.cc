@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "nest/angle_kernels.h"
 #include "nest/kv_state.h"
 #include "ops/ops.h"
 
@@ -45,19 +46,15 @@ void make_plans(KvCache::State& state) {
   }
 }
 
-// Angles of a block's tokens by the sum of its first one's and theirs within the block.
-void round_angles(std::span<const float> cos0, std::span<const float> sin0,
-                  const Buffer<float>& relative, int16_t* out) {
-  const size_t pairs = cos0.size();
-  const auto rounded = [](float x) { return static_cast<int16_t>(std::lrint(32767.0f * x)); };
-  for (size_t i = 0; i < pairs; ++i) {
-    const float* cos = relative.data() + i * kBlockTokens;
-    const float* sin = relative.data() + (pairs + i) * kBlockTokens;
-    for (size_t t = 0; t < kBlockTokens; ++t) {
-      *out++ = rounded(cos0[i] * cos[t] - sin0[i] * sin[t]);
-      *out++ = rounded(sin0[i] * cos[t] + cos0[i] * sin[t]);
-    }
+Buffer<int16_t> rounded_angles(const Buffer<float>& relative) {
+  const size_t size = relative.size() / 2;  // of cosines; sines follow
+  Buffer<int16_t> rounded(2 * size);
+  const auto round = [](float x) { return static_cast<int16_t>(std::lrint(kAngleOne * x)); };
+  for (size_t i = 0; i < size; ++i) {
+    rounded[2 * i] = round(relative[i]);
+    rounded[2 * i + 1] = round(relative[size + i]);
   }
+  return rounded;
 }
 
 void ensure_block_angles(KvCache::State& state, size_t blocks) {
@@ -70,12 +67,6 @@ void ensure_block_angles(KvCache::State& state, size_t blocks) {
     float* cos = state.block_angles.data() + b * 2 * pairs;
     state.rotary->angles(static_cast<double>(b * kBlockTokens + state.sinks), {cos, pairs},
                          {cos + pairs, pairs});
-  }
-  if (state.nest->config().key_mean != KeyMean::position) return;
-  state.angles.resize_exactly(target * 2 * pairs * kBlockTokens);
-  for (size_t b = have; b < target; ++b) {
-    round_angles({state.block_cos(b), pairs}, {state.block_sin(b), pairs}, state.relative_angles,
-                 state.angles.data() + b * 2 * pairs * kBlockTokens);
   }
 }
 
@@ -206,6 +197,7 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t cap
   state_->ranks = std::move(ranks);
   make_plans(*state_);
   state_->relative_angles = angles_within_block(rotary);
+  state_->rounded_angles = rounded_angles(state_->relative_angles);
   for (size_t l = 0; l < config.shape.layers; ++l) {
     LayerCache& layer = state_->layers[l];
     layer.sinks.type = options.exact;

@@ -49,7 +49,7 @@ KvCache KvCache::clone() const {
   for (size_t l = 0; l < from.layers.size(); ++l) to.layers[l] = clone_layer(from.layers[l]);
   to.block_angles = from.block_angles.clone();
   to.relative_angles = from.relative_angles.clone();
-  to.angles = from.angles.clone();
+  to.rounded_angles = from.rounded_angles.clone();
   return copy;
 }
 

@@ -76,9 +76,8 @@ struct KvCache::State {
   // positions within a block, [cos of pair 0 ... | sin of pair 0 ...][64].
   Buffer<float> block_angles;
   Buffer<float> relative_angles;
-  // Of every position after the sinks, cosine and sine times 2^15, [block][pair][64][cos, sin]:
-  // for the scores of the mean key (KeyMean::position).
-  Buffer<int16_t> angles;
+  // The latter as integers, [pair][64][cos, sin]: for the scores of the mean key.
+  Buffer<int16_t> rounded_angles;
 
   size_t width() const { return shape.kv_heads * shape.head_dim; }
   size_t rows_of(size_t tokens) const { return tokens > sinks ? tokens - sinks : 0; }

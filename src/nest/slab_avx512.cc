@@ -113,30 +113,26 @@ HWY_INLINE size_t angle_tiles(const int16_t* terms, std::span<const float> unit,
                               const int16_t* angles, size_t pairs, View<float> scores,
                               size_t head) {
   for (; head + kHeads <= scores.rows; head += kHeads) {
-    for (size_t b = 0; b < scores.cols / kTokens; ++b) {
-      __m512i sums[kHeads][4];
-      for (auto& of_head : sums) {
-        for (__m512i& x : of_head) x = _mm512_setzero_si512();
-      }
-      for (size_t i = 0; i < pairs; ++i) {
-        const int16_t* at = angles + (b * pairs + i) * kTokens * 2;
-        __m512i angle[4];
-        for (size_t j = 0; j < 4; ++j) angle[j] = _mm512_loadu_si512(at + j * kTokens / 2);
-        for (size_t h = 0; h < kHeads; ++h) {
-          int32_t term;
-          std::memcpy(&term, terms + ((head + h) * pairs + i) * 2, sizeof(term));
-          const __m512i factor = _mm512_set1_epi32(term);
-          for (size_t j = 0; j < 4; ++j) {
-            add_word_products(sums[h][j], angle[j], factor);
-          }
-        }
-      }
+    __m512i sums[kHeads][4];
+    for (auto& of_head : sums) {
+      for (__m512i& x : of_head) x = _mm512_setzero_si512();
+    }
+    for (size_t i = 0; i < pairs; ++i) {
+      const int16_t* at = angles + i * kTokens * 2;
+      __m512i angle[4];
+      for (size_t j = 0; j < 4; ++j) angle[j] = _mm512_loadu_si512(at + j * kTokens / 2);
       for (size_t h = 0; h < kHeads; ++h) {
-        for (size_t j = 0; j < 4; ++j) {
-          _mm512_storeu_ps(
-              scores.row(head + h).data() + b * kTokens + j * 16,
-              _mm512_mul_ps(_mm512_cvtepi32_ps(sums[h][j]), _mm512_set1_ps(unit[head + h])));
-        }
+        int32_t term;
+        std::memcpy(&term, terms + ((head + h) * pairs + i) * 2, sizeof(term));
+        const __m512i factor = _mm512_set1_epi32(term);
+        for (size_t j = 0; j < 4; ++j) add_word_products(sums[h][j], angle[j], factor);
+      }
+    }
+    for (size_t h = 0; h < kHeads; ++h) {
+      const __m512 scale = _mm512_set1_ps(unit[head + h]);
+      for (size_t j = 0; j < 4; ++j) {
+        _mm512_storeu_ps(scores.row(head + h).data() + j * 16,
+                         _mm512_mul_ps(_mm512_cvtepi32_ps(sums[h][j]), scale));
       }
     }
   }

@@ -28,9 +28,9 @@ struct Weight {
     return data + t * kTileRows * row_bytes(type, cols);
   }
   size_t tiles() const { return (rows + kTileRows - 1) / kTileRows; }
-  size_t bytes() const {
-    return (layout == Layout::tiles ? tiles() * kTileRows : rows) * row_bytes(type, cols);
-  }
+  // In a file, and in memory: the last tile may be filled up.
+  size_t bytes() const { return rows * row_bytes(type, cols); }
+  size_t tiled_bytes() const { return tiles() * kTileRows * row_bytes(type, cols); }
   explicit operator bool() const { return data != nullptr; }
 };
 

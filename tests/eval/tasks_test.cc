@@ -134,7 +134,11 @@ TEST(ChoiceLength, CountsCharactersWithoutOneSpace) {
 class TaskFiles : public testing::Test {
  protected:
   std::filesystem::path write(const std::string& text) {
-    const auto path = std::filesystem::path(testing::TempDir()) / "some_task.jsonl";
+    // Tests run side by side: each has a folder of its own.
+    const auto folder = std::filesystem::path(testing::TempDir()) /
+                        testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::create_directories(folder);
+    const auto path = folder / "some_task.jsonl";
     std::ofstream(path, std::ios::binary) << text;
     return path;
   }

@@ -100,7 +100,7 @@ struct TiledWeight {
   explicit TiledWeight(const Weight& rows) {
     weight = {nullptr, rows.type, rows.rows, rows.cols, Layout::tiles};
     const size_t tile_bytes = kTileRows * row_bytes(rows.type, rows.cols);
-    storage.resize(weight.bytes() + 1);
+    storage.resize(weight.tiled_bytes() + 1);
     weight.data = storage.data() + 1;
     for (size_t t = 0; t < weight.tiles(); ++t) {
       pack_tile(rows, t, {storage.data() + 1 + t * tile_bytes, tile_bytes});

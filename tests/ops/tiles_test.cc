@@ -20,7 +20,7 @@ TEST(Tiles, UnpackToTheRowsThatWerePacked) {
     for (const size_t rows : {1, 15, 16, 17, 40}) {
       const RandomWeight random(rng, type, rows, 96, -8, 2);
       const TiledWeight tiled(random.weight);
-      ASSERT_EQ(tiled.weight.bytes(), tiled.weight.tiles() * 16 * row_bytes(type, 96));
+      ASSERT_EQ(tiled.weight.tiled_bytes(), (rows + 15) / 16 * 16 * row_bytes(type, 96));
       Buffer<std::byte> row(row_bytes(type, 96));
       for (size_t r = 0; r < rows; ++r) {
         unpack_row(tiled.weight, r, row.span());
