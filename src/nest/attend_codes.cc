@@ -35,10 +35,10 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
 }
 
 CodeBlocks CodedAttention::code_blocks(GroupId id, size_t begin, size_t end) const {
-  const SlabStore& store =
-      state_->layers[layer_].coded[id.group * 2 + static_cast<size_t>(id.side)];
-  const auto* data = reinterpret_cast<const uint8_t*>(store.block(begin));
-  return {data, store.block_bytes(), end - begin, {}};
+  const LayerCache& cache = state_->layers[layer_];
+  const std::byte* data = cache.coded_block(id.group, id.side, begin);
+  return {reinterpret_cast<const uint8_t*>(data), cache.store(id.group, id.side).block_bytes(),
+          end - begin, {}};
 }
 
 std::span<const uint8_t> CodedAttention::code_bytes(GroupId id, Blocks blocks) const {
@@ -47,9 +47,9 @@ std::span<const uint8_t> CodedAttention::code_bytes(GroupId id, Blocks blocks) c
 }
 
 ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
-  const SlabStore& store =
-      state_->layers[layer_].coded[id.group * 2 + static_cast<size_t>(id.side)];
-  return {store.block(begin), store.block_bytes(), DType::f16};
+  const LayerCache& cache = state_->layers[layer_];
+  return {cache.coded_block(id.group, id.side, begin),
+          cache.store(id.group, id.side).block_bytes(), DType::f16};
 }
 
 void CodedAttention::prepare(size_t head, std::span<const float> query, size_t offset,
@@ -99,7 +99,8 @@ void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores)
   const std::span<const float> units(mean_units_ + first_head, scores.rows);
   if (state_->nest->config().key_mean == KeyMean::position) {
     score_angles(mean_terms_ + first_head * head_dim_, units,
-                 state_->angles.data() + blocks.begin * pairs * kBlockTokens * 2, pairs, scores);
+                 state_->angles_of(layer_).of_positions.data() + blocks.begin * pairs * kBlockTokens * 2,
+                 pairs, scores);
     return;
   }
   for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);

@@ -38,9 +38,9 @@ Nest disturbing_nest(const Model& model, const Case& c, double size) {
 
 double summed_kl(const Model& model, std::span<const TokenId> tokens, const Nest& nest,
                  Workers& workers) {
-  KvCache exact(nest, nest.full_ranks(), model.config().rotary, tokens.size());
+  KvCache exact(nest, nest.full_ranks(), model.config().layer_types, tokens.size());
   Nest identity = std::move(Nest::create(nest.config())).value();
-  KvCache plain(identity, identity.full_ranks(), model.config().rotary, tokens.size());
+  KvCache plain(identity, identity.full_ranks(), model.config().layer_types, tokens.size());
   const Matrix<float> q = golden::run(model, tokens, tokens.size(), exact, workers);
   const Matrix<float> p = golden::run(model, tokens, tokens.size(), plain, workers);
   double sum = 0.0;
@@ -90,7 +90,8 @@ INSTANTIATE_TEST_SUITE_P(All, Gradients,
                          testing::Values(Case{"llama", Side::key}, Case{"llama", Side::value},
                                          Case{"qwen2", Side::key}, Case{"qwen3", Side::key},
                                          Case{"qwen3", Side::value}, Case{"mistral", Side::key},
-                                         Case{"llama", Side::value, 4, 0}));
+                                         Case{"llama", Side::value, 4, 0},
+                                         Case{"gemma3", Side::key}, Case{"gemma3", Side::value}));
 
 }  // namespace
 }  // namespace mkv
