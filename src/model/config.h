@@ -22,12 +22,13 @@ struct ModelDescription {
   bool interleaved_qk = false;  // rows of W_q and W_k alternate the two halves of a head (GGUF)
 };
 
-// The architecture of a GGUF file: llama, qwen2, qwen3 or gemma3. Errors begin with the file's path.
+// The architecture of a GGUF file: llama, qwen2, qwen3 or gemma3. Errors begin with the file's
+// path.
 Result<ModelDescription> describe_gguf(const GgufFile& file);
 
 // The architecture in a Hugging Face config.json (errors do not name the file): llama, mistral,
-// qwen2, qwen3 or gemma3_text. Whether biases and an output projection are there is what the config says, not
-// what the tensors show.
+// qwen2, qwen3 or gemma3_text. Whether biases and an output projection are there is what the config
+// says, not what the tensors show.
 Result<ModelDescription> describe_hf(const Json& json);
 
 // Every size within what the rest of the program may rely on.

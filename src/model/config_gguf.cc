@@ -11,8 +11,8 @@
 namespace mkv {
 namespace {
 
-constexpr size_t kGemmaPeriod = 6;    // five layers with a sliding window, one without
-constexpr size_t kLayersOf27B = 62;   // the one Gemma 3 whose scores are scaled by hidden / heads
+constexpr size_t kGemmaPeriod = 6;   // five layers with a sliding window, one without
+constexpr size_t kLayersOf27B = 62;  // the one Gemma 3 whose scores are scaled by hidden / heads
 
 class GgufDescriber {
  public:

@@ -278,7 +278,8 @@ Result<void> Model::forward(std::span<const SequenceSlice> slices, Matrix<float>
   hidden.reshape(count_tokens(slices), parts_->config.hidden_size);
   size_t row = 0;
   for (const SequenceSlice& slice : slices) {
-    embed_rows(parts_->weights.embedding, parts_->config.embedding_scale, slice.tokens, row, hidden);
+    embed_rows(parts_->weights.embedding, parts_->config.embedding_scale, slice.tokens, row,
+               hidden);
     row += slice.tokens.size();
   }
   MKV_TRY(run_layers(slices, 0, parts_->config.num_layers, hidden, scratch, workers, observer));

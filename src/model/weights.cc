@@ -213,10 +213,9 @@ WeightTotals count(const ModelWeights& weights) {
     for (const Weight* w : {&l.query, &l.key, &l.value, &l.output, &l.gate, &l.up, &l.down}) {
       add_matrix(*w);
     }
-    for (const auto* v :
-         {&l.attention_norm, &l.ffn_norm, &l.query_bias, &l.key_bias, &l.value_bias, &l.output_bias,
-          &l.gate_bias, &l.up_bias, &l.down_bias, &l.query_norm, &l.key_norm,
-          &l.attention_post_norm, &l.ffn_post_norm}) {
+    for (const auto* v : {&l.attention_norm, &l.ffn_norm, &l.query_bias, &l.key_bias, &l.value_bias,
+                          &l.output_bias, &l.gate_bias, &l.up_bias, &l.down_bias, &l.query_norm,
+                          &l.key_norm, &l.attention_post_norm, &l.ffn_post_norm}) {
       add_vector(*v);
     }
   }

@@ -21,7 +21,7 @@ struct LayerWeights {
   Weight down;                                  // [hidden x intermediate]
   std::vector<float> query_bias, key_bias, value_bias, output_bias;
   std::vector<float> gate_bias, up_bias, down_bias;
-  std::vector<float> query_norm, key_norm;  // [head_dim]
+  std::vector<float> query_norm, key_norm;                // [head_dim]
   std::vector<float> attention_post_norm, ffn_post_norm;  // [hidden], of what is added
 };
 

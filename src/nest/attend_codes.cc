@@ -37,8 +37,10 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
 CodeBlocks CodedAttention::code_blocks(GroupId id, size_t begin, size_t end) const {
   const LayerCache& cache = state_->layers[layer_];
   const std::byte* data = cache.coded_block(id.group, id.side, begin);
-  return {reinterpret_cast<const uint8_t*>(data), cache.store(id.group, id.side).block_bytes(),
-          end - begin, {}};
+  return {reinterpret_cast<const uint8_t*>(data),
+          cache.store(id.group, id.side).block_bytes(),
+          end - begin,
+          {}};
 }
 
 std::span<const uint8_t> CodedAttention::code_bytes(GroupId id, Blocks blocks) const {
@@ -48,8 +50,8 @@ std::span<const uint8_t> CodedAttention::code_bytes(GroupId id, Blocks blocks) c
 
 ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
   const LayerCache& cache = state_->layers[layer_];
-  return {cache.coded_block(id.group, id.side, begin),
-          cache.store(id.group, id.side).block_bytes(), DType::f16};
+  return {cache.coded_block(id.group, id.side, begin), cache.store(id.group, id.side).block_bytes(),
+          DType::f16};
 }
 
 void CodedAttention::prepare(size_t head, std::span<const float> query, size_t offset,
@@ -98,9 +100,10 @@ void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores)
   const size_t first_head = group * sizes_.group_heads, pairs = head_dim_ / 2;
   const std::span<const float> units(mean_units_ + first_head, scores.rows);
   if (state_->nest->config().key_mean == KeyMean::position) {
-    score_angles(mean_terms_ + first_head * head_dim_, units,
-                 state_->angles_of(layer_).of_positions.data() + blocks.begin * pairs * kBlockTokens * 2,
-                 pairs, scores);
+    score_angles(
+        mean_terms_ + first_head * head_dim_, units,
+        state_->angles_of(layer_).of_positions.data() + blocks.begin * pairs * kBlockTokens * 2,
+        pairs, scores);
     return;
   }
   for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);

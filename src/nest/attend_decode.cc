@@ -35,8 +35,7 @@ class Decode {
         dims_(group_heads_ / repeats_ * head_dim_),
         rows_(state.rows_of(state.length + 1)) {
     const size_t blocks = (rows_ + kBlockTokens - 1) / kBlockTokens;
-    const size_t coded_end =
-        (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
+    const size_t coded_end = (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
     coded_.begin = state.first_seen_block(layer, state.length);
     coded_.end = std::max(coded_.begin, coded_end);
     exact_.begin = coded_.end;
@@ -63,7 +62,8 @@ class Decode {
                    if (task < coded_tasks) {
                      const size_t later = task + workers_.count();
                      std::optional<CodedAttention::Next> next;
-                     if (later < coded_tasks) next = {later % groups, run_blocks(coded_, later / groups)};
+                     if (later < coded_tasks)
+                       next = {later % groups, run_blocks(coded_, later / groups)};
                      attend_coded(task % groups, task / groups, next, worker);
                    } else {
                      const size_t exact = task - coded_tasks, heads = state_.shape.kv_heads;
@@ -184,7 +184,8 @@ class Decode {
     start_partials(part_run, first_head, scores);
     const View<float> sums(partial(part_run, first_head).values, repeats_, head_dim_,
                            partial_size());
-    if (tokens > 0) weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
+    if (tokens > 0)
+      weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
     for (size_t s = 0; s < sinks; ++s) {
       cache.sinks.load(Side::value, sinks_begin_ + s, first_column, sink);
       for (size_t r = 0; r < repeats_; ++r) axpy(scores.at(r, tokens + s), sink, sums.row(r));
@@ -221,8 +222,8 @@ class Decode {
   const size_t group_heads_;  // of a latent space
   const size_t dims_;         // of a latent space
   const size_t rows_;
-  Blocks coded_, exact_;                       // that the token sees
-  size_t sinks_begin_ = 0, sinks_end_ = 0;     // likewise
+  Blocks coded_, exact_;                    // that the token sees
+  size_t sinks_begin_ = 0, sinks_end_ = 0;  // likewise
   size_t coded_runs_ = 0, exact_runs_ = 0;
   float* queries_ = nullptr;   // [head][head_dim], scaled
   float* partials_ = nullptr;  // [run][head][partial_size()]

@@ -128,7 +128,8 @@ class Prefill {
     }
   }
 
-  // Of some keys, those that token t of a tile sees: [from + t, to + step * t), cut to what there is.
+  // Of some keys, those that token t of a tile sees: [from + t, to + step * t), cut to what there
+  // is.
   struct Seen {
     ptrdiff_t from = 0;
     size_t to = 0, step = 0;

@@ -47,7 +47,9 @@ HWY_INLINE __m512 exp_negative(__m512 x) {
 }
 
 // The leading n of the 64 tokens, as bits.
-HWY_INLINE uint64_t leading(size_t n) { return n >= kTokens ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
+HWY_INLINE uint64_t leading(size_t n) {
+  return n >= kTokens ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+}
 
 // Scores of a row become weights [64] in bf16; returns what its earlier sums are to be scaled by.
 HWY_INLINE __m512 soften(__m512* scores, uint64_t seen, float* state, uint16_t* weights) {

@@ -100,7 +100,8 @@ void Geglu(float* gate, const float* up, size_t size) {
   for_vectors(size, [=](auto d, size_t i) HWY_ATTR {
     const auto g = hn::LoadU(d, gate + i);
     // (1 + tanh u) / 2 = 1 / (1 + exp(-2u))
-    const auto cubic = hn::MulAdd(hn::Mul(g, g), hn::Set(d, 0.044715f * kSlope), hn::Set(d, kSlope));
+    const auto cubic =
+        hn::MulAdd(hn::Mul(g, g), hn::Set(d, 0.044715f * kSlope), hn::Set(d, kSlope));
     const auto gelu = gated(d, g, hn::Mul(g, cubic));
     hn::StoreU(hn::Mul(gelu, hn::LoadU(d, up + i)), d, gate + i);
   });

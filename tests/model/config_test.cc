@@ -252,10 +252,11 @@ TEST(ConfigGgufTest, GemmaHasLayersOfTwoTypes) {
   const auto gemma = [](size_t layers) {
     B builder;
     builder.string("general.architecture", "gemma3");
-    const std::pair<const char*, uint32_t> sizes[] = {
-        {"gemma3.context_length", 512},     {"gemma3.embedding_length", 64},
-        {"gemma3.feed_forward_length", 96}, {"gemma3.attention.head_count", 4},
-        {"gemma3.attention.key_length", 32}};
+    const std::pair<const char*, uint32_t> sizes[] = {{"gemma3.context_length", 512},
+                                                      {"gemma3.embedding_length", 64},
+                                                      {"gemma3.feed_forward_length", 96},
+                                                      {"gemma3.attention.head_count", 4},
+                                                      {"gemma3.attention.key_length", 32}};
     for (const auto& [key, value] : sizes) builder.scalar<uint32_t>(key, B::kU32, value);
     builder.scalar<uint32_t>("gemma3.block_count", B::kU32, static_cast<uint32_t>(layers));
     builder.scalar<float>("gemma3.attention.layer_norm_rms_epsilon", B::kF32, 1e-6f);

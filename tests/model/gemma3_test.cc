@@ -59,8 +59,8 @@ TEST(Gemma3Real, LogitsAreThoseOfTransformers) {
       for (const size_t id : expected.vocabulary) found.push_back(logits.at(0, id));
       // Activations are rounded to 16 bits here, and not there.
       EXPECT_LT(golden::relative_error(found, expected.logits[i]), 2e-3) << position;
-      const size_t best = static_cast<size_t>(std::ranges::max_element(logits.row(0)) -
-                                              logits.row(0).begin());
+      const size_t best =
+          static_cast<size_t>(std::ranges::max_element(logits.row(0)) - logits.row(0).begin());
       EXPECT_EQ(best, expected.argmax[i]) << position;
     }
   }

@@ -134,9 +134,8 @@ TEST_P(CodeCache, MoreSlabsAreCloserToExact) {
 
 INSTANTIATE_TEST_SUITE_P(All, CodeCache,
                          testing::Values(Case{}, Case{.recent = 0}, Case{.recent = 128},
-                                         Case{.group_size = 1},
-                                         Case{.group_size = 1, .recent = 0}, Case{.window = 150},
-                                         Case{.recent = 0, .window = 150}));
+                                         Case{.group_size = 1}, Case{.group_size = 1, .recent = 0},
+                                         Case{.window = 150}, Case{.recent = 0, .window = 150}));
 
 }  // namespace
 }  // namespace mkv

@@ -30,17 +30,17 @@ void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) 
   for (size_t r = 0; r < rows; ++r) states.at(r, 0) = -HUGE_VALF;
   for (size_t b = 0; b < blocks; ++b) {
     const bool last = b + 1 == blocks;
-    flash::attend_block({.queries = q.data(),
-                         .rows = rows,
-                         .repeats = repeats,
-                         .head_dim = dim,
-                         .first = last ? 1u : 64u,
-                         .step = last ? 1u : 0u,
-                         .hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) -
-                                   static_cast<ptrdiff_t>(window),
-                         .sums = sums.data(),
-                         .states = states.data()},
-                        k.data() + b * dim * 64, v.data() + b * dim * 64);
+    flash::attend_block(
+        {.queries = q.data(),
+         .rows = rows,
+         .repeats = repeats,
+         .head_dim = dim,
+         .first = last ? 1u : 64u,
+         .step = last ? 1u : 0u,
+         .hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window),
+         .sums = sums.data(),
+         .states = states.data()},
+        k.data() + b * dim * 64, v.data() + b * dim * 64);
   }
   for (size_t r = 0; r < rows; ++r) {
     std::vector<double> expected(dim);

@@ -110,7 +110,7 @@ Twin::Angles Twin::angles(size_t tokens) const {
   Tensor cos = torch::empty(shape), sin = torch::empty(shape);
   for (size_t t = 0; t < tokens; ++t) {
     config_.rotary(0).angles(static_cast<double>(t), {cos.data_ptr<float>() + t * pairs, pairs},
-                          {sin.data_ptr<float>() + t * pairs, pairs});
+                             {sin.data_ptr<float>() + t * pairs, pairs});
   }
   return {cos.to(options_.device), sin.to(options_.device)};
 }
