@@ -15,10 +15,10 @@ namespace {
 constexpr KvShape kShape{4, 3, 64};
 constexpr size_t kWidth = 192, kQueryWidth = 576, kChunk = 512;
 
-Rotary make_rotary() {
+LayerTypes make_types() {
   std::vector<double> frequencies;
   for (int i = 0; i < 32; ++i) frequencies.push_back(std::pow(1e5, -i / 32.0));
-  return Rotary(frequencies);
+  return LayerTypes(Rotary(frequencies));
 }
 
 Matrix<float> random_matrix(size_t rows, size_t cols, uint64_t seed) {
@@ -58,7 +58,7 @@ Nest make_nest(size_t bits) {
 }
 
 struct Filled {
-  Rotary rotary = make_rotary();
+  LayerTypes types = make_types();
   Nest nest;
   KvCache cache;
   Workers workers{2};
@@ -77,10 +77,10 @@ struct Filled {
   }
   KvCache make_cache(size_t bits, size_t capacity) {
     const KvOptions options{.arithmetic = Arithmetic::fast};
-    if (bits == 16) return KvCache(kShape, rotary, capacity, options);
+    if (bits == 16) return KvCache(kShape, types, capacity, options);
     Ranks ranks = nest.full_ranks();
     if (bits == 8) std::ranges::fill(ranks, uint16_t{32});
-    return KvCache(nest, ranks, rotary, capacity, options);
+    return KvCache(nest, ranks, types, capacity, options);
   }
   void attend(size_t layer, size_t tokens, Workers& threads) {
     cache.attend(layer,

@@ -134,19 +134,20 @@ void run_softmax(benchmark::State& state) {
 }
 BENCHMARK(run_softmax)->Name("softmax")->Arg(512)->Arg(49152);
 
-void run_swiglu(benchmark::State& state) {
+void run_gated(benchmark::State& state, void (*unit)(std::span<float>, std::span<const float>)) {
   const auto size = static_cast<size_t>(state.range(0));
   Rng rng(5);
   Buffer<float> gate(size), up(size);
   fill(rng, gate.span());
   fill(rng, up.span());
   for (auto _ : state) {
-    swiglu(gate.span(), up.span());
+    unit(gate.span(), up.span());
     benchmark::DoNotOptimize(gate.data());
   }
   count(state, 0, static_cast<double>(2 * size * sizeof(float)));
 }
-BENCHMARK(run_swiglu)->Name("swiglu")->Arg(1536);
+BENCHMARK_CAPTURE(run_gated, swiglu, swiglu)->Name("swiglu")->Arg(1536);
+BENCHMARK_CAPTURE(run_gated, geglu, geglu)->Name("geglu")->Arg(1536);
 
 }  // namespace
 }  // namespace mkv

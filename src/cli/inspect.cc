@@ -67,6 +67,18 @@ class Inspect : public Command {
   }
 
  private:
+  struct Sliding {
+    size_t layers = 0, window = 0;
+  };
+  static Sliding sliding_layers(const ModelConfig& config) {
+    Sliding found;
+    for (size_t l = 0; l < config.num_layers; ++l) {
+      const size_t window = config.layer_types.of(l).window;
+      if (window != kWholeContext) found = {found.layers + 1, window};
+    }
+    return found;
+  }
+
   static void print_model_json(const Model& model, const std::map<std::string, TypeTotal>& types) {
     const ModelConfig& config = model.config();
     OrderedJson result{{"kind", "model"},
@@ -83,6 +95,8 @@ class Inspect : public Command {
                        {"head_dim", config.head_dim},
                        {"max_position_embeddings", config.max_position_embeddings},
                        {"kv_bytes_per_token", 2 * config.kv_shape().values_per_token()},
+                       {"sliding_layers", sliding_layers(config).layers},
+                       {"sliding_window", sliding_layers(config).window},
                        {"has_chat_template", model.chat_template().has_value()},
                        {"weights_hash", model.weights_hash()}};
     for (const auto& [type, total] : types) {
@@ -104,6 +118,9 @@ class Inspect : public Command {
     std::printf("%zu query heads, %zu KV heads of %zu; KV cache at 16 bits: %s a token\n",
                 config.num_heads, config.num_kv_heads, config.head_dim,
                 byte_text(kv_bytes).c_str());
+    if (const auto [layers, window] = sliding_layers(config); layers > 0) {
+      std::printf("%zu layers see the last %zu tokens alone\n", layers, window);
+    }
     std::printf("chat template: %s\nweights hash: %s\n\n", model.chat_template() ? "yes" : "no",
                 model.weights_hash().c_str());
     std::vector<std::vector<std::string>> rows{{"type", "tensors", "elements", "bytes"}};

@@ -119,7 +119,7 @@ void declare_json(CLI::App& app, bool& json) {
 KvCache Engine::make_cache(size_t capacity) const {
   const KvOptions options{.exact = exact, .arithmetic = Arithmetic::fast};
   if (!nest) return model.exact_cache(capacity, options);
-  return KvCache(*nest, ranks, model.config().rotary, capacity, options);
+  return KvCache(*nest, ranks, model.config().layer_types, capacity, options);
 }
 
 Result<size_t> Engine::context(size_t asked) const {

@@ -60,7 +60,7 @@ Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, R
 
 KvCache CacheFactory::make(size_t capacity) const {
   if (nest_ == nullptr) return model_->exact_cache(capacity, options_);
-  return KvCache(*nest_, ranks_, model_->config().rotary, capacity);
+  return KvCache(*nest_, ranks_, model_->config().layer_types, capacity);
 }
 
 double CacheFactory::coded_bits_per_value() const {
@@ -71,12 +71,15 @@ double CacheFactory::coded_bits_per_value() const {
 
 KvFigures kv_figures(const Model& model, const CacheFactory& caches, const KvCache& cache) {
   KvFigures figures;
-  const auto values = static_cast<double>(model.config().kv_shape().values_per_token());
-  figures.kv_bytes_per_token =
-      caches.rounding() == Rounding::none
-          ? static_cast<double>(cache.bytes()) / static_cast<double>(cache.length())
-          : values * bits_per_value(caches.rounding()) / 8.0;
-  figures.bits_per_value = figures.kv_bytes_per_token * 8.0 / values;
+  const ModelConfig& config = model.config();
+  const auto tokens = static_cast<double>(cache.length());
+  const auto values =
+      static_cast<double>(config.layer_types.values_seen(config.kv_shape(), cache.length()));
+  const double bytes = caches.rounding() == Rounding::none
+                           ? static_cast<double>(cache.bytes())
+                           : values * bits_per_value(caches.rounding()) / 8.0;
+  figures.kv_bytes_per_token = bytes / tokens;
+  figures.bits_per_value = bytes * 8.0 / values;
   figures.coded_bits_per_value = caches.coded_bits_per_value();
   return figures;
 }

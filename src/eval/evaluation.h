@@ -45,7 +45,7 @@ class CacheFactory {
 struct KvFigures {
   double kv_bytes_per_token = 0;  // everything: codes, exact tokens, block padding; of a rounding
                                   // cache what the other engine stores
-  double bits_per_value = 0;      // the same / values of a token
+  double bits_per_value = 0;      // the same / values that the last token sees
   double coded_bits_per_value = 0;
 };
 KvFigures kv_figures(const Model& model, const CacheFactory& caches, const KvCache& cache);

@@ -111,7 +111,7 @@ double CutEvaluator::compare() {
 Result<double> CutEvaluator::measure(const Ranks& ranks, size_t layer) {
   std::vector<KvCache> caches;
   for (const std::vector<TokenId>& sequence : sequences_) {
-    caches.emplace_back(*nest_, ranks, model_->config().rotary, sequence.size());
+    caches.emplace_back(*nest_, ranks, model_->config().layer_types, sequence.size());
   }
   pending_ranks_.clear();  // until the run is whole
   MKV_TRY(run(caches, layer));

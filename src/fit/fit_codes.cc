@@ -102,13 +102,28 @@ Result<std::vector<std::vector<double>>> fit_spaces(const Model& model, const Kv
   return gains;
 }
 
+// What the slabs of each space cost: tokens whose codes the layer holds at the longest context that
+// the nest is for, as a part of the most. A sliding window holds few of a long context.
+std::vector<double> slab_costs(const ModelConfig& config, const Nest& nest, size_t context) {
+  const auto coded = [&](size_t tokens) {
+    const size_t exact = nest.config().recent;
+    return static_cast<double>(std::max(tokens, exact + kBlockTokens) - exact);
+  };
+  std::vector<double> costs(nest.spaces());
+  for (size_t space = 0; space < costs.size(); ++space) {
+    const size_t window = config.layer_types.of(nest.unflat(space).layer).window;
+    costs[space] = coded(std::min(context, window)) / coded(context);
+  }
+  return costs;
+}
+
 // Multiplies each space's gains by what measurements say they are worth.
 Result<void> correct_gains(const Model& model, std::span<const std::vector<TokenId>> windows,
                            const CodeFitOptions& options, const Nest& nest,
-                           std::vector<std::vector<double>>& gains, const ProgressSink& progress,
-                           Workers& workers) {
+                           std::span<const double> costs, std::vector<std::vector<double>>& gains,
+                           const ProgressSink& progress, Workers& workers) {
   Nest trimmed = nest.clone();
-  MKV_TRY(keep_best_slabs(gains, options.most_bits, trimmed));
+  MKV_TRY(keep_best_slabs({gains, costs}, options.most_bits, trimmed));
   const double bits = std::min(options.correction_bits, options.most_bits);
   MKV_ASSIGN(const size_t rung, rung_for_budget(trimmed, std::to_string(bits) + "bits"));
   const auto measured = windows.first(std::min(options.correction_windows, windows.size()));
@@ -135,10 +150,13 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
   MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, sampling, progress, workers));
   MKV_ASSIGN(std::vector<std::vector<double>> gains,
              fit_spaces(model, sample, options, nest, progress, workers));
+  const size_t window = windows.empty() ? 0 : windows.front().size();
+  const std::vector<double> costs =
+      slab_costs(model.config(), nest, std::max(sampling.context, window));
   if (options.correction_windows > 0) {
-    MKV_TRY(correct_gains(model, windows, options, nest, gains, progress, workers));
+    MKV_TRY(correct_gains(model, windows, options, nest, costs, gains, progress, workers));
   }
-  MKV_TRY(keep_best_slabs(gains, options.most_bits, nest));
+  MKV_TRY(keep_best_slabs({gains, costs}, options.most_bits, nest));
   return nest;
 }
 

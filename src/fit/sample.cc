@@ -35,8 +35,9 @@ class Gatherer {
     }
   }
   void add(const LayerGradient& seen) {
-    turn(seen.keys, keys_);
-    turn(seen.key_gradients, key_gradients_);
+    const Rotary& rotary = model_.config().rotary(seen.layer);
+    turn(rotary, seen.keys, keys_);
+    turn(rotary, seen.key_gradients, key_gradients_);
     workers_.run(2, [&](size_t side, size_t) {
       const bool key = side == 0;
       add_values(seen.layer, side, key ? keys_.view() : seen.values);
@@ -61,10 +62,10 @@ class Gatherer {
   size_t groups() const { return sample_.shape.kv_heads / sample_.group_size; }
 
   // From where the window was computed to where it stands: every head by first_position.
-  void turn(View<const float> from, Matrix<float>& to) {
+  void turn(const Rotary& rotary, View<const float> from, Matrix<float>& to) {
     const size_t head_dim = sample_.shape.head_dim;
     std::vector<float> cos(head_dim / 2), sin(head_dim / 2);
-    model_.config().rotary.angles(static_cast<double>(first_position_), cos, sin);
+    rotary.angles(static_cast<double>(first_position_), cos, sin);
     to.reshape(from.rows, from.cols);
     workers_.run_ranges(from.rows, 64, [&](size_t begin, size_t end, size_t) {
       for (size_t t = begin; t < end; ++t) {
@@ -84,7 +85,7 @@ class Gatherer {
       f32_to_f16(values.row(t), store.span().subspan(at));
       if (side != 0) continue;
       std::ranges::copy(values.row(t), row.begin());
-      model_.config().rotary.angles(-static_cast<double>(first_position_ + t), cos, sin);
+      model_.config().rotary(layer).angles(-static_cast<double>(first_position_ + t), cos, sin);
       rope_heads(row, head_dim, cos, sin);
       axpy(1.0f, row, sample_.key_means[layer]);
     }
@@ -168,7 +169,7 @@ void centred_columns(const KvSample& sample, const Model& model, GroupId id, Key
     read(t);
     if (kind == KeyMean::position) {
       std::ranges::copy(mean, turned.begin());
-      model.config().rotary.angles(sample.positions[t], cos, sin);
+      model.config().rotary(id.layer).angles(sample.positions[t], cos, sin);
       rope_heads(turned, head_dim, cos, sin);
     }
     for (size_t c = 0; c < dims; ++c) columns.at(c, t) = row[c] - turned[c];

@@ -34,9 +34,10 @@ Result<void> observe(const Model& model, std::span<const TokenId> sequence, Work
 Statistics::Statistics(const ModelConfig& config, const StatisticsOptions& options)
     : options_(options),
       shape_(config.kv_shape()),
-      rotary_(config.rotary),
+      layer_types_(config.layer_types),
       dims_(options.group_size * config.head_dim),
-      groups_(config.num_kv_heads / options.group_size) {
+      groups_(config.num_kv_heads / options.group_size),
+      angles_(layer_types_.all().size()) {
   MKV_CHECK(options.group_size >= 1 && shape_.kv_heads % options.group_size == 0);
   spaces_.resize(shape_.layers * groups_ * 2);
   for (Space& space : spaces_) {
@@ -78,13 +79,15 @@ void Statistics::fix_means() {
   }
 }
 
-void Statistics::extend_angles(size_t positions) {
-  const size_t have = cos_.rows();
+void Statistics::extend_angles(size_t layer, size_t positions) {
+  auto& [cos, sin] = angles_[layer_types_.index_of(layer)];
+  const Rotary& rotary = layer_types_.of(layer).rotary;
+  const size_t have = cos.rows();
   if (positions <= have) return;
-  cos_.reshape(positions, rotary_.pairs());
-  sin_.reshape(positions, rotary_.pairs());
+  cos.reshape(positions, rotary.pairs());
+  sin.reshape(positions, rotary.pairs());
   for (size_t t = have; t < positions; ++t) {
-    rotary_.angles(static_cast<double>(t), cos_.row(t), sin_.row(t));
+    rotary.angles(static_cast<double>(t), cos.row(t), sin.row(t));
   }
 }
 
@@ -93,6 +96,7 @@ void Statistics::centre(const LayerObservation& seen, size_t index, size_t first
   const bool is_key = index % 2 == 0;
   const View<const float> from = is_key ? seen.keys : seen.values;
   const size_t offset = index / 2 % groups_ * dims_;
+  const Angles& angles = angles_[layer_types_.index_of(seen.layer)];
   const std::vector<float>& mean = spaces_[index].mean;
   const bool turns = is_key && options_.key_mean == KeyMean::position;
   columns.reshape(dims_, from.rows - first);
@@ -101,7 +105,7 @@ void Statistics::centre(const LayerObservation& seen, size_t index, size_t first
     if (turns) {
       const size_t position = seen.first_position + t;
       turned = mean;
-      rope_heads(turned, shape_.head_dim, cos_.row(position), sin_.row(position));
+      rope_heads(turned, shape_.head_dim, angles.cos.row(position), angles.sin.row(position));
     }
     const float* row = from.row(t).data() + offset;
     for (size_t c = 0; c < dims_; ++c) columns.at(c, t - first) = row[c] - turned[c];
@@ -112,7 +116,7 @@ void Statistics::add(const LayerObservation& seen, Workers& workers) {
   const size_t first = first_counted(seen, options_.sinks);
   if (first == seen.keys.rows) return;
   MKV_CHECK(seen.keys.cols == groups_ * dims_ && seen.values.cols == groups_ * dims_);
-  extend_angles(seen.first_position + seen.keys.rows);
+  extend_angles(seen.layer, seen.first_position + seen.keys.rows);
   scratch_.resize(std::max(scratch_.size(), workers.count()));
   workers.run(groups_ * 2, [&](size_t task, size_t worker) {
     WorkerScratch& scratch = scratch_[worker];

@@ -56,7 +56,7 @@ class Statistics {
     Matrix<float> columns;  // [dims x tokens]
     Matrix<float> product;  // [dims x dims]
   };
-  void extend_angles(size_t positions);
+  void extend_angles(size_t layer, size_t positions);
   // columns[dims x tokens] = what is coded of rows first ... of one space.
   void centre(const LayerObservation& seen, size_t index, size_t first,
               Matrix<float>& columns) const;
@@ -64,9 +64,9 @@ class Statistics {
 
   StatisticsOptions options_;
   KvShape shape_;
-  Rotary rotary_;
+  LayerTypes layer_types_;
   size_t dims_, groups_;
-  Matrix<float> cos_, sin_;  // [positions x pairs]
+  std::vector<Angles> angles_;  // by layer type, [positions x pairs]
   std::vector<Space> spaces_;
   std::vector<WorkerScratch> scratch_;  // by worker
 };

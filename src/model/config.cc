@@ -54,7 +54,8 @@ Result<void> check_config(const ModelConfig& c) {
 }
 
 float ModelConfig::attention_scale() const {
-  return 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const auto scalar = static_cast<float>(query_pre_attn_scalar);
+  return 1.0f / std::sqrt(scalar == 0.0f ? static_cast<float>(head_dim) : scalar);
 }
 
 }  // namespace mkv

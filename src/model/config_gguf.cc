@@ -1,4 +1,5 @@
 // The config in a GGUF file's metadata: keys `ARCHITECTURE.name` (ggml's docs/gguf.md).
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -10,6 +11,9 @@
 namespace mkv {
 namespace {
 
+constexpr size_t kGemmaPeriod = 6;   // five layers with a sliding window, one without
+constexpr size_t kLayersOf27B = 62;  // the one Gemma 3 whose scores are scaled by hidden / heads
+
 class GgufDescriber {
  public:
   GgufDescriber(const GgufFile& file, std::string architecture)
@@ -19,12 +23,18 @@ class GgufDescriber {
     MKV_TRY(refuse_unsupported());
     MKV_TRY(read_sizes());
     MKV_TRY(located(check_config(description_.config)));
-    MKV_TRY(read_rotary());
+    MKV_ASSIGN(Rotary rotary, read_rotary());
+    if (is_gemma()) {
+      MKV_TRY(read_gemma(std::move(rotary)));
+    } else {
+      description_.config.layer_types = LayerTypes(std::move(rotary));
+    }
     MKV_TRY(read_structure());
     return std::move(description_);
   }
 
  private:
+  bool is_gemma() const { return architecture_ == "gemma3"; }
   std::string key(std::string_view name) const { return concat(architecture_, ".", name); }
 
   Error unsupported(std::string_view name, std::string_view found,
@@ -68,7 +78,7 @@ class GgufDescriber {
     }
     MKV_ASSIGN(const size_t window, size_or("attention.sliding_window", 0));
     MKV_ASSIGN(const size_t context, size("context_length"));
-    if (window != 0 && window < context) {
+    if (window != 0 && window < context && !is_gemma()) {
       return unsupported("attention.sliding_window", std::to_string(window),
                          concat("at least the context length ", context, ", or none"));
     }
@@ -108,8 +118,9 @@ class GgufDescriber {
     return {};
   }
 
-  Result<void> read_rotary() {
-    ModelConfig& c = description_.config;
+  // Of the layers that see the whole context.
+  Result<Rotary> read_rotary() const {
+    const ModelConfig& c = description_.config;
     MKV_ASSIGN(const size_t rotated, size_or("rope.dimension_count", c.head_dim));
     if (rotated != c.head_dim) {
       return unsupported("rope.dimension_count", std::to_string(rotated),
@@ -136,7 +147,34 @@ class GgufDescriber {
                  load_vector(file_.tensors(), "rope_freqs.weight", frequencies.size()));
       MKV_TRY(located(divide_frequencies(frequencies, values)));
     }
-    c.rotary = Rotary(std::move(frequencies));
+    return Rotary(std::move(frequencies));
+  }
+
+  // What llama.cpp takes for granted in a gemma3 file, and the layers' types.
+  Result<void> read_gemma(Rotary whole) {
+    ModelConfig& c = description_.config;
+    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+      MKV_ASSIGN(const double cap, metadata_.get_or<double>(key(name), 0.0));
+      if (cap != 0.0) return unsupported(name, std::to_string(cap), "0 or none");
+    }
+    c.hidden_activation = Activation::gelu_tanh;
+    c.embedding_scale = std::sqrt(static_cast<float>(c.hidden_size));
+    if (c.num_layers == kLayersOf27B) {
+      c.query_pre_attn_scalar = static_cast<double>(c.hidden_size / c.num_heads);
+    }
+    MKV_ASSIGN(const size_t window, size_or("attention.sliding_window", 0));
+    if (window == 0) {
+      c.layer_types = LayerTypes(std::move(whole));
+      return {};
+    }
+    MKV_ASSIGN(const double theta, metadata_.get_or<double>(key("rope.freq_base_swa"), 10000.0));
+    MKV_ASSIGN(std::vector<double> local, located(rope_frequencies(c.head_dim, theta)));
+    MKV_ASSIGN(const size_t period, size_or("attention.sliding_window_pattern", kGemmaPeriod));
+    std::vector<uint8_t> sliding(c.num_layers);
+    for (size_t l = 0; l < c.num_layers; ++l) sliding[l] = period == 0 || (l + 1) % period != 0;
+    c.layer_types = LayerTypes({{.rotary = std::move(whole), .window = kWholeContext},
+                                {.rotary = Rotary(std::move(local)), .window = window}},
+                               std::move(sliding));
     return {};
   }
 
@@ -144,7 +182,8 @@ class GgufDescriber {
   Result<void> read_structure() {
     ModelDescription& d = description_;
     d.interleaved_qk = architecture_ == "llama";
-    d.qk_norm = architecture_ == "qwen3";
+    d.qk_norm = architecture_ == "qwen3" || is_gemma();
+    d.post_norms = is_gemma();
     MKV_ASSIGN(const TensorView* output, file_.find("output.weight"));
     d.tied_embeddings = output == nullptr;
     MKV_ASSIGN(const TensorView* qkv_bias, file_.find("blk.0.attn_q.bias"));
@@ -167,9 +206,10 @@ class GgufDescriber {
 Result<ModelDescription> describe_gguf(const GgufFile& file) {
   MKV_ASSIGN(const std::string_view architecture,
              file.metadata().get<std::string_view>("general.architecture"));
-  if (architecture != "llama" && architecture != "qwen2" && architecture != "qwen3") {
+  if (architecture != "llama" && architecture != "qwen2" && architecture != "qwen3" &&
+      architecture != "gemma3") {
     return in_context(file.path(), bad_value(ErrorCode::unsupported, "general.architecture",
-                                             architecture, "llama, qwen2 or qwen3"));
+                                             architecture, "llama, qwen2, qwen3 or gemma3"));
   }
   return GgufDescriber(file, std::string(architecture)).describe();
 }

@@ -1,5 +1,6 @@
 // The config in a Hugging Face config.json, of transformers 4 (rope_theta, rope_scaling) or
 // 5 (rope_parameters). Keys that are absent have the defaults of transformers' config classes.
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -10,7 +11,7 @@
 namespace mkv {
 namespace {
 
-constexpr size_t kQwen3HeadDim = 128;
+constexpr size_t kQwen3HeadDim = 128, kGemmaHeadDim = 256;
 constexpr size_t kMistralWindow = 4096;
 
 Error unsupported(std::string_view key, std::string_view found, std::string_view expected) {
@@ -31,16 +32,25 @@ class HfDescriber {
     MKV_TRY(refuse_unsupported());
     MKV_TRY(read_sizes());
     MKV_TRY(check_config(description_.config));
-    MKV_TRY(refuse_sliding_window());
-    MKV_TRY(read_rotary());
+    if (is_gemma()) {
+      MKV_TRY(read_gemma());
+    } else {
+      MKV_TRY(refuse_sliding_window());
+      MKV_ASSIGN(Rotary rotary, read_rotary());
+      description_.config.layer_types = LayerTypes(std::move(rotary));
+    }
     MKV_TRY(read_structure());
     return std::move(description_);
   }
 
  private:
+  bool is_gemma() const { return model_type_ == "gemma3_text"; }
+
   Result<void> refuse_unsupported() const {
-    MKV_ASSIGN(const std::string activation, get_string_or(json_, "hidden_act", "silu"));
-    if (activation != "silu") return unsupported("hidden_act", activation, "silu");
+    const char* key = is_gemma() ? "hidden_activation" : "hidden_act";
+    const char* expected = is_gemma() ? "gelu_pytorch_tanh" : "silu";
+    MKV_ASSIGN(const std::string activation, get_string_or(json_, key, expected));
+    if (activation != expected) return unsupported(key, activation, expected);
     if (is_set(json_, "quantization_config")) {
       const Json& quantization = json_.at("quantization_config");
       MKV_ASSIGN(const std::string method, quantization.is_object()
@@ -73,8 +83,9 @@ class HfDescriber {
 
   Result<void> read_head_dim() {
     ModelConfig& c = description_.config;
-    if (is_set(json_, "head_dim") || model_type_ == "qwen3") {
-      MKV_ASSIGN(c.head_dim, get_size_or(json_, "head_dim", kQwen3HeadDim));
+    if (is_set(json_, "head_dim") || model_type_ == "qwen3" || is_gemma()) {
+      MKV_ASSIGN(c.head_dim,
+                 get_size_or(json_, "head_dim", is_gemma() ? kGemmaHeadDim : kQwen3HeadDim));
       return {};
     }
     if (c.num_heads == 0 || c.hidden_size % c.num_heads != 0) {
@@ -108,23 +119,95 @@ class HfDescriber {
     return {};
   }
 
-  Result<void> read_rotary() {
+  // Of two layer types: every full_attention of the list (or the last of every six) sees the whole
+  // context.
+  Result<void> read_gemma() {
     ModelConfig& c = description_.config;
+    for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+      if (is_set(json_, key)) return unsupported(key, json_.at(key).dump(), "null");
+    }
+    MKV_ASSIGN(const bool both_ways, get_bool_or(json_, "use_bidirectional_attention", false));
+    if (both_ways) return unsupported("use_bidirectional_attention", "true", "false");
+    c.hidden_activation = Activation::gelu_tanh;
+    c.embedding_scale = std::sqrt(static_cast<float>(c.hidden_size));
+    MKV_ASSIGN(c.query_pre_attn_scalar, get_double_or(json_, "query_pre_attn_scalar", 256.0));
+    if (!(c.query_pre_attn_scalar > 0.0)) {
+      return bad_value(ErrorCode::corrupt, "query_pre_attn_scalar",
+                       std::to_string(c.query_pre_attn_scalar), "a positive number");
+    }
+    MKV_ASSIGN(const size_t window, get_size_or(json_, "sliding_window", 4096));
+    if (window == 0) return bad_value(ErrorCode::corrupt, "sliding_window", "0", "at least 1");
+    MKV_ASSIGN(Rotary whole, gemma_rotary("full_attention", "rope_theta", 1e6));
+    MKV_ASSIGN(Rotary local, gemma_rotary("sliding_attention", "rope_local_base_freq", 1e4));
+    MKV_ASSIGN(std::vector<uint8_t> sliding, sliding_layers());
+    c.layer_types = LayerTypes({{.rotary = std::move(whole), .window = kWholeContext},
+                                {.rotary = std::move(local), .window = window}},
+                               std::move(sliding));
+    return {};
+  }
+
+  // transformers 5 has rope_parameters of each layer type, 4 a base of each and one rope_scaling,
+  // which is for the layers that see everything.
+  Result<Rotary> gemma_rotary(const char* type, const char* old_base, double base) const {
+    static const Json kNone = Json::object();
+    const Json* parameters = &kNone;
+    MKV_ASSIGN(base, get_double_or(json_, old_base, base));
+    if (is_set(json_, "rope_parameters")) {
+      MKV_ASSIGN(const Json* by_type, get_object(json_, "rope_parameters"));
+      if (is_set(*by_type, type)) {
+        MKV_ASSIGN(parameters, get_object(*by_type, type));
+      }
+    } else if (is_set(json_, "rope_scaling") && std::string_view(type) == "full_attention") {
+      MKV_ASSIGN(parameters, get_object(json_, "rope_scaling"));
+    }
+    return read_rotary(*parameters, base);
+  }
+
+  Result<std::vector<uint8_t>> sliding_layers() const {
+    const size_t layers = description_.config.num_layers;
+    std::vector<uint8_t> sliding(layers);
+    if (!is_set(json_, "layer_types")) {
+      MKV_ASSIGN(const size_t period, get_size_or(json_, "sliding_window_pattern", 6));
+      for (size_t l = 0; l < layers; ++l) sliding[l] = period == 0 || (l + 1) % period != 0;
+      return sliding;
+    }
+    MKV_ASSIGN(const Json* types, get_array(json_, "layer_types"));
+    if (types->size() != layers) {
+      return bad_value(ErrorCode::corrupt, "layer_types", concat(types->size(), " types"),
+                       concat("one for each of ", layers, " layers"));
+    }
+    for (size_t l = 0; l < layers; ++l) {
+      const Json& type = (*types)[l];
+      const std::string name = type.is_string() ? type.get<std::string>() : type.type_name();
+      if (name != "full_attention" && name != "sliding_attention") {
+        return unsupported("layer_types", name, "full_attention or sliding_attention");
+      }
+      sliding[l] = name == "sliding_attention";
+    }
+    return sliding;
+  }
+
+  Result<Rotary> read_rotary() const {
     static const Json kNone = Json::object();
     const Json* parameters = &kNone;
     for (const char* key : {"rope_scaling", "rope_parameters"}) {
       if (!is_set(json_, key)) continue;
       MKV_ASSIGN(parameters, get_object(json_, key));
     }
-    MKV_ASSIGN(const double outer_theta, get_double_or(json_, "rope_theta", 10000.0));
-    MKV_ASSIGN(const double theta, get_double_or(*parameters, "rope_theta", outer_theta));
+    MKV_ASSIGN(const double base, get_double_or(json_, "rope_theta", 10000.0));
+    return read_rotary(*parameters, base);
+  }
+
+  // `base` is what stands outside of the parameters.
+  Result<Rotary> read_rotary(const Json& parameters, double base) const {
+    const size_t head_dim = description_.config.head_dim;
+    MKV_ASSIGN(const double theta, get_double_or(parameters, "rope_theta", base));
     MKV_ASSIGN(const double outer_part, get_double_or(json_, "partial_rotary_factor", 1.0));
-    MKV_ASSIGN(const double part, get_double_or(*parameters, "partial_rotary_factor", outer_part));
+    MKV_ASSIGN(const double part, get_double_or(parameters, "partial_rotary_factor", outer_part));
     if (part != 1.0) return unsupported("partial_rotary_factor", std::to_string(part), "1");
-    MKV_ASSIGN(std::vector<double> frequencies, rope_frequencies(c.head_dim, theta));
-    MKV_TRY(scale(*parameters, frequencies));
-    c.rotary = Rotary(std::move(frequencies));
-    return {};
+    MKV_ASSIGN(std::vector<double> frequencies, rope_frequencies(head_dim, theta));
+    MKV_TRY(scale(parameters, frequencies));
+    return Rotary(std::move(frequencies));
   }
 
   Result<void> scale(const Json& parameters, std::vector<double>& frequencies) const {
@@ -147,14 +230,15 @@ class HfDescriber {
 
   Result<void> read_structure() {
     ModelDescription& d = description_;
-    MKV_ASSIGN(d.tied_embeddings, get_bool_or(json_, "tie_word_embeddings", false));
+    MKV_ASSIGN(d.tied_embeddings, get_bool_or(json_, "tie_word_embeddings", is_gemma()));
     MKV_ASSIGN(const bool attention_bias, get_bool_or(json_, "attention_bias", false));
     MKV_ASSIGN(const bool mlp_bias, get_bool_or(json_, "mlp_bias", false));
-    const bool has_option = model_type_ == "llama" || model_type_ == "qwen3";
+    const bool has_option = model_type_ == "llama" || model_type_ == "qwen3" || is_gemma();
     d.output_bias = has_option && attention_bias;
     d.qkv_bias = d.output_bias || model_type_ == "qwen2";
     d.mlp_bias = model_type_ == "llama" && mlp_bias;
-    d.qk_norm = model_type_ == "qwen3";
+    d.qk_norm = model_type_ == "qwen3" || is_gemma();
+    d.post_norms = d.norms_less_one = is_gemma();
     return {};
   }
 
@@ -167,8 +251,9 @@ class HfDescriber {
 
 Result<ModelDescription> describe_hf(const Json& json) {
   MKV_ASSIGN(const std::string type, get_string(json, "model_type"));
-  if (type != "llama" && type != "mistral" && type != "qwen2" && type != "qwen3") {
-    return unsupported("model_type", type, "llama, mistral, qwen2 or qwen3");
+  if (type != "llama" && type != "mistral" && type != "qwen2" && type != "qwen3" &&
+      type != "gemma3_text") {
+    return unsupported("model_type", type, "llama, mistral, qwen2, qwen3 or gemma3_text");
   }
   return HfDescriber(json, type).describe();
 }

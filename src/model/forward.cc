@@ -47,13 +47,14 @@ class LayerPass {
     const Product projections[] = {
         {&w.query, s_.queries.view()}, {&w.key, s_.keys.view()}, {&w.value, s_.values.view()}};
     matmul(s_.normed.view(), projections, workers_);
-    finish_projections(w, static_cast<bool>(observer));
+    finish_projections(w, s_.angles[config_.layer_types.index_of(layer)],
+                       static_cast<bool>(observer));
     attend(layer);
     if (observer) observe(layer, observer);
 
     matmul(s_.attended.view(), w.output, s_.projected.view(), workers_);
     for_tokens([&](size_t t) {
-      add_projected(t, w.output_bias);
+      add_projected(t, w.output_bias, w.attention_post_norm);
       norm(t, w.ffn_norm);
     });
     const Product widened[] = {{&w.gate, s_.gate.view()}, {&w.up, s_.up.view()}};
@@ -61,10 +62,10 @@ class LayerPass {
     for_tokens([&](size_t t) {
       add(w.gate_bias, s_.gate.row(t));
       add(w.up_bias, s_.up.row(t));
-      swiglu(s_.gate.row(t), s_.up.row(t));
+      activate(s_.gate.row(t), s_.up.row(t));
     });
     matmul(s_.gate.view(), w.down, s_.projected.view(), workers_);
-    for_tokens([&](size_t t) { add_projected(t, w.down_bias); });
+    for_tokens([&](size_t t) { add_projected(t, w.down_bias, w.ffn_post_norm); });
   }
 
  private:
@@ -86,30 +87,46 @@ class LayerPass {
   }
 
   void fill_angles() {
-    s_.cos.reshape(tokens_, config_.rotary.pairs());
-    s_.sin.reshape(tokens_, config_.rotary.pairs());
+    const std::span<const LayerType> types = config_.layer_types.all();
+    s_.angles.resize(types.size());
+    for (size_t i = 0; i < types.size(); ++i) fill_angles(types[i].rotary, s_.angles[i]);
+  }
+
+  void fill_angles(const Rotary& rotary, Angles& angles) {
+    angles.cos.reshape(tokens_, rotary.pairs());
+    angles.sin.reshape(tokens_, rotary.pairs());
     for_slices([&](const SequenceSlice& slice, size_t row) {
       const size_t start = slice.cache->length();
       workers_.run_ranges(slice.tokens.size(), kTokenGrain, [&](size_t begin, size_t end, size_t) {
         for (size_t i = begin; i < end; ++i) {
-          config_.rotary.angles(static_cast<double>(start + i), s_.cos.row(row + i),
-                                s_.sin.row(row + i));
+          rotary.angles(static_cast<double>(start + i), angles.cos.row(row + i),
+                        angles.sin.row(row + i));
         }
       });
     });
+  }
+
+  void activate(std::span<float> gate, std::span<const float> up) const {
+    if (config_.hidden_activation == Activation::gelu_tanh) {
+      geglu(gate, up);
+    } else {
+      swiglu(gate, up);
+    }
   }
 
   void norm(size_t t, std::span<const float> weight) {
     rms_norm(hidden_.row(t), weight, config_.rms_norm_epsilon, s_.normed.row(t));
   }
 
-  void add_projected(size_t t, std::span<const float> bias) {
-    add(s_.projected.row(t), hidden_.row(t));
-    add(bias, hidden_.row(t));
+  void add_projected(size_t t, std::span<const float> bias, std::span<const float> post_norm) {
+    const std::span<float> projected = s_.projected.row(t);
+    add(bias, projected);
+    if (!post_norm.empty()) rms_norm(projected, post_norm, config_.rms_norm_epsilon, projected);
+    add(projected, hidden_.row(t));
   }
 
   // Biases, head order, QK norm and RoPE, in this order.
-  void finish_projections(const LayerWeights& w, bool keep_keys_before_rope) {
+  void finish_projections(const LayerWeights& w, const Angles& angles, bool keep_keys_before_rope) {
     if (keep_keys_before_rope) s_.keys_before_rope.reshape(tokens_, s_.keys.cols());
     for_tokens([&](size_t t) {
       const std::span<float> queries = s_.queries.row(t), keys = s_.keys.row(t);
@@ -117,8 +134,8 @@ class LayerPass {
       finish_heads(keys, w.key_bias, w.key_norm);
       add(w.value_bias, s_.values.row(t));
       if (keep_keys_before_rope) std::ranges::copy(keys, s_.keys_before_rope.row(t).begin());
-      rotate(queries, t);
-      rotate(keys, t);
+      rope_heads(queries, config_.head_dim, angles.cos.row(t), angles.sin.row(t));
+      rope_heads(keys, config_.head_dim, angles.cos.row(t), angles.sin.row(t));
     });
   }
 
@@ -135,10 +152,6 @@ class LayerPass {
       const std::span<float> head = heads.subspan(at, head_dim);
       rms_norm(head, norm_weight, config_.rms_norm_epsilon, head);
     }
-  }
-
-  void rotate(std::span<float> heads, size_t t) {
-    rope_heads(heads, config_.head_dim, s_.cos.row(t), s_.sin.row(t));
   }
 
   void attend(size_t layer) {
@@ -198,10 +211,13 @@ Result<void> check_room(std::span<const SequenceSlice> slices) {
   return {};
 }
 
-void embed_rows(const Weight& embedding, std::span<const TokenId> tokens, size_t first_row,
-                Matrix<float>& hidden) {
+void embed_rows(const Weight& embedding, float scale, std::span<const TokenId> tokens,
+                size_t first_row, Matrix<float>& hidden) {
   for (size_t i = 0; i < tokens.size(); ++i) {
-    dequantize_row(embedding, static_cast<size_t>(tokens[i]), hidden.row(first_row + i));
+    const std::span<float> row = hidden.row(first_row + i);
+    dequantize_row(embedding, static_cast<size_t>(tokens[i]), row);
+    if (scale == 1.0f) continue;
+    for (float& x : row) x *= scale;
   }
 }
 
@@ -229,7 +245,7 @@ Result<void> Model::check(std::span<const SequenceSlice> slices) const {
 Result<void> Model::embed(std::span<const TokenId> tokens, Matrix<float>& hidden) const {
   MKV_TRY(check_tokens(tokens));
   hidden.reshape(tokens.size(), parts_->config.hidden_size);
-  embed_rows(parts_->weights.embedding, tokens, 0, hidden);
+  embed_rows(parts_->weights.embedding, parts_->config.embedding_scale, tokens, 0, hidden);
   return {};
 }
 
@@ -262,7 +278,8 @@ Result<void> Model::forward(std::span<const SequenceSlice> slices, Matrix<float>
   hidden.reshape(count_tokens(slices), parts_->config.hidden_size);
   size_t row = 0;
   for (const SequenceSlice& slice : slices) {
-    embed_rows(parts_->weights.embedding, slice.tokens, row, hidden);
+    embed_rows(parts_->weights.embedding, parts_->config.embedding_scale, slice.tokens, row,
+               hidden);
     row += slice.tokens.size();
   }
   MKV_TRY(run_layers(slices, 0, parts_->config.num_layers, hidden, scratch, workers, observer));

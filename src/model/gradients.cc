@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/rng.h"
+#include "model/backward_steps.h"
 #include "model/head_order.h"
 #include "model/model_parts.h"
 #include "ops/gemm.h"
@@ -13,55 +14,7 @@
 namespace mkv {
 namespace {
 
-// A panel of dequantised rows serves a block of tokens: large enough to pay for itself, small
-// enough for the caches and for some tasks a worker.
-constexpr size_t kPanelRows = 256, kTokenBlock = 256, kLogitRows = 512;
-
-// out[tokens x w.cols] = (add ? out : 0) + g[tokens x w.rows] W: the gradient with respect to the
-// input of y = W x.
-void matmul_backward(View<const float> g, const Weight& w, bool add, View<float> out,
-                     Workers& workers) {
-  workers.run_ranges(g.rows, kTokenBlock, [&](size_t begin, size_t end, size_t) {
-    thread_local Matrix<float> panel;
-    for (size_t row = 0; row < w.rows; row += kPanelRows) {
-      const size_t count = std::min(kPanelRows, w.rows - row);
-      panel.reshape(count, w.cols);
-      for (size_t r = 0; r < count; ++r) dequantize_row(w, row + r, panel.row(r));
-      const View<const float> part(g.data + begin * g.stride + row, end - begin, count, g.stride);
-      gemm(part, panel.view(), Transpose::no, row == 0 && !add ? 0.0f : 1.0f,
-           out.rows_from(begin, end - begin));
-    }
-  });
-}
-
-// Gradient of y = x / rms(x) * weight: dx = r (w dy) - x r^3 / n sum(w dy x), added to `dx`.
-void add_norm_backward(std::span<const float> x, std::span<const float> weight, float epsilon,
-                       std::span<const float> dy, std::span<float> dx) {
-  double square = 0.0, product = 0.0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    square += static_cast<double>(x[i]) * x[i];
-    product += static_cast<double>(weight[i]) * dy[i] * x[i];
-  }
-  const double n = static_cast<double>(x.size());
-  const double r = 1.0 / std::sqrt(square / n + epsilon);
-  const auto direct = static_cast<float>(r);
-  const auto along = static_cast<float>(r * r * r * product / n);
-  for (size_t i = 0; i < x.size(); ++i) dx[i] += direct * weight[i] * dy[i] - along * x[i];
-}
-
-void transpose(const Matrix<float>& from, Matrix<float>& to) {
-  constexpr size_t kTile = 32;
-  to.reshape(from.cols(), from.rows());
-  for (size_t r0 = 0; r0 < from.rows(); r0 += kTile) {
-    for (size_t c0 = 0; c0 < from.cols(); c0 += kTile) {
-      for (size_t r = r0; r < std::min(from.rows(), r0 + kTile); ++r) {
-        for (size_t c = c0; c < std::min(from.cols(), c0 + kTile); ++c) {
-          to.at(c, r) = from.at(r, c);
-        }
-      }
-    }
-  }
-}
+constexpr size_t kLogitRows = 512;
 
 // Takes the pairs that the view sees exactly out of m [keys x queries].
 void keep_coded_pairs(const CodedView& view, Matrix<float>& m) {
@@ -71,7 +24,8 @@ void keep_coded_pairs(const CodedView& view, Matrix<float>& m) {
   }
 }
 
-// One query head's attention, causal over a whole window.
+// One query head's attention, causal over a whole window of text, or a layer's sliding window of
+// it.
 struct HeadBackward {
   Matrix<float> probabilities, scores_gradient, transposed;
 
@@ -86,7 +40,8 @@ struct HeadBackward {
   }
 
   void run(View<const float> q, View<const float> k, View<const float> v, View<const float> out,
-           View<const float> d_out, float scale, const CodedView& view, const Targets& to) {
+           View<const float> d_out, float scale, const LayerType& type, const CodedView& view,
+           const Targets& to) {
     const size_t tokens = q.rows;
     probabilities.reshape(tokens, tokens);
     scores_gradient.reshape(tokens, tokens);
@@ -94,11 +49,14 @@ struct HeadBackward {
     gemm(d_out, v, Transpose::yes, 0.0f, scores_gradient.view());
     for (size_t t = 0; t < tokens; ++t) {
       const std::span<float> p = probabilities.row(t), ds = scores_gradient.row(t);
-      softmax(p.first(t + 1), scale);
-      std::fill(p.begin() + static_cast<ptrdiff_t>(t) + 1, p.end(), 0.0f);
+      const size_t first = type.first_seen(t);
+      softmax(p.subspan(first, t + 1 - first), scale);
+      std::ranges::fill(p.first(first), 0.0f);
+      std::ranges::fill(p.subspan(t + 1), 0.0f);
       const float mean = dot(out.row(t), d_out.row(t));
-      for (size_t s = 0; s <= t; ++s) ds[s] = scale * p[s] * (ds[s] - mean);
-      std::fill(ds.begin() + static_cast<ptrdiff_t>(t) + 1, ds.end(), 0.0f);
+      for (size_t s = first; s <= t; ++s) ds[s] = scale * p[s] * (ds[s] - mean);
+      std::ranges::fill(ds.first(first), 0.0f);
+      std::ranges::fill(ds.subspan(t + 1), 0.0f);
     }
     gemm(scores_gradient.view(), k, Transpose::no, 0.0f, to.queries);
     transpose(scores_gradient, transposed);
@@ -139,18 +97,25 @@ class LayerBackward {
         heads_(workers.count()) {}
 
   // `gradient` [tokens x hidden]: with respect to the layer's output on entry, its input on return.
-  void run(const LayerWeights& w, const Matrix<float>& input, const LayerRecord& record,
-           Matrix<float>& gradient) {
+  void run(size_t layer, const LayerWeights& w, const Matrix<float>& input,
+           const LayerRecord& record, Matrix<float>& gradient) {
     const size_t tokens = input.rows();
     middle_.reshape(tokens, config_.hidden_size);
-    matmul(record.attended.view(), w.output, middle_.view(), workers_);
+    added_.reshape(tokens, config_.hidden_size);
+    matmul(record.attended.view(), w.output, added_.view(), workers_);
     for_tokens(tokens, [&](size_t t) {
-      axpy(1.0f, input.row(t), middle_.row(t));
-      if (!w.output_bias.empty()) axpy(1.0f, w.output_bias, middle_.row(t));
+      const std::span<float> added = added_.row(t), middle = middle_.row(t);
+      if (!w.output_bias.empty()) axpy(1.0f, w.output_bias, added);
+      if (w.attention_post_norm.empty()) {
+        std::ranges::copy(added, middle.begin());
+      } else {
+        rms_norm(added, w.attention_post_norm, config_.rms_norm_epsilon, middle);
+      }
+      axpy(1.0f, input.row(t), middle);
     });
     feed_forward(w, gradient);
-    attention(w, record, gradient);
-    projections(w, input, gradient);
+    attention(layer, w, record, before_post_norm(w.attention_post_norm, added_, gradient));
+    projections(layer, w, input, gradient);
   }
 
   const Matrix<float>& coded_key_gradient() const { return coded_keys_; }
@@ -164,25 +129,51 @@ class LayerBackward {
     });
   }
 
+  // The gradient before a norm of `x`, given that after it: the same where there is no norm.
+  const Matrix<float>& before_post_norm(std::span<const float> norm, const Matrix<float>& x,
+                                        const Matrix<float>& gradient) {
+    if (norm.empty()) return gradient;
+    through_.reshape(x.rows(), x.cols());
+    std::ranges::fill(through_.span(), 0.0f);
+    for_tokens(x.rows(), [&](size_t t) {
+      add_norm_backward(x.row(t), norm, config_.rms_norm_epsilon, gradient.row(t), through_.row(t));
+    });
+    return through_;
+  }
+
   void feed_forward(const LayerWeights& w, Matrix<float>& gradient) {
     const size_t tokens = middle_.rows();
     normed_.reshape(tokens, config_.hidden_size);
     gate_.reshape(tokens, config_.intermediate_size);
     up_.reshape(tokens, config_.intermediate_size);
+    slope_.reshape(tokens, config_.intermediate_size);
     product_.reshape(tokens, config_.intermediate_size);
     for_tokens(tokens, [&](size_t t) {
       rms_norm(middle_.row(t), w.ffn_norm, config_.rms_norm_epsilon, normed_.row(t));
     });
     matmul(normed_.view(), w.gate, gate_.view(), workers_);
     matmul(normed_.view(), w.up, up_.view(), workers_);
-    matmul_backward(gradient.view(), w.down, false, product_.view(), workers_);
+    for_tokens(tokens, [&](size_t t) {
+      if (!w.gate_bias.empty()) axpy(1.0f, w.gate_bias, gate_.row(t));
+      if (!w.up_bias.empty()) axpy(1.0f, w.up_bias, up_.row(t));
+      activate(config_.hidden_activation, gate_.row(t), slope_.row(t));
+      for (size_t i = 0; i < config_.intermediate_size; ++i) {
+        product_.at(t, i) = gate_.at(t, i) * up_.at(t, i);
+      }
+    });
+    if (!w.ffn_post_norm.empty()) {  // what the layer adds, before its norm
+      matmul(product_.view(), w.down, normed_.view(), workers_);
+      if (!w.down_bias.empty()) {
+        for_tokens(tokens, [&](size_t t) { axpy(1.0f, w.down_bias, normed_.row(t)); });
+      }
+    }
+    const Matrix<float>& added = before_post_norm(w.ffn_post_norm, normed_, gradient);
+    matmul_backward(added.view(), w.down, false, product_.view(), workers_);
     for_tokens(tokens, [&](size_t t) {
       for (size_t i = 0; i < config_.intermediate_size; ++i) {
-        const float g = gate_.at(t, i) + (w.gate_bias.empty() ? 0.0f : w.gate_bias[i]);
-        const float u = up_.at(t, i) + (w.up_bias.empty() ? 0.0f : w.up_bias[i]);
-        const float sigmoid = 1.0f / (1.0f + std::exp(-g)), d = product_.at(t, i);
-        gate_.at(t, i) = d * u * sigmoid * (1.0f + g * (1.0f - sigmoid));
-        up_.at(t, i) = d * g * sigmoid;
+        const float d = product_.at(t, i), activated = gate_.at(t, i);
+        gate_.at(t, i) = d * up_.at(t, i) * slope_.at(t, i);
+        up_.at(t, i) = d * activated;
       }
     });
     matmul_backward(gate_.view(), w.gate, false, normed_.view(), workers_);
@@ -193,7 +184,9 @@ class LayerBackward {
     });
   }
 
-  void attention(const LayerWeights& w, const LayerRecord& record, const Matrix<float>& gradient) {
+  // `gradient`: of W_O's output.
+  void attention(size_t layer, const LayerWeights& w, const LayerRecord& record,
+                 const Matrix<float>& gradient) {
     const size_t tokens = gradient.rows(), head_dim = config_.head_dim;
     const size_t repeats = config_.num_heads / config_.num_kv_heads;
     const size_t width = config_.num_heads * head_dim;
@@ -212,7 +205,8 @@ class LayerBackward {
       };
       heads_[worker].run(part(record.queries.view(), h), part(record.keys.view(), h / repeats),
                          part(record.values.view(), h / repeats), part(record.attended.view(), h),
-                         part(attended_.view(), h), config_.attention_scale(), view_,
+                         part(attended_.view(), h), config_.attention_scale(),
+                         config_.layer_types.of(layer), view_,
                          {target(queries_), target(keys_all_), target(values_all_),
                           target(coded_keys_all_), target(coded_values_all_)});
     });
@@ -237,13 +231,15 @@ class LayerBackward {
   }
 
   // From queries, keys and values through RoPE, QK norm and W_q, W_k, W_v to the layer's input.
-  void projections(const LayerWeights& w, const Matrix<float>& input, Matrix<float>& gradient) {
+  void projections(size_t layer, const LayerWeights& w, const Matrix<float>& input,
+                   Matrix<float>& gradient) {
     const size_t tokens = input.rows();
     for_tokens(tokens, [&](size_t t) {
       rms_norm(input.row(t), w.attention_norm, config_.rms_norm_epsilon, normed_.row(t));
     });
-    heads_backward(w.query, w.query_bias, w.query_norm, queries_);
-    heads_backward(w.key, w.key_bias, w.key_norm, keys_);
+    const Rotary& rotary = config_.rotary(layer);
+    heads_backward(rotary, w.query, w.query_bias, w.query_norm, queries_);
+    heads_backward(rotary, w.key, w.key_bias, w.key_norm, keys_);
     matmul_backward(queries_.view(), w.query, false, normed_.view(), workers_);
     matmul_backward(keys_.view(), w.key, true, normed_.view(), workers_);
     matmul_backward(values_.view(), w.value, true, normed_.view(), workers_);
@@ -255,7 +251,7 @@ class LayerBackward {
 
   // `d` [tokens x heads*head_dim]: gradient after RoPE on entry, of W x in the weight's row order
   // on return. normed_ holds x.
-  void heads_backward(const Weight& weight, std::span<const float> bias,
+  void heads_backward(const Rotary& rotary, const Weight& weight, std::span<const float> bias,
                       std::span<const float> norm, Matrix<float>& d) {
     const size_t head_dim = config_.head_dim, pairs = head_dim / 2;
     Matrix<float> before;
@@ -265,7 +261,7 @@ class LayerBackward {
     }
     for_tokens(d.rows(), [&](size_t t) {
       std::vector<float> cos(pairs), sin(pairs), head(head_dim);
-      config_.rotary.angles(-static_cast<double>(t), cos, sin);
+      rotary.angles(-static_cast<double>(t), cos, sin);
       for (size_t at = 0; at < d.cols(); at += head_dim) {
         const std::span<float> part = d.row(t).subspan(at, head_dim);
         rope(part, cos, sin);
@@ -286,7 +282,7 @@ class LayerBackward {
   const CodedView view_;
   Workers& workers_;
   std::vector<HeadBackward> heads_;  // a worker each
-  Matrix<float> middle_, normed_, gate_, up_, product_, attended_;
+  Matrix<float> added_, middle_, through_, normed_, gate_, up_, slope_, product_, attended_;
   Matrix<float> queries_, keys_all_, values_all_, coded_keys_all_, coded_values_all_;
   Matrix<float> keys_, values_, coded_keys_, coded_values_;
 };
@@ -342,7 +338,7 @@ Result<void> Model::gradients(std::span<const TokenId> tokens, uint64_t seed, co
     hidden = inputs[layer].clone();
     MKV_TRY(run_layers({&slice, 1}, layer, layer + 1, hidden, scratch, workers,
                        [&](const LayerObservation& seen) { record.copy(seen); }));
-    backward.run(parts_->weights.layers[layer], inputs[layer], record, gradient);
+    backward.run(layer, parts_->weights.layers[layer], inputs[layer], record, gradient);
     sink({layer, record.keys.view(), record.values.view(), backward.coded_key_gradient().view(),
           backward.coded_value_gradient().view()});
   }

@@ -68,7 +68,8 @@ Result<std::unique_ptr<Model::Parts>> Model::load_folder(const fs::path& path) {
   MKV_ASSIGN(SafetensorsFolder file, SafetensorsFolder::open(path));
   auto parts = std::make_unique<Parts>(std::move(file));
   MKV_ASSIGN(TokenizerData tokenizer, tokenizer_data_from_hf(path));
-  MKV_TRY(parts->assemble(std::move(*description), kHuggingFaceNames, std::move(tokenizer), path));
+  const TensorNames& names = description->post_norms ? kHuggingFaceGemmaNames : kHuggingFaceNames;
+  MKV_TRY(parts->assemble(std::move(*description), names, std::move(tokenizer), path));
   return parts;
 }
 

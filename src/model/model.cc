@@ -63,7 +63,7 @@ std::string Model::weights_hash() const {
 }
 
 KvCache Model::exact_cache(size_t capacity, KvOptions options) const {
-  return KvCache(parts_->config.kv_shape(), parts_->config.rotary, capacity, options);
+  return KvCache(parts_->config.kv_shape(), parts_->config.layer_types, capacity, options);
 }
 
 }  // namespace mkv

@@ -15,7 +15,7 @@
 #include "base/result.h"
 #include "base/workers.h"
 #include "nest/kv_cache.h"
-#include "ops/rotary.h"
+#include "nest/layer_types.h"
 #include "ops/weight.h"
 #include "text/tokenizer.h"
 
@@ -23,17 +23,24 @@ namespace mkv {
 
 struct ModelWeights;  // model/weights.h
 
+// Of the gate of a feed-forward layer.
+enum class Activation : uint8_t { silu, gelu_tanh };
+
 struct ModelConfig {         // Hugging Face's names
-  std::string architecture;  // llama, mistral, qwen2 or qwen3
+  std::string architecture;  // llama, mistral, qwen2, qwen3, gemma3 or gemma3_text
   std::string name;
   size_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
   size_t num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
   size_t max_position_embeddings = 0;
   float rms_norm_epsilon = 1e-5f;
-  Rotary rotary;
+  Activation hidden_activation = Activation::silu;
+  float embedding_scale = 1.0f;        // of the embedding's rows as they enter the first layer
+  double query_pre_attn_scalar = 0.0;  // 0: head_dim
+  LayerTypes layer_types;
 
   KvShape kv_shape() const { return {num_layers, num_kv_heads, head_dim}; }
-  float attention_scale() const;  // 1 / sqrt(head_dim)
+  const Rotary& rotary(size_t layer) const { return layer_types.of(layer).rotary; }
+  float attention_scale() const;  // 1 / sqrt(query_pre_attn_scalar)
 };
 
 // One layer's projections, for those who gather statistics. Positions first_position ... + rows
@@ -74,10 +81,15 @@ struct SequenceSlice {
   KvCache* cache = nullptr;
 };
 
+// Cosines and sines of positions. [tokens x pairs]
+struct Angles {
+  Matrix<float> cos, sin;
+};
+
 // Activations of a forward pass, reused; one a thread that calls.
 struct Scratch {
   Matrix<float> normed, queries, keys, keys_before_rope, values, attended, projected, gate, up;
-  Matrix<float> cos, sin;
+  std::vector<Angles> angles;  // of the tokens, by layer type
   AttentionScratch attention;
 };
 

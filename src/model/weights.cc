@@ -24,6 +24,8 @@ const TensorNames kGgufNames = {
     .down = "ffn_down",
     .query_norm = "attn_q_norm",
     .key_norm = "attn_k_norm",
+    .attention_post_norm = "post_attention_norm",
+    .ffn_post_norm = "post_ffw_norm",
 };
 
 const TensorNames kHuggingFaceNames = {
@@ -42,7 +44,18 @@ const TensorNames kHuggingFaceNames = {
     .down = "mlp.down_proj",
     .query_norm = "self_attn.q_norm",
     .key_norm = "self_attn.k_norm",
+    .attention_post_norm = {},
+    .ffn_post_norm = {},
 };
+
+// The norm before the feed-forward has another name, and its old one is that after attention.
+const TensorNames kHuggingFaceGemmaNames = [] {
+  TensorNames names = kHuggingFaceNames;
+  names.ffn_norm = "pre_feedforward_layernorm";
+  names.attention_post_norm = "post_attention_layernorm";
+  names.ffn_post_norm = "post_feedforward_layernorm";
+  return names;
+}();
 
 namespace {
 
@@ -81,7 +94,7 @@ class Loader {
     if (!description_.tied_embeddings) {
       MKV_ASSIGN(weights.output, matrix(weight_name(names_.output), vocab, hidden));
     }
-    MKV_ASSIGN(weights.final_norm, vector(weight_name(names_.final_norm), hidden));
+    MKV_ASSIGN(weights.final_norm, norm(std::string(names_.final_norm), hidden));
     weights.layers.resize(config_.num_layers);
     for (size_t i = 0; i < config_.num_layers; ++i) {
       const std::string prefix = std::string(names_.layer_prefix) + std::to_string(i) + '.';
@@ -103,6 +116,14 @@ class Loader {
     return load_vector(tensors_, name, size);
   }
 
+  Result<std::vector<float>> norm(const std::string& name, size_t size) const {
+    MKV_ASSIGN(std::vector<float> weight, vector(weight_name(name), size));
+    if (description_.norms_less_one) {
+      for (float& w : weight) w += 1.0f;
+    }
+    return weight;
+  }
+
   // A projection and, if there is one, its bias.
   Result<void> linear(const std::string& name, size_t rows, size_t cols, Weight& weight,
                       std::vector<float>* bias) const {
@@ -119,7 +140,7 @@ class Loader {
     const size_t key_width = config_.num_kv_heads * head_dim;
     const bool bias = description_.qkv_bias;
     auto name = [&](std::string_view role) { return prefix + std::string(role); };
-    MKV_ASSIGN(layer.attention_norm, vector(weight_name(name(names_.attention_norm)), hidden));
+    MKV_ASSIGN(layer.attention_norm, norm(name(names_.attention_norm), hidden));
     MKV_TRY(linear(name(names_.query), query_width, hidden, layer.query,
                    bias ? &layer.query_bias : nullptr));
     MKV_TRY(
@@ -129,8 +150,11 @@ class Loader {
     MKV_TRY(linear(name(names_.attention_output), hidden, query_width, layer.output,
                    description_.output_bias ? &layer.output_bias : nullptr));
     if (description_.qk_norm) {
-      MKV_ASSIGN(layer.query_norm, vector(weight_name(name(names_.query_norm)), head_dim));
-      MKV_ASSIGN(layer.key_norm, vector(weight_name(name(names_.key_norm)), head_dim));
+      MKV_ASSIGN(layer.query_norm, norm(name(names_.query_norm), head_dim));
+      MKV_ASSIGN(layer.key_norm, norm(name(names_.key_norm), head_dim));
+    }
+    if (description_.post_norms) {
+      MKV_ASSIGN(layer.attention_post_norm, norm(name(names_.attention_post_norm), hidden));
     }
     if (description_.interleaved_qk) {
       std::vector<float> scratch(head_dim);
@@ -144,7 +168,10 @@ class Loader {
     const size_t hidden = config_.hidden_size, inner = config_.intermediate_size;
     const bool bias = description_.mlp_bias;
     auto name = [&](std::string_view role) { return prefix + std::string(role); };
-    MKV_ASSIGN(layer.ffn_norm, vector(weight_name(name(names_.ffn_norm)), hidden));
+    MKV_ASSIGN(layer.ffn_norm, norm(name(names_.ffn_norm), hidden));
+    if (description_.post_norms) {
+      MKV_ASSIGN(layer.ffn_post_norm, norm(name(names_.ffn_post_norm), hidden));
+    }
     MKV_TRY(
         linear(name(names_.gate), inner, hidden, layer.gate, bias ? &layer.gate_bias : nullptr));
     MKV_TRY(linear(name(names_.up), inner, hidden, layer.up, bias ? &layer.up_bias : nullptr));
@@ -186,9 +213,9 @@ WeightTotals count(const ModelWeights& weights) {
     for (const Weight* w : {&l.query, &l.key, &l.value, &l.output, &l.gate, &l.up, &l.down}) {
       add_matrix(*w);
     }
-    for (const auto* v :
-         {&l.attention_norm, &l.ffn_norm, &l.query_bias, &l.key_bias, &l.value_bias, &l.output_bias,
-          &l.gate_bias, &l.up_bias, &l.down_bias, &l.query_norm, &l.key_norm}) {
+    for (const auto* v : {&l.attention_norm, &l.ffn_norm, &l.query_bias, &l.key_bias, &l.value_bias,
+                          &l.output_bias, &l.gate_bias, &l.up_bias, &l.down_bias, &l.query_norm,
+                          &l.key_norm, &l.attention_post_norm, &l.ffn_post_norm}) {
       add_vector(*v);
     }
   }

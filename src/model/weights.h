@@ -21,7 +21,8 @@ struct LayerWeights {
   Weight down;                                  // [hidden x intermediate]
   std::vector<float> query_bias, key_bias, value_bias, output_bias;
   std::vector<float> gate_bias, up_bias, down_bias;
-  std::vector<float> query_norm, key_norm;  // [head_dim]
+  std::vector<float> query_norm, key_norm;                // [head_dim]
+  std::vector<float> attention_post_norm, ffn_post_norm;  // [hidden], of what is added
 };
 
 struct ModelWeights {
@@ -41,9 +42,9 @@ WeightTotals count(const ModelWeights& weights);
 struct TensorNames {
   std::string_view embedding, output, final_norm, layer_prefix;
   std::string_view attention_norm, ffn_norm, query, key, value, attention_output, gate, up, down,
-      query_norm, key_norm;
+      query_norm, key_norm, attention_post_norm, ffn_post_norm;
 };
-extern const TensorNames kGgufNames, kHuggingFaceNames;
+extern const TensorNames kGgufNames, kHuggingFaceNames, kHuggingFaceGemmaNames;
 
 // Errors name the file, the tensor, the shape found and the one that the config asks for.
 Result<ModelWeights> load_weights(const ModelDescription& description, const TensorNames& names,

@@ -35,10 +35,12 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
 }
 
 CodeBlocks CodedAttention::code_blocks(GroupId id, size_t begin, size_t end) const {
-  const SlabStore& store =
-      state_->layers[layer_].coded[id.group * 2 + static_cast<size_t>(id.side)];
-  const auto* data = reinterpret_cast<const uint8_t*>(store.block(begin));
-  return {data, store.block_bytes(), end - begin, {}};
+  const LayerCache& cache = state_->layers[layer_];
+  const std::byte* data = cache.coded_block(id.group, id.side, begin);
+  return {reinterpret_cast<const uint8_t*>(data),
+          cache.store(id.group, id.side).block_bytes(),
+          end - begin,
+          {}};
 }
 
 std::span<const uint8_t> CodedAttention::code_bytes(GroupId id, Blocks blocks) const {
@@ -47,9 +49,9 @@ std::span<const uint8_t> CodedAttention::code_bytes(GroupId id, Blocks blocks) c
 }
 
 ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
-  const SlabStore& store =
-      state_->layers[layer_].coded[id.group * 2 + static_cast<size_t>(id.side)];
-  return {store.block(begin), store.block_bytes(), DType::f16};
+  const LayerCache& cache = state_->layers[layer_];
+  return {cache.coded_block(id.group, id.side, begin), cache.store(id.group, id.side).block_bytes(),
+          DType::f16};
 }
 
 void CodedAttention::prepare(size_t head, std::span<const float> query, size_t offset,
@@ -104,14 +106,15 @@ void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
     for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);
     return;
   }
+  const AngleTables& angles = state_->angles_of(layer_);
   int16_t* turned = turned_ + worker * sizes_.group_heads * head_dim_;
   for (size_t block = blocks.begin; block < blocks.end; ++block) {
     for (size_t h = 0; h < scores.rows; ++h) {
       const float* terms = mean_terms_ + (first_head + h) * head_dim_;
-      turn_mean_terms({terms, pairs}, {terms + pairs, pairs}, {state_->block_cos(block), pairs},
-                      {state_->block_sin(block), pairs}, turned + h * head_dim_);
+      turn_mean_terms({terms, pairs}, {terms + pairs, pairs}, {angles.block_cos(block), pairs},
+                      {angles.block_sin(block), pairs}, turned + h * head_dim_);
     }
-    score_angles(turned, units, state_->rounded_angles.data(), pairs,
+    score_angles(turned, units, angles.rounded.data(), pairs,
                  {scores.data + (block - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens,
                   scores.stride});
   }

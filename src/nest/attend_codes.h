@@ -23,6 +23,7 @@ class CodedAttention {
   };
   struct Blocks {
     size_t begin = 0, end = 0;
+    size_t count() const { return end - begin; }
   };
   void take_scratch(Arena& arena, const KvCache::State& state, size_t layer, Sizes sizes);
 

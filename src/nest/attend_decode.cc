@@ -17,6 +17,8 @@ namespace {
 
 size_t runs_of(size_t blocks) { return (blocks + kRunBlocks - 1) / kRunBlocks; }
 
+using Blocks = CodedAttention::Blocks;
+
 class Decode {
  public:
   Decode(KvCache::State& state, size_t layer, const AttentionInput& input, View<float> out,
@@ -33,12 +35,15 @@ class Decode {
         dims_(group_heads_ / repeats_ * head_dim_),
         rows_(state.rows_of(state.length + 1)) {
     const size_t blocks = (rows_ + kBlockTokens - 1) / kBlockTokens;
-    coded_blocks_ = (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
-    exact_end_ = state.window_blocks == 0 ? coded_blocks_ : blocks;
-    sinks_ = std::min(state.sinks, state.length + 1);
-    coded_runs_ = runs_of(coded_blocks_);
-    const size_t exact_blocks = exact_end_ - coded_blocks_;
-    exact_runs_ = std::max<size_t>(runs_of(exact_blocks), sinks_ > 0 ? 1 : 0);
+    const size_t coded_end = (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
+    coded_.begin = state.first_seen_block(layer, state.length);
+    coded_.end = std::max(coded_.begin, coded_end);
+    exact_.begin = coded_.end;
+    exact_.end = state.window_blocks == 0 ? coded_.end : std::max(coded_.end, blocks);
+    sinks_end_ = std::min(state.sinks, state.length + 1);
+    sinks_begin_ = std::min(sinks_end_, state.types->of(layer).first_seen(state.length));
+    coded_runs_ = runs_of(coded_.count());
+    exact_runs_ = std::max<size_t>(runs_of(exact_.count()), sinks_end_ > sinks_begin_ ? 1 : 0);
     Arena sizes(nullptr);
     take_scratch(sizes);
     scratch.bytes.resize(std::max(scratch.bytes.size(), sizes.bytes()));
@@ -48,7 +53,7 @@ class Decode {
 
   void run() {
     for (size_t h = 0; h < heads_; ++h) scale_query(h);
-    if (coded_blocks_ > 0) {
+    if (coded_.count() > 0) {
       workers_.run(heads_, [&](size_t head, size_t worker) { prepare_head(head, worker); });
     }
     const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
@@ -57,14 +62,15 @@ class Decode {
                    if (task < coded_tasks) {
                      const size_t later = task + 1;  // workers take runs of neighbours
                      std::optional<CodedAttention::Next> next;
-                     if (later < coded_tasks) next = {later % groups, run_blocks(later / groups)};
-                     attend_coded(task % groups, run_blocks(task / groups), next, worker);
+                     if (later < coded_tasks)
+                       next = {later % groups, run_blocks(coded_, later / groups)};
+                     attend_coded(task % groups, task / groups, next, worker);
                    } else {
                      const size_t exact = task - coded_tasks, heads = state_.shape.kv_heads;
                      attend_exact(exact % heads, exact / heads, worker);
                    }
                  });
-    if (coded_blocks_ > 0) {
+    if (coded_.count() > 0) {
       workers_.run(heads_, [&](size_t head, size_t worker) { merge(head, worker); });
     } else {
       for (size_t h = 0; h < heads_; ++h) merge(h, 0);
@@ -92,7 +98,7 @@ class Decode {
     partials_ = arena.take<float>((coded_runs_ + exact_runs_) * heads_ * partial_size());
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
-    if (coded_blocks_ > 0) {
+    if (coded_.count() > 0) {
       codes_.take_scratch(arena, state_, layer_, {heads_, group_heads_, workers_.count()});
     }
   }
@@ -119,26 +125,31 @@ class Decode {
       part.sum = exp_and_sum(scores.row(h), part.top);
     }
   }
-  void hide_tokens_to_come(size_t end_block, View<float> scores) const {
-    const size_t end = end_block * kBlockTokens;
-    if (end <= rows_) return;
+  // Tokens to come, and those before a sliding window.
+  void hide_unseen(Blocks blocks, View<float> scores) const {
+    const size_t begin = blocks.begin * kBlockTokens, end = blocks.end * kBlockTokens;
+    const size_t first = state_.first_seen_row(layer_, state_.length);
+    const size_t before = first > begin ? first - begin : 0, after = end > rows_ ? end - rows_ : 0;
     for (size_t h = 0; h < scores.rows; ++h) {
       const std::span<float> row = scores.row(h);
-      std::fill(row.end() - static_cast<ptrdiff_t>(end - rows_), row.end(), -HUGE_VALF);
+      std::fill_n(row.begin(), before, -HUGE_VALF);
+      std::fill_n(row.rbegin(), after, -HUGE_VALF);
     }
   }
 
-  CodedAttention::Blocks run_blocks(size_t run) const {
-    return {run * kRunBlocks, std::min(coded_blocks_, (run + 1) * kRunBlocks)};
+  static Blocks run_blocks(Blocks all, size_t run) {
+    const size_t begin = all.begin + run * kRunBlocks;
+    return {begin, std::min(all.end, begin + kRunBlocks)};
   }
 
-  void attend_coded(size_t group, CodedAttention::Blocks blocks,
-                    std::optional<CodedAttention::Next> next, size_t worker) {
-    const size_t first_head = group * group_heads_, run = blocks.begin / kRunBlocks;
+  void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
+                    size_t worker) {
+    const size_t first_head = group * group_heads_;
+    const Blocks blocks = run_blocks(coded_, run);
     const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), group_heads_,
-                             (blocks.end - blocks.begin) * kBlockTokens);
+                             blocks.count() * kBlockTokens);
     codes_.score(group, blocks, scores, worker);
-    hide_tokens_to_come(blocks.end, scores);
+    hide_unseen(blocks, scores);
     start_partials(run, first_head, scores);
     for (size_t h = 0; h < group_heads_; ++h) {
       const Partial part = partial(run, first_head + h);
@@ -150,9 +161,9 @@ class Decode {
   }
 
   void attend_exact(size_t kv_head, size_t run, size_t worker) {
-    const size_t begin = coded_blocks_ + run * kRunBlocks;
-    const size_t end = std::min(exact_end_, begin + kRunBlocks);
-    const size_t tokens = (end - begin) * kBlockTokens, sinks = run == 0 ? sinks_ : 0;
+    const Blocks blocks = run_blocks(exact_, run);
+    const size_t tokens = blocks.count() * kBlockTokens;
+    const size_t sinks = run == 0 ? sinks_end_ - sinks_begin_ : 0;
     const size_t first_head = kv_head * repeats_, first_column = kv_head * head_dim_;
     const LayerCache& cache = state_.layers[layer_];
     const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), repeats_,
@@ -161,21 +172,22 @@ class Decode {
     const View<const float> queries(queries_ + first_head * head_dim_, repeats_, head_dim_);
     for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(scores.row(r), 0.0f);
     if (tokens > 0) {
-      score_columns(queries, cache.exact[0].columns(begin, first_column), of_blocks);
-      hide_tokens_to_come(end, of_blocks);
+      score_columns(queries, cache.exact[0].columns(blocks.begin, first_column), of_blocks);
+      hide_unseen(blocks, of_blocks);
     }
     const std::span<float> sink(merged_ + worker * dims_, head_dim_);
     for (size_t s = 0; s < sinks; ++s) {
-      cache.sinks.load(Side::key, s, first_column, sink);
+      cache.sinks.load(Side::key, sinks_begin_ + s, first_column, sink);
       for (size_t r = 0; r < repeats_; ++r) scores.at(r, tokens + s) = dot(queries.row(r), sink);
     }
     const size_t part_run = coded_runs_ + run;
     start_partials(part_run, first_head, scores);
     const View<float> sums(partial(part_run, first_head).values, repeats_, head_dim_,
                            partial_size());
-    if (tokens > 0) weigh_columns(of_blocks, cache.exact[1].columns(begin, first_column), sums);
+    if (tokens > 0)
+      weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
     for (size_t s = 0; s < sinks; ++s) {
-      cache.sinks.load(Side::value, s, first_column, sink);
+      cache.sinks.load(Side::value, sinks_begin_ + s, first_column, sink);
       for (size_t r = 0; r < repeats_; ++r) axpy(scores.at(r, tokens + s), sink, sums.row(r));
     }
   }
@@ -210,7 +222,9 @@ class Decode {
   const size_t group_heads_;  // of a latent space
   const size_t dims_;         // of a latent space
   const size_t rows_;
-  size_t coded_blocks_ = 0, exact_end_ = 0, coded_runs_ = 0, exact_runs_ = 0, sinks_ = 0;
+  Blocks coded_, exact_;                    // that the token sees
+  size_t sinks_begin_ = 0, sinks_end_ = 0;  // likewise
+  size_t coded_runs_ = 0, exact_runs_ = 0;
   float* queries_ = nullptr;   // [head][head_dim], scaled
   float* partials_ = nullptr;  // [run][head][partial_size()]
   float* scores_ = nullptr;    // [worker][head of a group][run_tokens()]

@@ -48,6 +48,7 @@ class Prefill {
           AttentionScratch& scratch, Workers& workers)
       : state_(state),
         layer_(layer),
+        type_(state.types->of(layer)),
         input_(input),
         out_(out),
         workers_(workers),
@@ -81,16 +82,17 @@ class Prefill {
 
   void run() {
     for_tiles([&](size_t head, const Tile& tile, size_t) { gather_queries(head, tile); });
-    if (state_.sinks > 0 && state_.nest != nullptr) attend_sinks();
+    if (type_.first_seen(state_.length) < state_.sinks) attend_sinks();
     const size_t rows = state_.rows_of(state_.length + input_.queries.rows);
     if (rows > 0) {
       const size_t last = (rows - 1) / kBlockTokens;
+      const size_t seen = state_.first_seen_block(layer_, state_.length);
       if (state_.window_blocks == 0) {
-        attend_spans(0, last + 1, true);
+        attend_spans(seen, last + 1, true);
       } else {
-        attend_spans(0, state_.first_exact(last), true);
+        attend_spans(seen, state_.first_exact(last), true);
         const size_t first_row = state_.rows_of(state_.length);
-        attend_spans(state_.first_exact(first_row / kBlockTokens), last + 1, false);
+        attend_spans(std::max(seen, state_.first_exact(first_row / kBlockTokens)), last + 1, false);
       }
     }
     for_tiles([&](size_t head, const Tile& tile, size_t) { scatter(head, tile); });
@@ -126,12 +128,28 @@ class Prefill {
     }
   }
 
-  // Adds `keys` tokens, columns [first, first + keys) of the span, to a tile's softmax. Token t of
-  // the tile sees the leading visible(t) of them.
-  template <class Visible>
+  // Of some keys, those that token t of a tile sees: [from + t, to + step * t), cut to what there
+  // is.
+  struct Seen {
+    ptrdiff_t from = 0;
+    size_t to = 0, step = 0;
+
+    size_t begin(size_t t, size_t keys) const {
+      return static_cast<size_t>(
+          std::clamp<ptrdiff_t>(from + static_cast<ptrdiff_t>(t), 0, static_cast<ptrdiff_t>(keys)));
+    }
+    size_t end(size_t t, size_t keys) const { return std::min(keys, to + step * t); }
+  };
+  // For keys at `position` and after it, of which the first token sees `to`.
+  Seen seen_by(const Tile& tile, size_t position, size_t to, size_t step) const {
+    const auto first = static_cast<ptrdiff_t>(state_.length + tile.token + 1);
+    return {first - static_cast<ptrdiff_t>(type_.window + position), to, step};
+  }
+
+  // Adds `keys` tokens, columns [first, first + keys) of the span, to a tile's softmax.
   void update(size_t head, const Tile& tile, size_t first, size_t keys, size_t worker,
-              const Visible& visible) {
-    if (flash_) return update_packed(head, tile, first, keys, visible);
+              const Seen& seen) {
+    if (flash_) return update_packed(head, tile, first, keys, seen);
     const size_t begin = first_row(head, tile), rows = tile.count * repeats_;
     const View<float> scores(scores_[worker], rows, keys, kSpanTokens);
     const size_t span_offset = head * head_dim_ * kSpanTokens + first;
@@ -139,14 +157,19 @@ class Prefill {
          {keys_ + span_offset, head_dim_, keys, kSpanTokens}, Transpose::no, 0.0f, scores);
     for (size_t r = 0; r < rows; ++r) {
       const std::span<float> row = scores.row(r);
-      const size_t seen = std::min(keys, visible(r / repeats_));
+      const size_t from = seen.begin(r / repeats_, keys), to = seen.end(r / repeats_, keys);
+      if (from >= to) {
+        std::ranges::fill(row, 0.0f);
+        continue;
+      }
+      const std::span<float> visible = row.subspan(from, to - from);
+      std::ranges::fill(row.first(from), 0.0f);
+      std::ranges::fill(row.subspan(to), 0.0f);
       float& top = states_[2 * (begin + r)];
       float& sum = states_[2 * (begin + r) + 1];
-      const float new_top = std::max(top, max_of(row.first(seen)));
-      std::fill(row.begin() + static_cast<ptrdiff_t>(seen), row.end(), 0.0f);
-      if (seen == 0) continue;
+      const float new_top = std::max(top, max_of(visible));
       const float old_scale = top == -HUGE_VALF ? 0.0f : std::exp(top - new_top);
-      sum = sum * old_scale + exp_and_sum(row.first(seen), new_top);
+      sum = sum * old_scale + exp_and_sum(visible, new_top);
       if (old_scale != 1.0f) scale_by({sums_ + (begin + r) * head_dim_, head_dim_}, old_scale);
       top = new_top;
     }
@@ -154,20 +177,19 @@ class Prefill {
          {sums_ + begin * head_dim_, rows, head_dim_});
   }
 
-  // The same from packed blocks. Tokens see one more key each, or all the same number.
-  template <class Visible>
-  void update_packed(size_t head, const Tile& tile, size_t first, size_t keys,
-                     const Visible& visible) {
+  // The same from packed blocks.
+  void update_packed(size_t head, const Tile& tile, size_t first, size_t keys, const Seen& seen) {
     const size_t row = first_row(head, tile);
     flash::Tile rows{.queries = packed_queries_ + row * head_dim_,
                      .rows = tile.count * repeats_,
                      .repeats = repeats_,
                      .head_dim = head_dim_,
-                     .step = visible(1) - visible(0),
+                     .step = seen.step,
                      .sums = sums_ + row * head_dim_,
                      .states = states_ + 2 * row};
     for (size_t done = 0; done < keys; done += kBlockTokens) {
-      rows.first = visible(0) - done;
+      rows.first = seen.to - done;
+      rows.hidden = seen.from - static_cast<ptrdiff_t>(done);
       const size_t at = packed_at(head, (first + done) / kBlockTokens);
       flash::attend_block(rows, packed_keys_ + at, packed_values_ + at);
     }
@@ -201,9 +223,9 @@ class Prefill {
     }
     pack_span(1);
     for_tiles([&](size_t head, const Tile& tile, size_t worker) {
-      update(head, tile, 0, state_.sinks, worker, [&](size_t t) {
-        return tile.sink ? state_.length + tile.token + t + 1 : state_.sinks;
-      });
+      const size_t first = state_.length + tile.token + 1;
+      update(head, tile, 0, state_.sinks, worker,
+             seen_by(tile, 0, tile.sink ? first : state_.sinks, tile.sink ? 1 : 0));
     });
   }
 
@@ -238,11 +260,13 @@ class Prefill {
         const size_t exact_from = state_.first_exact(tile.block);
         const bool all_coded = state_.window_blocks == 0;
         // Blocks of the span in this form that the tile sees: [from, to).
-        const size_t from = coded ? span : std::max(span, exact_from);
+        const size_t seen = state_.first_seen_block(layer_, state_.length + tile.token);
+        const size_t from = std::max({span, seen, coded ? 0 : exact_from});
         const size_t to = std::min(span + count, coded && !all_coded ? exact_from : tile.block + 1);
         if (from >= to) return;
+        const size_t first = from * kBlockTokens;
         update(head, tile, (from - span) * kBlockTokens, (to - from) * kBlockTokens, worker,
-               [&](size_t t) { return tile.row + t + 1 - from * kBlockTokens; });
+               seen_by(tile, first + state_.sinks, tile.row + 1 - first, 1));
       });
     }
   }
@@ -263,6 +287,7 @@ class Prefill {
 
   KvCache::State& state_;
   const size_t layer_;
+  const LayerType& type_;
   const AttentionInput& input_;
   const View<float> out_;
   Workers& workers_;

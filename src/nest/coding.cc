@@ -9,18 +9,18 @@
 
 namespace mkv {
 
-void add_position_mean(const KvCache::State& state, size_t block, std::span<const float> mean,
+void add_position_mean(const AngleTables& angles, size_t block, std::span<const float> mean,
                        float sign, float* columns, size_t stride) {
-  const size_t pairs = state.rotary->pairs();
-  const float* cos0 = state.block_cos(block);
-  const float* sin0 = state.block_sin(block);
+  const size_t pairs = angles.pairs;
+  const float* cos0 = angles.block_cos(block);
+  const float* sin0 = angles.block_sin(block);
   for (size_t i = 0; i < pairs; ++i) {
     // R_t mean, t = block start + d, by the angle sum: A cos(d w) + B sin(d w) for each half.
     const float a = mean[i], b = mean[i + pairs];
     const float first_cos = sign * (a * cos0[i] - b * sin0[i]);
     const float first_sin = sign * (-a * sin0[i] - b * cos0[i]);
-    const float* cos_d = state.relative_angles.data() + i * kBlockTokens;
-    const float* sin_d = state.relative_angles.data() + (pairs + i) * kBlockTokens;
+    const float* cos_d = angles.within_block.data() + i * kBlockTokens;
+    const float* sin_d = angles.within_block.data() + (pairs + i) * kBlockTokens;
     float* low = columns + i * stride;
     float* high = columns + (i + pairs) * stride;
     for (size_t d = 0; d < kBlockTokens; ++d) {
@@ -41,7 +41,8 @@ void add_mean(const KvCache::State& state, GroupId id, size_t block, float sign,
   const size_t head_dim = config.shape.head_dim;
   if (id.side == Side::key && config.key_mean == KeyMean::position) {
     for (size_t h = 0; h < config.group_size; ++h) {
-      add_position_mean(state, block, std::span(basis.mean).subspan(h * head_dim, head_dim), sign,
+      add_position_mean(state.angles_of(id.layer), block,
+                        std::span(basis.mean).subspan(h * head_dim, head_dim), sign,
                         columns + h * head_dim * stride, stride);
     }
     return;
@@ -90,7 +91,7 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   widen_block(layer.exact[side].columns(block, id.group * dims), dims, scratch.columns.view(), 0);
   add_mean(state, id, block, -1.0f, scratch.columns.data(), kBlockTokens);
   gemm(basis.encode.view(), scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
-  std::byte* coded = layer.coded[id.group * 2 + side].block(block);
+  std::byte* coded = layer.coded[id.group * 2 + side].block(block - layer.first_coded);
   if (state.nest->config().slab_kind == SlabKind::column) {
     code_columns(scratch.latents, rank, begin, end, coded);
     return;
@@ -100,9 +101,8 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
 
 void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
                     size_t stride) {
-  const LayerCache& layer = state.layers[id.layer];
   const size_t rank = state.rank(id.layer, id.group, id.side);
-  const std::byte* coded = layer.coded[id.group * 2 + static_cast<size_t>(id.side)].block(block);
+  const std::byte* coded = state.layers[id.layer].coded_block(id.group, id.side, block);
   if (state.nest->config().slab_kind == SlabKind::column) {
     widen_block({coded, 0, DType::f16}, rank, {out, rank, kBlockTokens, stride}, 0);
     return;

@@ -46,12 +46,21 @@ HWY_INLINE __m512 exp_negative(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
+// The leading n of the 64 tokens, as bits.
+HWY_INLINE uint64_t leading(size_t n) {
+  return n >= kTokens ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+}
+
 // Scores of a row become weights [64] in bf16; returns what its earlier sums are to be scaled by.
-HWY_INLINE __m512 soften(__m512* scores, size_t seen, float* state, uint16_t* weights) {
-  if (seen < kTokens) {
+HWY_INLINE __m512 soften(__m512* scores, uint64_t seen, float* state, uint16_t* weights) {
+  if (seen == 0) {
+    _mm512_storeu_si512(weights, _mm512_setzero_si512());
+    _mm512_storeu_si512(weights + 32, _mm512_setzero_si512());
+    return _mm512_set1_ps(1.0f);
+  }
+  if (seen != ~uint64_t{0}) {
     for (size_t i = 0; i < 4; ++i) {
-      const size_t left = seen > i * kLanes ? std::min(kLanes, seen - i * kLanes) : 0;
-      const auto kept = static_cast<__mmask16>((1u << left) - 1u);
+      const auto kept = static_cast<__mmask16>(seen >> (i * kLanes));
       scores[i] = _mm512_mask_mov_ps(_mm512_set1_ps(-HUGE_VALF), kept, scores[i]);
     }
   }
@@ -93,7 +102,10 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
   alignas(64) uint16_t weights[kRows][kTokens];
   __m512 factor[kRows];
   for (size_t r = 0; r < kRows; ++r) {
-    const size_t seen = std::min(kTokens, tile.first + tile.step * ((row + r) / tile.repeats));
+    const size_t token = (row + r) / tile.repeats;
+    const auto hidden = std::max<ptrdiff_t>(0, tile.hidden + static_cast<ptrdiff_t>(token));
+    const uint64_t seen =
+        leading(tile.first + tile.step * token) & ~leading(static_cast<size_t>(hidden));
     factor[r] = soften(sum[r], seen, tile.states + 2 * (row + r), weights[r]);
   }
   for (size_t c = 0; c < dim; c += 4 * kLanes) {

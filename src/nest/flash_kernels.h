@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "base/view.h"
@@ -23,11 +24,12 @@ void pack_values(View<const float> columns, uint16_t* values);
 void pack_queries(std::span<const float> in, float scale, uint16_t* out);
 
 // Row r of a tile is token r / repeats, and sees the leading min(64, first + step * token) tokens
-// of the block, at least one.
+// of the block, at least one, but for those before hidden + token.
 struct Tile {
   const uint16_t* queries = nullptr;  // [rows][head_dim] bf16, scaled
   size_t rows = 0, repeats = 1, head_dim = 0;
   size_t first = 64, step = 0;
+  ptrdiff_t hidden = std::numeric_limits<ptrdiff_t>::min() / 2;
   float* sums = nullptr;    // [rows][head_dim]: sum of exp(score - top) * value
   float* states = nullptr;  // [rows][top, sum of exp(score - top)]
 };

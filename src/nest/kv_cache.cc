@@ -57,16 +57,19 @@ Buffer<int16_t> rounded_angles(const Buffer<float>& relative) {
   return rounded;
 }
 
-void ensure_block_angles(KvCache::State& state, size_t blocks) {
-  const size_t pairs = state.rotary->pairs();
-  const size_t have = state.block_angles.size() / (2 * pairs);
+// Of the layers of the type that `layer` is of.
+void ensure_block_angles(KvCache::State& state, size_t layer, size_t blocks) {
+  const Rotary& rotary = state.types->of(layer).rotary;
+  AngleTables& angles = state.angles[state.types->index_of(layer)];
+  const size_t pairs = angles.pairs;
+  const size_t have = angles.of_blocks.size() / (2 * pairs);
   if (blocks <= have) return;
   const size_t target = std::max(blocks, have + have / 2);
-  state.block_angles.resize_exactly(target * 2 * pairs);
+  angles.of_blocks.resize_exactly(target * 2 * pairs);
   for (size_t b = have; b < target; ++b) {
-    float* cos = state.block_angles.data() + b * 2 * pairs;
-    state.rotary->angles(static_cast<double>(b * kBlockTokens + state.sinks), {cos, pairs},
-                         {cos + pairs, pairs});
+    float* cos = angles.of_blocks.data() + b * 2 * pairs;
+    rotary.angles(static_cast<double>(b * kBlockTokens + state.sinks), {cos, pairs},
+                  {cos + pairs, pairs});
   }
 }
 
@@ -115,14 +118,18 @@ void store_exact(KvCache::State& state, LayerCache& layer, Side side, View<const
 
 // Codes the rows of a layer that leave the window with the new tokens, one task a space.
 void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Workers& workers) {
-  const size_t begin = state.coded_rows(state.length);
+  LayerCache& cache = state.layers[layer];
+  // Blocks that none of the new tokens sees any more are not worth coding.
+  const size_t begin = std::max(state.coded_rows(state.length),
+                                state.first_seen_block(layer, state.length) * kBlockTokens);
   const size_t end = state.coded_rows(state.length + tokens);
   if (end <= begin) return;
+  if (cache.coded.front().blocks() == 0) cache.first_coded = begin / kBlockTokens;
   workers.run(state.groups() * 2, [&](size_t task, size_t) {
     thread_local CodingScratch scratch;
     const GroupId id{layer, task / 2, task % 2 == 0 ? Side::key : Side::value};
     const size_t blocks = (end + kBlockTokens - 1) / kBlockTokens;
-    state.layers[layer].coded[task].grow_to(blocks);
+    cache.coded[task].grow_to(blocks - cache.first_coded);
     for (size_t row = begin; row < end;) {
       const size_t block = row / kBlockTokens;
       const size_t stop = std::min(end, (block + 1) * kBlockTokens);
@@ -132,11 +139,19 @@ void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Worke
   });
 }
 
-// Frees exact blocks that no later token sees exactly.
-void drop_coded_blocks(KvCache::State& state, LayerCache& layer, size_t tokens) {
-  if (state.window_blocks == kAllBlocks) return;
-  const size_t first = state.coded_rows(state.length + tokens) / kBlockTokens;
-  for (ExactBlocks& exact : layer.exact) {
+// Frees what no later token sees in the form it has: exact blocks that were coded, and all that a
+// sliding window has left behind.
+void drop_unseen(KvCache::State& state, size_t layer, size_t tokens) {
+  LayerCache& cache = state.layers[layer];
+  const size_t next = state.length + tokens;
+  const size_t seen = state.first_seen_block(layer, next);
+  if (state.types->of(layer).first_seen(next) >= state.sinks) cache.sinks.data.resize_exactly(0);
+  if (seen > cache.first_coded) {
+    for (SlabStore& store : cache.coded) store.drop_front(seen - cache.first_coded);
+    cache.first_coded = seen;
+  }
+  const size_t first = std::max(seen, state.coded_rows(next) / kBlockTokens);
+  for (ExactBlocks& exact : cache.exact) {
     if (state.window_blocks == 0) {
       exact.store.clear();
     } else if (first > exact.first) {
@@ -147,6 +162,8 @@ void drop_coded_blocks(KvCache::State& state, LayerCache& layer, size_t tokens) 
 }
 
 }  // namespace
+
+void Sinks::allocate() { data.resize(row_bytes(type, 2 * count * width)); }
 
 void Sinks::store(Side side, size_t sink, std::span<const float> values) {
   std::byte* to = data.data() + at(side, sink);
@@ -166,14 +183,14 @@ void Sinks::load(Side side, size_t sink, size_t first_column, std::span<float> o
   }
 }
 
-KvCache::KvCache(KvShape shape, const Rotary& rotary, size_t capacity, KvOptions options)
+KvCache::KvCache(KvShape shape, const LayerTypes& types, size_t capacity, KvOptions options)
     : state_(std::make_unique<State>()) {
   MKV_CHECK(options.exact == DType::f16 || options.exact == DType::f32);
   state_->exact_type = options.exact;
   state_->arithmetic = options.arithmetic;
   state_->rounding = options.rounding;
   state_->shape = shape;
-  state_->rotary = &rotary;
+  state_->types = &types;
   state_->capacity = capacity;
   state_->layers.resize(shape.layers);
   for (LayerCache& layer : state_->layers) {
@@ -184,26 +201,30 @@ KvCache::KvCache(KvShape shape, const Rotary& rotary, size_t capacity, KvOptions
   }
 }
 
-KvCache::KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity,
+KvCache::KvCache(const Nest& nest, Ranks ranks, const LayerTypes& types, size_t capacity,
                  KvOptions options)
-    : KvCache(nest.config().shape, rotary, capacity, options) {
+    : KvCache(nest.config().shape, types, capacity, options) {
   const NestConfig& config = nest.config();
   MKV_CHECK(ranks.size() == nest.spaces());
   MKV_CHECK(options.rounding == Rounding::none);
-  MKV_CHECK(rotary.pairs() * 2 == config.shape.head_dim);
   state_->nest = &nest;
   state_->sinks = config.sinks;
   state_->window_blocks = config.recent / kBlockTokens;
   state_->ranks = std::move(ranks);
   make_plans(*state_);
-  state_->relative_angles = angles_within_block(rotary);
-  state_->rounded_angles = rounded_angles(state_->relative_angles);
+  for (const LayerType& type : types.all()) {
+    MKV_CHECK(type.rotary.pairs() * 2 == config.shape.head_dim);
+    AngleTables& angles = state_->angles.emplace_back();
+    angles.pairs = type.rotary.pairs();
+    angles.within_block = angles_within_block(type.rotary);
+    angles.rounded = rounded_angles(angles.within_block);
+  }
   for (size_t l = 0; l < config.shape.layers; ++l) {
     LayerCache& layer = state_->layers[l];
     layer.sinks.type = options.exact;
     layer.sinks.count = state_->sinks;
     layer.sinks.width = state_->width();
-    layer.sinks.data.resize(row_bytes(options.exact, 2 * state_->sinks * state_->width()));
+    layer.sinks.allocate();
     for (size_t g = 0; g < nest.groups(); ++g) {
       for (const Side side : {Side::key, Side::value}) {
         layer.coded.emplace_back(state_->rank(l, g, side), nest.slab_block_bytes());
@@ -218,7 +239,15 @@ KvCache::~KvCache() = default;
 
 size_t KvCache::length() const { return state_->length; }
 size_t KvCache::capacity() const { return state_->capacity; }
-size_t KvCache::coded() const { return state_->coded_rows(state_->length); }
+size_t KvCache::coded() const {
+  const size_t end = state_->coded_rows(state_->length);
+  size_t most = 0;
+  for (const LayerType& type : state_->types->all()) {
+    const size_t begin = state_->rows_of(type.first_seen(state_->length));
+    most = std::max(most, end - std::min(begin, end));
+  }
+  return most;
+}
 const Ranks& KvCache::ranks() const { return state_->ranks; }
 
 void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
@@ -231,7 +260,7 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
   if (tokens == 0) return;
   LayerCache& cache = state.layers[layer];
   if (state.nest != nullptr) {
-    ensure_block_angles(state, state.rows_of(state.length + tokens) / kBlockTokens + 1);
+    ensure_block_angles(state, layer, state.rows_of(state.length + tokens) / kBlockTokens + 1);
   }
   workers.run(2, [&](size_t side, size_t) {
     store_exact(state, cache, side == 0 ? Side::key : Side::value,
@@ -243,7 +272,7 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
   } else {
     attend_prefill(state, layer, input, out, scratch, workers);
   }
-  drop_coded_blocks(state, cache, tokens);
+  drop_unseen(state, layer, tokens);
 }
 
 void KvCache::commit(size_t tokens) {
@@ -255,6 +284,8 @@ void KvCache::clear() {
   state_->length = 0;
   for (LayerCache& layer : state_->layers) {
     for (SlabStore& store : layer.coded) store.clear();
+    layer.first_coded = 0;
+    layer.sinks.allocate();
     for (ExactBlocks& exact : layer.exact) {
       exact.store.clear();
       exact.first = 0;

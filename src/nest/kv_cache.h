@@ -5,6 +5,9 @@
 // token at position t sees exact keys and values of the sinks and of the last recent-kBlockTokens+1
 // ... recent tokens, itself included, and codes of the rest - whether it comes in a long prefill or
 // alone: prefill and decode give the same view. Without a nest every token is exact.
+//
+// A layer with a sliding window (nest/layer_types.h) sees nothing before it, sinks included, and
+// what no later token sees is not kept.
 #pragma once
 
 #include <cstddef>
@@ -16,9 +19,9 @@
 #include "base/result.h"
 #include "base/view.h"
 #include "base/workers.h"
+#include "nest/layer_types.h"
 #include "nest/nest.h"
 #include "nest/rounding.h"
-#include "ops/rotary.h"
 
 namespace mkv {
 
@@ -53,10 +56,10 @@ struct KvOptions {
 
 class KvCache {
  public:
-  // Exact. `rotary` outlives the cache.
-  KvCache(KvShape shape, const Rotary& rotary, size_t capacity, KvOptions options = {});
-  // Coded with `nest` (which outlives the cache, as does `rotary`) at the given ranks.
-  KvCache(const Nest& nest, Ranks ranks, const Rotary& rotary, size_t capacity,
+  // Exact. `types` outlives the cache.
+  KvCache(KvShape shape, const LayerTypes& types, size_t capacity, KvOptions options = {});
+  // Coded with `nest` (which outlives the cache, as does `types`) at the given ranks.
+  KvCache(const Nest& nest, Ranks ranks, const LayerTypes& types, size_t capacity,
           KvOptions options = {});
   KvCache(KvCache&&) noexcept;
   KvCache& operator=(KvCache&&) noexcept;
@@ -66,7 +69,8 @@ class KvCache {
 
   size_t length() const;    // tokens committed
   size_t capacity() const;  // most tokens that fit
-  size_t coded() const;     // of the committed tokens, those that the next one sees as codes
+  // Of the committed tokens, those that the next one sees as codes, in the layer that sees most.
+  size_t coded() const;
   // Adds the tokens' keys and values to a layer and attends from each token to everything up to
   // itself: out[tokens x heads*head_dim]. length() + tokens must be <= capacity().
   void attend(size_t layer, const AttentionInput& input, View<float> out, AttentionScratch& scratch,

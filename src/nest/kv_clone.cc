@@ -17,8 +17,16 @@ SpacePlan clone_plan(const SpacePlan& plan) {
           .planes = {plan.planes.planes, plan.planes.slabs, plan.planes.entries.clone()}};
 }
 
+AngleTables clone_angles(const AngleTables& angles) {
+  return {.of_blocks = angles.of_blocks.clone(),
+          .within_block = angles.within_block.clone(),
+          .rounded = angles.rounded.clone(),
+          .pairs = angles.pairs};
+}
+
 LayerCache clone_layer(const LayerCache& layer) {
   LayerCache copy;
+  copy.first_coded = layer.first_coded;
   copy.coded = clone_all(layer.coded);
   for (size_t side = 0; side < layer.exact.size(); ++side) {
     copy.exact[side].first = layer.exact[side].first;
@@ -37,7 +45,7 @@ LayerCache clone_layer(const LayerCache& layer) {
 KvCache KvCache::clone() const {
   const State& from = *state_;
   KvCache copy(
-      from.shape, *from.rotary, from.capacity,
+      from.shape, *from.types, from.capacity,
       {.exact = from.exact_type, .arithmetic = from.arithmetic, .rounding = from.rounding});
   State& to = *copy.state_;
   to.nest = from.nest;
@@ -47,9 +55,7 @@ KvCache KvCache::clone() const {
   to.ranks = from.ranks;
   for (const SpacePlan& plan : from.plans) to.plans.push_back(clone_plan(plan));
   for (size_t l = 0; l < from.layers.size(); ++l) to.layers[l] = clone_layer(from.layers[l]);
-  to.block_angles = from.block_angles.clone();
-  to.relative_angles = from.relative_angles.clone();
-  to.rounded_angles = from.rounded_angles.clone();
+  for (const AngleTables& angles : from.angles) to.angles.push_back(clone_angles(angles));
   return copy;
 }
 

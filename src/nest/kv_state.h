@@ -1,7 +1,8 @@
 // What a KvCache consists of; shared by the files that implement it, not for others.
 //
 // Tokens are indexed from the first one after the sinks: "row" i is position i + sinks, block i
-// / 64.
+// / 64. A layer with a sliding window keeps the blocks that its next token sees, and its sinks as
+// long as that sees them.
 #pragma once
 
 #include <array>
@@ -40,15 +41,37 @@ struct Sinks {
   size_t at(Side side, size_t sink) const {
     return row_bytes(type, (static_cast<size_t>(side) * count + sink) * width);
   }
+  void allocate();
   void store(Side side, size_t sink, std::span<const float> values);
   // Columns first_column ... of a sink.
   void load(Side side, size_t sink, size_t first_column, std::span<float> out) const;
 };
 
 struct LayerCache {
-  std::vector<SlabStore> coded;      // [group * 2 + side]
+  size_t first_coded = 0;            // index of the first block held in `coded`
+  std::vector<SlabStore> coded;      // [group * 2 + side], all of the same blocks
   std::array<ExactBlocks, 2> exact;  // by side
   Sinks sinks;
+
+  const SlabStore& store(size_t group, Side side) const {
+    return coded[group * 2 + static_cast<size_t>(side)];
+  }
+  const std::byte* coded_block(size_t group, Side side, size_t block) const {
+    return store(group, side).block(block - first_coded);
+  }
+};
+
+// Rotary angles of the layers of one type, which grow with the context.
+struct AngleTables {
+  // Of each block's first position [block][cos | sin][pairs], and of the 64 positions within a
+  // block, [cos of pair 0 ... | sin of pair 0 ...][64].
+  Buffer<float> of_blocks, within_block;
+  // The latter as integers, [pair][64][cos, sin]: for the scores of the mean key.
+  Buffer<int16_t> rounded;
+  size_t pairs = 0;
+
+  const float* block_cos(size_t block) const { return of_blocks.data() + block * 2 * pairs; }
+  const float* block_sin(size_t block) const { return block_cos(block) + pairs; }
 };
 
 // What a space's rank means for decoding.
@@ -61,7 +84,7 @@ struct SpacePlan {
 struct KvCache::State {
   const Nest* nest = nullptr;  // null: every token is exact
   KvShape shape;
-  const Rotary* rotary = nullptr;
+  const LayerTypes* types = nullptr;
   size_t capacity = 0, length = 0;
   size_t sinks = 0;
   DType exact_type = DType::f16;
@@ -72,12 +95,7 @@ struct KvCache::State {
   std::vector<SpacePlan> plans;  // as ranks
   std::vector<LayerCache> layers;
 
-  // Rotary angles: of each block's first position [block][cos | sin][pairs], and of the 64
-  // positions within a block, [cos of pair 0 ... | sin of pair 0 ...][64].
-  Buffer<float> block_angles;
-  Buffer<float> relative_angles;
-  // The latter as integers, [pair][64][cos, sin]: for the scores of the mean key.
-  Buffer<int16_t> rounded_angles;
+  std::vector<AngleTables> angles;  // of a coded cache, as types->all()
 
   size_t width() const { return shape.kv_heads * shape.head_dim; }
   size_t rows_of(size_t tokens) const { return tokens > sinks ? tokens - sinks : 0; }
@@ -92,20 +110,24 @@ struct KvCache::State {
     if (window_blocks == 0) return rows;
     return first_exact((rows - 1) / kBlockTokens) * kBlockTokens;
   }
+  // The first row, and the first block, that a token at `position` sees in a layer.
+  size_t first_seen_row(size_t layer, size_t position) const {
+    return rows_of(types->of(layer).first_seen(position));
+  }
+  size_t first_seen_block(size_t layer, size_t position) const {
+    return first_seen_row(layer, position) / kBlockTokens;
+  }
+  const AngleTables& angles_of(size_t layer) const { return angles[types->index_of(layer)]; }
   size_t groups() const { return nest == nullptr ? 0 : nest->groups(); }
   size_t rank(size_t layer, size_t group, Side side) const {
     return ranks[nest->flat({layer, group, side})];
   }
   const SpacePlan& plan(GroupId id) const { return plans[nest->flat(id)]; }
-  const float* block_cos(size_t block) const {
-    return block_angles.data() + block * 2 * rotary->pairs();
-  }
-  const float* block_sin(size_t block) const { return block_cos(block) + rotary->pairs(); }
 };
 
 // Adds sign * R_t mean to the 64 tokens of a block, columns [head_dim][...] with `stride`, for one
 // head: t = the block's positions. `mean` [head_dim] is a key before RoPE.
-void add_position_mean(const KvCache::State& state, size_t block, std::span<const float> mean,
+void add_position_mean(const AngleTables& angles, size_t block, std::span<const float> mean,
                        float sign, float* columns, size_t stride);
 
 // Codes rows [begin, end) of one block of a space, from the exact block of its side.

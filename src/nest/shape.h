@@ -9,7 +9,8 @@ namespace mkv {
 struct KvShape {
   size_t layers = 0, kv_heads = 0, head_dim = 0;
 
-  size_t values_per_token() const { return layers * kv_heads * head_dim * 2; }
+  size_t values_per_layer() const { return kv_heads * head_dim * 2; }  // of a token
+  size_t values_per_token() const { return layers * values_per_layer(); }
   bool operator==(const KvShape&) const = default;
 };
 

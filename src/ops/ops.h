@@ -42,6 +42,9 @@ void rms_norm(std::span<const float> x, std::span<const float> weight, float eps
               std::span<float> out);
 // gate[i] = silu(gate[i]) * up[i]
 void swiglu(std::span<float> gate, std::span<const float> up);
+// gate[i] = gelu(gate[i]) * up[i], gelu by tanh: g / 2 (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3)))
+// (arXiv:1606.08415).
+void geglu(std::span<float> gate, std::span<const float> up);
 
 // Softmax in place of x * scale; -inf entries get 0. All -inf gives all 0.
 void softmax(std::span<float> x, float scale);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "base/half.h"
@@ -153,6 +154,16 @@ void swiglu(std::span<float> gate, std::span<const float> up) {
   for (size_t i = 0; i < gate.size(); ++i) {
     const double g = gate[i];
     gate[i] = static_cast<float>(g / (1.0 + std::exp(-g)) * up[i]);
+  }
+}
+
+void geglu(std::span<float> gate, std::span<const float> up) {
+  const double slope = std::sqrt(2.0 / std::numbers::pi);
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double g = gate[i];
+    // (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), which keeps its digits far below zero.
+    const double u = slope * (g + 0.044715 * g * g * g);
+    gate[i] = static_cast<float>(g / (1.0 + std::exp(-2.0 * u)) * up[i]);
   }
 }
 

@@ -18,6 +18,7 @@ void axpy(float scale, std::span<const float> x, std::span<float> y);
 void rms_norm(std::span<const float> x, std::span<const float> weight, float epsilon,
               std::span<float> out);
 void swiglu(std::span<float> gate, std::span<const float> up);
+void geglu(std::span<float> gate, std::span<const float> up);
 void softmax(std::span<float> x, float scale);
 double log_sum_exp(std::span<const float> x);
 void f32_to_f16(std::span<const float> in, std::span<uint16_t> out);

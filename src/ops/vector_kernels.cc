@@ -80,15 +80,30 @@ HWY_INLINE Vec exp_or_zero(D d, Vec x) {
   return hn::IfThenElse(hn::Eq(x, x), hn::IfThenElseZero(hn::Ge(x, floor), e), x);
 }
 
+// g / (1 + exp(-x)), through exp(-|x|), which cannot overflow; g and x have the same sign.
+template <class D, class Vec>
+HWY_INLINE Vec gated(D d, Vec g, Vec x) {
+  const auto e = exp_or_zero(d, hn::Neg(hn::Abs(x)));
+  const auto numerator = hn::IfThenElse(hn::Lt(g, hn::Zero(d)), hn::Mul(g, e), g);
+  return hn::Div(numerator, hn::Add(hn::Set(d, 1.0f), e));
+}
+
 void Swiglu(float* gate, const float* up, size_t size) {
   for_vectors(size, [=](auto d, size_t i) HWY_ATTR {
     const auto g = hn::LoadU(d, gate + i);
-    const auto one = hn::Set(d, 1.0f);
-    // g / (1 + exp(-g)), through exp(-|g|), which cannot overflow.
-    const auto e = exp_or_zero(d, hn::Neg(hn::Abs(g)));
-    const auto numerator = hn::IfThenElse(hn::Lt(g, hn::Zero(d)), hn::Mul(g, e), g);
-    const auto silu = hn::Div(numerator, hn::Add(one, e));
-    hn::StoreU(hn::Mul(silu, hn::LoadU(d, up + i)), d, gate + i);
+    hn::StoreU(hn::Mul(gated(d, g, g), hn::LoadU(d, up + i)), d, gate + i);
+  });
+}
+
+void Geglu(float* gate, const float* up, size_t size) {
+  constexpr float kSlope = 1.5957691216f;  // 2 sqrt(2 / pi)
+  for_vectors(size, [=](auto d, size_t i) HWY_ATTR {
+    const auto g = hn::LoadU(d, gate + i);
+    // (1 + tanh u) / 2 = 1 / (1 + exp(-2u))
+    const auto cubic =
+        hn::MulAdd(hn::Mul(g, g), hn::Set(d, 0.044715f * kSlope), hn::Set(d, kSlope));
+    const auto gelu = gated(d, g, hn::Mul(g, cubic));
+    hn::StoreU(hn::Mul(gelu, hn::LoadU(d, up + i)), d, gate + i);
   });
 }
 
@@ -196,6 +211,7 @@ HWY_EXPORT(Dot);
 HWY_EXPORT(Axpy);
 HWY_EXPORT(RmsNorm);
 HWY_EXPORT(Swiglu);
+HWY_EXPORT(Geglu);
 HWY_EXPORT(Softmax);
 HWY_EXPORT(LogSumExp);
 HWY_EXPORT(F32ToF16);
@@ -222,6 +238,11 @@ void rms_norm(std::span<const float> x, std::span<const float> weight, float eps
 void swiglu(std::span<float> gate, std::span<const float> up) {
   MKV_CHECK(gate.size() == up.size());
   HWY_DYNAMIC_DISPATCH(Swiglu)(gate.data(), up.data(), gate.size());
+}
+
+void geglu(std::span<float> gate, std::span<const float> up) {
+  MKV_CHECK(gate.size() == up.size());
+  HWY_DYNAMIC_DISPATCH(Geglu)(gate.data(), up.data(), gate.size());
 }
 
 void softmax(std::span<float> x, float scale) {

@@ -35,7 +35,7 @@ Result<void> show_speed(const Model& model, const Nest& nest, const PilotOptions
   for (const QualityPoint* point : sizes_to_show(result)) {
     caches.push_back({point->budget,
                       [&nest, &model, fast, ranks = nest.ranks_at(*point->rung)](size_t capacity) {
-                        return KvCache(nest, ranks, model.config().rotary, capacity, fast);
+                        return KvCache(nest, ranks, model.config().layer_types, capacity, fast);
                       }});
   }
   SpeedOptions speed = options.speed;

@@ -17,10 +17,11 @@ struct Case {
   std::string model;
   Side side = Side::key;
   size_t sinks = 0, recent = 0;
+  double size = 0.01;  // of the change: small enough for its square to count alone
 };
 
 // Without means a nest that decodes what it codes times a fixed random matrix near the identity.
-Nest disturbing_nest(const Model& model, const Case& c, double size) {
+Nest disturbing_nest(const Model& model, const Case& c) {
   NestConfig config;
   config.shape = model.config().kv_shape();
   config.key_mean = KeyMean::none;
@@ -30,7 +31,7 @@ Nest disturbing_nest(const Model& model, const Case& c, double size) {
   Rng rng(3);
   for (size_t g = 0; g < nest.groups(); ++g) {
     for (float& x : nest.basis({0, g, c.side}).decode.span()) {
-      x += static_cast<float>(size * rng.normal());
+      x += static_cast<float>(c.size * rng.normal());
     }
   }
   return nest;
@@ -38,9 +39,9 @@ Nest disturbing_nest(const Model& model, const Case& c, double size) {
 
 double summed_kl(const Model& model, std::span<const TokenId> tokens, const Nest& nest,
                  Workers& workers) {
-  KvCache exact(nest, nest.full_ranks(), model.config().rotary, tokens.size());
+  KvCache exact(nest, nest.full_ranks(), model.config().layer_types, tokens.size());
   Nest identity = std::move(Nest::create(nest.config())).value();
-  KvCache plain(identity, identity.full_ranks(), model.config().rotary, tokens.size());
+  KvCache plain(identity, identity.full_ranks(), model.config().layer_types, tokens.size());
   const Matrix<float> q = golden::run(model, tokens, tokens.size(), exact, workers);
   const Matrix<float> p = golden::run(model, tokens, tokens.size(), plain, workers);
   double sum = 0.0;
@@ -54,7 +55,7 @@ TEST_P(Gradients, PredictTheDivergenceOfASmallChange) {
   const Case& c = GetParam();
   const Model model = golden::load(golden::gguf_of(c.model));
   const std::vector<TokenId> tokens = golden::read_logits(c.model).ids;
-  const Nest nest = disturbing_nest(model, c, 0.01);
+  const Nest nest = disturbing_nest(model, c);
   const size_t head_dim = model.config().head_dim;
   Workers workers(1);
   const double measured = summed_kl(model, tokens, nest, workers);
@@ -90,7 +91,9 @@ INSTANTIATE_TEST_SUITE_P(All, Gradients,
                          testing::Values(Case{"llama", Side::key}, Case{"llama", Side::value},
                                          Case{"qwen2", Side::key}, Case{"qwen3", Side::key},
                                          Case{"qwen3", Side::value}, Case{"mistral", Side::key},
-                                         Case{"llama", Side::value, 4, 0}));
+                                         Case{"llama", Side::value, 4, 0},
+                                         Case{"gemma3", Side::key, 0, 0, 0.001},
+                                         Case{"gemma3", Side::value, 0, 0, 0.001}));
 
 }  // namespace
 }  // namespace mkv

@@ -24,9 +24,9 @@ std::vector<std::vector<TokenId>> windows_of(const Model& model) {
   return windows;
 }
 
-Nest fit(const Model& model, size_t threads) {
+Nest fit(const Model& model, size_t threads, size_t recent = 64) {
   CodeFitOptions options;
-  options.recent = 64;
+  options.recent = recent;
   options.most_bits = 4.0;
   options.iterations = 4;
   Workers workers(threads);
@@ -70,9 +70,9 @@ TEST(CorrectGains, OverstatedGainsAreTakenDown) {
 }
 
 TEST(FitCodes, DivergenceFallsAlongTheLadder) {
-  for (const std::string name : {"llama", "qwen3"}) {
+  for (const std::string name : {"llama", "qwen3", "gemma3"}) {
     const Model model = tiny_model(name);
-    const Nest nest = fit(model, 2);
+    const Nest nest = fit(model, 2, name == "gemma3" ? 0 : 64);  // its windows are of 16
     EXPECT_LT(nest.orthogonality_error(), 1e-3);
     Workers workers(2);
     std::vector<TokenId> tokens = random_tokens(200, model.config().vocab_size, 99);
@@ -118,7 +118,30 @@ TEST(Codebooks, EachSlabLowersTheErrorByItsGain) {
 TEST(CodeLadder, GivesUpTheLeastGainFirstAndKeepsPrefixes) {
   const std::vector<std::vector<double>> gains{{5.0, 1.0, 2.0}, {4.0, 3.0}};
   // Space 0's last slab counts as 1: it is worth nothing without the one before it.
-  EXPECT_EQ(ladder_from_gains(gains).cuts, (std::vector<uint32_t>{0, 0, 1, 1, 0}));
+  EXPECT_EQ(ladder_from_gains({gains, std::vector{1.0, 1.0}}).cuts,
+            (std::vector<uint32_t>{0, 0, 1, 1, 0}));
+  // At a fifth of the cost it goes last.
+  EXPECT_EQ(ladder_from_gains({gains, std::vector{0.2, 1.0}}).cuts,
+            (std::vector<uint32_t>{1, 1, 0, 0, 0}));
+}
+
+// Layers that hold few tokens of a long context are given up later, the longer it is.
+TEST(FitCodes, SlidingLayersAreCheapInLongContexts) {
+  const Model model = tiny_model("gemma3");
+  CodeFitOptions options;
+  options.sinks = 0;
+  options.recent = 0;
+  options.most_bits = 3.0;
+  options.iterations = 4;
+  Workers workers(2);
+  const auto kept_by_whole_layer = [&](size_t context) {
+    options.context = context;
+    const Nest nest = must(fit_code_nest(model, windows_of(model), options, {}, workers));
+    const Ranks ranks = nest.ranks_at(must(rung_for_budget(nest, "1.5bits")));
+    EXPECT_EQ(model.config().layer_types.of(5).window, kWholeContext);
+    return ranks[nest.flat({5, 0, Side::key})] + ranks[nest.flat({5, 0, Side::value})];
+  };
+  EXPECT_LT(kept_by_whole_layer(512), kept_by_whole_layer(200));
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ ModelConfig one_layer() {
   config.head_dim = kHeadDim;
   std::vector<double> frequencies;
   for (size_t i = 0; i < kHeadDim / 2; ++i) frequencies.push_back(std::pow(0.1, i));
-  config.rotary = Rotary(frequencies);
+  config.layer_types = LayerTypes(Rotary(frequencies));
   return config;
 }
 
@@ -34,7 +34,7 @@ struct Shown {
         none(before.rows(), 1) {
     std::vector<float> cos(kHeadDim / 2), sin(kHeadDim / 2);
     for (size_t t = 0; t < keys.rows(); ++t) {
-      config.rotary.angles(static_cast<double>(t), cos, sin);
+      config.rotary(0).angles(static_cast<double>(t), cos, sin);
       for (size_t h = 0; h < kHeads; ++h) {
         rope(keys.row(t).subspan(h * kHeadDim, kHeadDim), cos, sin);
       }

@@ -21,6 +21,8 @@ missed term shows.
   qwen2      q/k/v biases, 1 KV head, padded vocabulary, 2 shards   F32       q8_0   qwen2, NFC
   qwen3      QK norm, head_dim 32, tied, rope_parameters (v5 json)  F32       f32    qwen2
   llama_spm  4 KV heads (no GQA), SentencePiece BPE, byte fallback  BF16      f32    llama, BOS
+  gemma3     sliding window of 16 on five layers of six, two RoPE   BF16      bf16   llama without a
+             bases, scaled embedding, post-norms, GELU, 1 KV head                    space, BOS
 
 logits/<name>.json:
   ids            48 token ids (seeded, from the whole vocabulary, BOS first where the model has it)
@@ -107,6 +109,13 @@ MODELS = {
         seed=37, store="BF16", outtype="f32", pre=None, architecture="LlamaForCausalLM",
         config=dict(model_type="llama", num_hidden_layers=2, num_key_value_heads=4,
                     rms_norm_eps=1e-6, rope_theta=10000.0, tie_word_embeddings=False)),
+    "gemma3": dict(
+        seed=5, store="BF16", outtype="bf16", pre=None, architecture="Gemma3ForCausalLM",
+        config=dict(model_type="gemma3_text", hidden_size=32, intermediate_size=48,
+                    num_hidden_layers=6, num_key_value_heads=1,
+                    head_dim=32, query_pre_attn_scalar=32, rms_norm_eps=1e-6, sliding_window=16,
+                    hidden_activation="gelu_pytorch_tanh", rope_theta=1000000.0,
+                    rope_local_base_freq=10000.0, tie_word_embeddings=True)),
 }
 COMMON = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, vocab_size=VOCAB,
               max_position_embeddings=512, hidden_act="silu", attention_dropout=0.0)
@@ -127,7 +136,7 @@ def random_weight(rng, name, shape):
     biases have standard deviation 0.5. The seeds in MODELS are those, of the first few dozen, with
     the widest gap between best and second-best logit on the greedy path."""
     normal = rng.standard_normal(shape).astype(np.float32)
-    if name.endswith("norm.weight"):
+    if name.endswith("norm.weight"):  # Gemma 3's are less 1: see make_weights
         signs = np.where(rng.random(shape) < 0.05, -1.0, 1.0).astype(np.float32)
         sharper = 2.0 if "q_norm" in name or "k_norm" in name else 1.0
         return np.float32(sharper) * signs * (1.0 + 0.25 * np.clip(normal, -2, 2))
@@ -165,6 +174,9 @@ def make_weights(spec, config):
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight", None)
     weights = {n: random_weight(rng, n, shape) for n, shape in sorted(shapes.items())}
+    if config.model_type == "gemma3_text":
+        weights = {n: w - np.float32(1) if n.endswith("norm.weight") else w
+                   for n, w in weights.items()}
     if config.tie_word_embeddings:
         weights["model.embed_tokens.weight"] *= np.float32(2)
     return {n: round_to(spec["outtype"], w).to(TORCH_DTYPE[spec["store"]])
@@ -251,6 +263,8 @@ def check_gguf(folder, file):
             heads = config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
             want = (want.reshape(heads, 2, want.shape[0] // heads // 2, *want.shape[1:])
                     .swapaxes(1, 2).reshape(want.shape))
+        if arch == "gemma3" and name.endswith("norm.weight"):
+            want = want + np.float32(1)
         got = tensors.pop(names.get_name(name, try_suffixes=(".weight", ".bias")))
         if not np.array_equal(want, got.reshape(want.shape)):
             raise SystemExit(f"{file.name}: {name} differs from the folder's, by up to "

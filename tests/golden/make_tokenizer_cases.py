@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes what the `tokenizers` library (Hugging Face) makes of awkward strings.
 
-tokenizer/<name>.json, for each tiny model (see make_tiny_models.py) and for `smollm2`, the
-tokenizer of the real SmolLM2 model, rebuilt from its GGUF (no part of it is committed but ids):
+tokenizer/<name>.json, for each tiny model (see make_tiny_models.py) and for `smollm2` and
+`gemma3_270m`, the tokenizers of the real models, rebuilt from their GGUFs (no part of them is
+committed but ids):
 
   model, vocab_size, adds_bos       adds_bos: encode() with special tokens puts BOS in front
   cases[]:
@@ -19,7 +20,8 @@ Non-special added tokens (qwen3's <think>) are always parsed, as llama.cpp's USE
 Names that end in `_unicode15` or `_unicode16` hold letters newer than Unicode 14 (PCRE2 10.42):
 an engine with older tables may differ there.
 
-tokenizer/smollm2_files.json, a check over all of the data folder (nothing of it is committed):
+tokenizer/smollm2_files.json and gemma3_270m_files.json, a check over the data folder (all of it, and
+GEMMA_FILES; nothing of it is committed):
 
   files{path: {ids, fnv1a64, first_ids}}
     .raw and .txt: the whole file is one text, byte for byte.
@@ -32,8 +34,9 @@ tokenizer/smollm2_files.json, a check over all of the data folder (nothing of it
 
 Rerun, in the venv of make_tiny_models.py (and after it):
   scripts/get_model.sh
+  scripts/get_model.sh --model gemma3
   python make_tokenizer_cases.py --smollm2 ~/.cache/mkv-models/SmolLM2-135M-Instruct.Q4_1.gguf \
-      --data DATA
+      --gemma3 ~/.cache/mkv-models/gemma-3-270m-q4_k_m.gguf --data DATA
 The rebuilt tokenizer is checked against two known counts (WIKITEXT_IDS). transformers' own GGUF
 reader is not used: in 5.23 it drops the Digits step of `smollm` and gets the second one wrong.
 """
@@ -45,10 +48,14 @@ import random
 import unicodedata
 
 import gguf
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import processors
 
 HERE = pathlib.Path(__file__).resolve().parent
-TINY = ["llama", "llama3", "mistral", "qwen2", "qwen3", "llama_spm"]
+TINY = ["llama", "llama3", "mistral", "qwen2", "qwen3", "llama_spm", "gemma3"]
+# Text, code, and lists of many kinds.
+GEMMA_FILES = ["lm_eval/wikitext2.test.raw", "lm_eval/wikitext2.valid.raw",
+               "train/code_redpajama.jsonl", "train/stackexchange_redpajama.jsonl"]
 WIKITEXT_IDS = {"lm_eval/wikitext2.test.raw": 303415, "lm_eval/wikitext2.valid.raw": 266981}
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|eot_id|>",
             "<|start_header_id|>", "<s>", "</s>", "<unk>", "<think>", "</think>", "<repo_name>"]
@@ -254,6 +261,39 @@ def smollm2_tokenizer(path):
     return tokenizer
 
 
+def gemma3_tokenizer(path):
+    """From the GGUF's vocabulary, scores and token types: for each piece all pairs that make it as
+    merges, best score first; what is user-defined is found before anything else."""
+    reader = gguf.GGUFReader(path)
+    field = lambda key: reader.get_field(f"tokenizer.ggml.{key}").contents()
+    if field("model") != "llama" or field("add_space_prefix"):
+        raise SystemExit(f"{path}: not Gemma's tokenizer")
+    tokens, types, scores = field("tokens"), field("token_type"), field("scores")
+    normal, control, user_defined = (gguf.TokenType.NORMAL, gguf.TokenType.CONTROL,
+                                     gguf.TokenType.USER_DEFINED)
+    vocab = {token: i for i, token in enumerate(tokens)}
+    merges = []
+    for i, piece in enumerate(tokens):
+        if types[i] != normal:
+            continue
+        for cut in range(1, len(piece)):
+            left, right = vocab.get(piece[:cut]), vocab.get(piece[cut:])
+            if left is not None and right is not None and types[left] == types[right] == normal:
+                merges.append((-scores[i], left, right))
+    tokenizer = Tokenizer(models.BPE(
+        vocab=vocab, merges=[(tokens[a], tokens[b]) for _, a, b in sorted(merges)],
+        unk_token=tokens[field("unknown_token_id")], fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    for kind, add in ((control, tokenizer.add_special_tokens), (user_defined, tokenizer.add_tokens)):
+        add([AddedToken(token, normalized=False, special=kind == control)
+             for token, own in zip(tokens, types) if own == kind])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair=None, special_tokens=[("<bos>", field("bos_token_id"))])
+    return tokenizer
+
+
 def texts_of(path):
     content = path.read_bytes().decode("utf-8")
     if path.suffix != ".jsonl":
@@ -270,19 +310,18 @@ def fnv1a64(ids):
     return f"{h:016x}"
 
 
-def write_files(tokenizer, data):
+def write_files(model, tokenizer, data, names, known_ids):
     tokenizer.encode_special_tokens = True
     files = {}
-    for path in sorted(p for p in data.rglob("*") if p.suffix in (".raw", ".txt", ".jsonl")):
-        name = path.relative_to(data).as_posix()
-        encodings = tokenizer.encode_batch_fast(texts_of(path), add_special_tokens=False)
+    for name in names:
+        encodings = tokenizer.encode_batch_fast(texts_of(data / name), add_special_tokens=False)
         ids = [i for encoding in encodings for i in encoding.ids]
-        if len(ids) != WIKITEXT_IDS.get(name, len(ids)):
-            raise SystemExit(f"{name}: expected {WIKITEXT_IDS[name]} ids, got {len(ids)}")
+        if len(ids) != known_ids.get(name, len(ids)):
+            raise SystemExit(f"{name}: expected {known_ids[name]} ids, got {len(ids)}")
         files[name] = {"ids": len(ids), "fnv1a64": fnv1a64(ids), "first_ids": ids[:16]}
-    out = HERE / "tokenizer" / "smollm2_files.json"
+    out = HERE / "tokenizer" / f"{model}_files.json"
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in files.items())
-    out.write_text('{"model": "smollm2", "files": {\n' + lines + "\n}}\n")
+    out.write_text(f'{{"model": "{model}", "files": {{\n' + lines + "\n}}\n")
     print(f"{out.name}: {len(files)} files, {sum(f['ids'] for f in files.values())} ids")
 
 
@@ -290,7 +329,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smollm2", type=pathlib.Path, help="SmolLM2's GGUF; without it only the "
                         "tiny models' cases are written")
-    parser.add_argument("--data", type=pathlib.Path, help="the data folder, for smollm2_files.json")
+    parser.add_argument("--gemma3", type=pathlib.Path, help="Gemma 3 270M's GGUF, likewise")
+    parser.add_argument("--data", type=pathlib.Path, help="the data folder, for *_files.json")
     options = parser.parse_args()
     for name in TINY:
         write_cases(name, *tiny_tokenizer(name))
@@ -298,7 +338,14 @@ def main():
         tokenizer = smollm2_tokenizer(options.smollm2)
         write_cases("smollm2", tokenizer, None)
         if options.data:
-            write_files(tokenizer, options.data)
+            names = sorted(p.relative_to(options.data).as_posix() for p in options.data.rglob("*")
+                           if p.suffix in (".raw", ".txt", ".jsonl"))
+            write_files("smollm2", tokenizer, options.data, names, WIKITEXT_IDS)
+    if options.gemma3:
+        tokenizer = gemma3_tokenizer(options.gemma3)
+        write_cases("gemma3_270m", tokenizer, None)
+        if options.data:
+            write_files("gemma3_270m", tokenizer, options.data, GEMMA_FILES, {})
 
 
 if __name__ == "__main__":

@@ -120,23 +120,23 @@ def qwen_tokenizer(stories, vocab_size, normalizer, extra):
                            add_bos_token=False, add_prefix_space=False, chat_template=CHATML)
 
 
-def sentencepiece_tokenizer(stories, folder):
-    """Llama 2: SentencePiece BPE with byte fallback (tokenizer.model) and the tokenizer.json that
-    transformers derives from such a model: the same pieces, and for each piece all pairs that
-    make it as merges, best score first."""
+def sentencepiece_tokenizer(stories, folder, ids, space_prefix, user_defined=()):
+    """Llama 2 and Gemma: SentencePiece BPE with byte fallback (tokenizer.model) and the
+    tokenizer.json that transformers derives from such a model: the same pieces, and for each piece
+    all pairs that make it as merges, best score first. `ids`: of unk, bos, eos and pad."""
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(line for story in stories for line in story.splitlines()),
         model_prefix=str(folder / "tokenizer"), model_type="bpe", vocab_size=VOCAB,
         byte_fallback=True, character_coverage=0.99, normalization_rule_name="identity",
-        add_dummy_prefix=True, remove_extra_whitespaces=False, split_digits=True,
-        allow_whitespace_only_pieces=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-        num_threads=1, minloglevel=2)
+        add_dummy_prefix=space_prefix, remove_extra_whitespaces=False, split_digits=True,
+        allow_whitespace_only_pieces=True, **{f"{kind}_id": i for kind, i in ids.items()},
+        user_defined_symbols=list(user_defined), num_threads=1, minloglevel=2)
     (folder / "tokenizer.vocab").unlink()
     spm = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     vocab = {spm.id_to_piece(i): i for i in range(len(spm))}
     merges = []
     for piece, i in vocab.items():
-        if spm.is_control(i) or spm.is_unknown(i) or spm.is_byte(i):
+        if spm.is_control(i) or spm.is_unknown(i) or spm.is_byte(i) or piece in user_defined:
             continue
         pairs = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
         pairs = [pair for pair in pairs if pair[0] in vocab and pair[1] in vocab]
@@ -145,13 +145,18 @@ def sentencepiece_tokenizer(stories, folder):
     merges = [pair for _, pair in sorted(merges, key=lambda entry: -entry[0])]
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True,
                                      byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-        decoders.Strip(content=" ", left=1, right=0)])
+    escape, unescape = normalizers.Replace(" ", "▁"), decoders.Replace("▁", " ")
+    back = [unescape, decoders.ByteFallback(), decoders.Fuse()]
+    if space_prefix:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), escape])
+        back.append(decoders.Strip(content=" ", left=1, right=0))
+    else:
+        tokenizer.normalizer = escape
+    tokenizer.decoder = decoders.Sequence(back)
+    control = [i for i in range(len(spm)) if spm.is_control(i) or spm.is_unknown(i)]
     tokenizer.add_special_tokens(
-        [AddedToken(s, normalized=False) for s in ("<unk>", "<s>", "</s>")])
+        [AddedToken(spm.id_to_piece(i), normalized=False) for i in control])
+    tokenizer.add_tokens([AddedToken(s, normalized=False, special=False) for s in user_defined])
     tokenizer.post_processor = bos_template("<s>", tokenizer)
     return tokenizer, dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>",
                            add_bos_token=True, add_eos_token=False, chat_template=INST)
@@ -168,4 +173,7 @@ def make_tokenizer(name, stories, folder):
         return qwen_tokenizer(stories, VOCAB - 5, normalizers.NFC(), [])
     if name == "qwen3":
         return qwen_tokenizer(stories, VOCAB, None, ["<think>", "</think>"])
-    return sentencepiece_tokenizer(stories, folder)
+    if name == "gemma3":  # no space in front, its own order of special tokens, runs of line feeds
+        return sentencepiece_tokenizer(stories, folder, dict(pad=0, eos=1, bos=2, unk=3), False,
+                                       ["\n\n", "\n\n\n", "[multimodal]"])
+    return sentencepiece_tokenizer(stories, folder, dict(unk=0, bos=1, eos=2, pad=-1), True)

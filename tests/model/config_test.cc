@@ -35,7 +35,7 @@ TEST(ConfigHfTest, SizesAndDefaults) {
   const ModelDescription d = described(json);
   EXPECT_EQ(d.config.head_dim, 16u);
   EXPECT_EQ(d.config.num_kv_heads, 2u);
-  EXPECT_EQ(d.config.rotary.pairs(), 8u);
+  EXPECT_EQ(d.config.rotary(0).pairs(), 8u);
   EXPECT_FLOAT_EQ(d.config.attention_scale(), 0.25f);
   EXPECT_FALSE(d.tied_embeddings || d.qkv_bias || d.output_bias || d.mlp_bias || d.qk_norm);
   json.erase("num_key_value_heads");
@@ -58,8 +58,8 @@ TEST(ConfigHfTest, RopeOfBothVersions) {
   const ModelDescription a = described(old_form), b = described(new_form);
   for (size_t i = 0; i < 8; ++i) {
     const double expected = std::pow(5e5, -static_cast<double>(i) / 8) / 4;
-    EXPECT_NEAR(a.config.rotary.inverse_frequency()[i], expected, 1e-12);
-    EXPECT_NEAR(b.config.rotary.inverse_frequency()[i], expected, 1e-12);
+    EXPECT_NEAR(a.config.rotary(0).inverse_frequency()[i], expected, 1e-12);
+    EXPECT_NEAR(b.config.rotary(0).inverse_frequency()[i], expected, 1e-12);
   }
 }
 
@@ -76,6 +76,68 @@ TEST(ConfigHfTest, SlidingWindowsThatChangeNothingAreIgnored) {
   described(json);
   json["layer_types"] = {"full_attention", "full_attention"};
   described(json);
+}
+
+Json gemma_json() {
+  Json json = llama_json();
+  json.merge_patch(Json::parse(R"({"model_type": "gemma3_text", "num_hidden_layers": 7,
+    "head_dim": 32, "query_pre_attn_scalar": 64, "sliding_window": 100, "rope_theta": 1e6,
+    "rope_local_base_freq": 100.0, "rope_scaling": {"rope_type": "linear", "factor": 8}})"));
+  return json;
+}
+
+void expect_layers(const ModelConfig& c, const std::vector<size_t>& windows) {
+  for (size_t l = 0; l < windows.size(); ++l) EXPECT_EQ(c.layer_types.of(l).window, windows[l]);
+}
+
+TEST(ConfigHfTest, GemmaHasLayersOfTwoTypes) {
+  const ModelDescription d = described(gemma_json());
+  EXPECT_TRUE(d.qk_norm && d.post_norms && d.norms_less_one && d.tied_embeddings);
+  EXPECT_EQ(d.config.hidden_activation, Activation::gelu_tanh);
+  EXPECT_FLOAT_EQ(d.config.attention_scale(), 1.0f / 8);
+  EXPECT_FLOAT_EQ(d.config.embedding_scale, 8.0f);
+  expect_layers(d.config, {100, 100, 100, 100, 100, kWholeContext, 100});
+  EXPECT_NEAR(d.config.rotary(5).inverse_frequency()[1], std::pow(1e6, -1.0 / 16) / 8, 1e-12);
+  EXPECT_NEAR(d.config.rotary(6).inverse_frequency()[1], std::pow(1e2, -1.0 / 16), 1e-12);
+
+  Json json = gemma_json();  // as transformers 5 writes it
+  json.erase("rope_theta"), json.erase("rope_local_base_freq"), json.erase("rope_scaling");
+  json["rope_parameters"] = {
+      {"full_attention", {{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 1e6}}},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 1e2}}}};
+  json["layer_types"] = Json::array();
+  for (size_t l = 0; l < 7; ++l) {
+    json["layer_types"].push_back(l == 1 ? "full_attention" : "sliding_attention");
+  }
+  const ModelDescription other = described(json);
+  expect_layers(other.config, {100, kWholeContext, 100});
+  for (size_t i = 0; i < 16; ++i) {
+    EXPECT_EQ(other.config.rotary(1).inverse_frequency()[i],
+              d.config.rotary(5).inverse_frequency()[i]);
+    EXPECT_EQ(other.config.rotary(0).inverse_frequency()[i],
+              d.config.rotary(6).inverse_frequency()[i]);
+  }
+}
+
+TEST(ConfigHfTest, GemmaRefusalsSayWhatIsWrong) {
+  const std::pair<const char*, std::vector<std::string>> refusals[] = {
+      {R"({"hidden_activation": "relu"})", {"hidden_activation", "relu", "gelu_pytorch_tanh"}},
+      {R"({"final_logit_softcapping": 30})", {"final_logit_softcapping", "30"}},
+      {R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention"}},
+      {R"({"sliding_window": 0})", {"sliding_window", "0"}},
+      {R"({"query_pre_attn_scalar": -1})", {"query_pre_attn_scalar", "-1"}},
+      {R"({"layer_types": ["full_attention"]})", {"layer_types", "1", "7"}},
+      {R"({"num_hidden_layers": 1, "layer_types": ["chunked"]})", {"layer_types", "chunked"}},
+  };
+  for (const auto& [changes, words] : refusals) {
+    Json json = gemma_json();
+    json.merge_patch(Json::parse(changes));
+    const auto description = describe_hf(json);
+    ASSERT_FALSE(description) << changes;
+    for (const std::string& word : words) {
+      EXPECT_THAT(description.error().message, HasSubstr(word));
+    }
+  }
 }
 
 struct Refusal {
@@ -182,7 +244,52 @@ TEST(ConfigGgufTest, LinearScaling) {
       .scalar<float>("llama.rope.scaling.factor", GgufBuilder::kF32, 2.0f);
   const auto d = describe(builder);
   ASSERT_TRUE(d) << d.error().message;
-  EXPECT_DOUBLE_EQ(d->config.rotary.inverse_frequency()[0], 0.5);
+  EXPECT_DOUBLE_EQ(d->config.rotary(0).inverse_frequency()[0], 0.5);
+}
+
+TEST(ConfigGgufTest, GemmaHasLayersOfTwoTypes) {
+  using B = GgufBuilder;
+  const auto gemma = [](size_t layers) {
+    B builder;
+    builder.string("general.architecture", "gemma3");
+    const std::pair<const char*, uint32_t> sizes[] = {{"gemma3.context_length", 512},
+                                                      {"gemma3.embedding_length", 64},
+                                                      {"gemma3.feed_forward_length", 96},
+                                                      {"gemma3.attention.head_count", 4},
+                                                      {"gemma3.attention.key_length", 32}};
+    for (const auto& [key, value] : sizes) builder.scalar<uint32_t>(key, B::kU32, value);
+    builder.scalar<uint32_t>("gemma3.block_count", B::kU32, static_cast<uint32_t>(layers));
+    builder.scalar<float>("gemma3.attention.layer_norm_rms_epsilon", B::kF32, 1e-6f);
+    builder.scalar<float>("gemma3.rope.freq_base", B::kF32, 1e6f);
+    builder.tensor("token_embd.weight", 0, {64, 384}, 64 * 384 * 4);
+    return builder;
+  };
+  const auto whole = describe(gemma(7));
+  ASSERT_TRUE(whole) << whole.error().message;
+  expect_layers(whole->config, {kWholeContext, kWholeContext});
+  EXPECT_TRUE(whole->qk_norm && whole->post_norms && !whole->norms_less_one);
+  EXPECT_FALSE(whole->interleaved_qk);
+  EXPECT_FLOAT_EQ(whole->config.attention_scale(), 1.0f / std::sqrt(32.0f));
+  EXPECT_FLOAT_EQ(whole->config.embedding_scale, 8.0f);
+  const auto six =
+      describe(gemma(7).scalar<uint32_t>("gemma3.attention.sliding_window", B::kU32, 100));
+  ASSERT_TRUE(six) << six.error().message;
+  expect_layers(six->config, {100, 100, 100, 100, 100, kWholeContext, 100});
+  EXPECT_NEAR(six->config.rotary(0).inverse_frequency()[1], std::pow(1e4, -1.0 / 16), 1e-12);
+  EXPECT_NEAR(six->config.rotary(5).inverse_frequency()[1], std::pow(1e6, -1.0 / 16), 1e-12);
+  const auto two =
+      describe(gemma(62)
+                   .scalar<uint32_t>("gemma3.attention.sliding_window", B::kU32, 100)
+                   .scalar<uint32_t>("gemma3.attention.sliding_window_pattern", B::kU32, 2)
+                   .scalar<float>("gemma3.rope.freq_base_swa", B::kF32, 100.0f));
+  ASSERT_TRUE(two) << two.error().message;
+  expect_layers(two->config, {100, kWholeContext, 100, kWholeContext});
+  EXPECT_NEAR(two->config.rotary(0).inverse_frequency()[1], std::pow(1e2, -1.0 / 16), 1e-12);
+  EXPECT_FLOAT_EQ(two->config.attention_scale(), 0.25f);  // of 27B: hidden / heads
+  const auto capped =
+      describe(gemma(7).scalar<float>("gemma3.final_logit_softcapping", B::kF32, 30.0f));
+  ASSERT_FALSE(capped);
+  EXPECT_THAT(capped.error().message, AllOf(HasSubstr("test.gguf"), HasSubstr("softcapping")));
 }
 
 TEST(ConfigGgufTest, RefusalsNameTheFileTheKeyAndTheNumbers) {

@@ -13,8 +13,8 @@
 namespace mkv::golden {
 
 inline const std::filesystem::path kFolder = std::filesystem::path(MKV_SOURCE_DIR) / "tests/golden";
-inline const std::vector<std::string> kNames = {"llama", "llama3", "mistral",
-                                                "qwen2", "qwen3",  "llama_spm"};
+inline const std::vector<std::string> kNames = {"llama", "llama3",    "mistral", "qwen2",
+                                                "qwen3", "llama_spm", "gemma3"};
 
 inline std::filesystem::path folder_of(const std::string& name) {
   return kFolder / "models" / name;

@@ -40,30 +40,31 @@ void expect_copies_to_be_alone(KvCache cache) {
 }
 
 TEST(KvCacheClone, ExactCopiesGoOnAlone) {
-  const Rotary rotary = make_rotary(kHeadDim);
-  expect_copies_to_be_alone(KvCache({1, kHeads, kHeadDim}, rotary, 512));
+  const LayerTypes types = layers_alike(kHeadDim);
+  expect_copies_to_be_alone(KvCache({1, kHeads, kHeadDim}, types, 512));
 }
 
 TEST(KvCacheClone, CodedCopiesGoOnAlone) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = layers_alike(kHeadDim), sliding = layers_alike(kHeadDim, 150);
   for (const size_t recent : {0u, 64u}) {
     Nest columns = std::move(Nest::create(config(recent))).value();
     fill_random_bases(columns, 3);
     Ranks half = columns.full_ranks();
     for (uint16_t& rank : half) rank = static_cast<uint16_t>(rank / 2);
-    expect_copies_to_be_alone(KvCache(columns, half, rotary, 512));
+    expect_copies_to_be_alone(KvCache(columns, half, types, 512));
+    expect_copies_to_be_alone(KvCache(columns, half, sliding, 512));
     const Nest codes = make_code_nest(config(recent), 9, 3);
     for (const Arithmetic arithmetic : {Arithmetic::float32, Arithmetic::fast}) {
       expect_copies_to_be_alone(
-          KvCache(codes, codes.full_ranks(), rotary, 512, {.arithmetic = arithmetic}));
+          KvCache(codes, codes.full_ranks(), types, 512, {.arithmetic = arithmetic}));
     }
   }
 }
 
 TEST(KvCacheClone, ACopyIsCutAlone) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = layers_alike(kHeadDim);
   const Nest nest = make_code_nest(config(0), 9, 3);
-  KvCache cache(nest, nest.full_ranks(), rotary, 512);
+  KvCache cache(nest, nest.full_ranks(), types, 512);
   feed_layer(cache, kWidths, 200, 50, 1, 1);
   const size_t before = cache.bytes();
   KvCache copy = cache.clone();
@@ -73,9 +74,9 @@ TEST(KvCacheClone, ACopyIsCutAlone) {
 }
 
 TEST(KvCacheCoded, CountsWhatTheWindowHasLeftBehind) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = layers_alike(kHeadDim);
   Nest nest = std::move(Nest::create(config(64))).value();
-  KvCache cache(nest, nest.full_ranks(), rotary, 512);
+  KvCache cache(nest, nest.full_ranks(), types, 512);
   feed_layer(cache, kWidths, 60, 60, 1, 1);
   EXPECT_EQ(cache.coded(), 0u);
   feed_layer(cache, kWidths, 140, 70, 1, 1);  // 200 in all, 4 of them sinks: 4 blocks begun
@@ -131,12 +132,12 @@ TEST(Rounding, ZerosStayAndNoneChangesNothing) {
 }
 
 TEST(Rounding, ACacheHoldsRoundedTokens) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = layers_alike(kHeadDim);
   constexpr size_t kTokens = 70;
   const Matrix<float> q = random_matrix(kTokens, kWidth, 1);
   Matrix<float> k = random_matrix(kTokens, kWidth, 2), v = random_matrix(kTokens, kWidth, 3);
   const auto attend = [&](Rounding rounding) {
-    KvCache cache({1, kHeads, kHeadDim}, rotary, 512, {.exact = DType::f32, .rounding = rounding});
+    KvCache cache({1, kHeads, kHeadDim}, types, 512, {.exact = DType::f32, .rounding = rounding});
     Matrix<float> out(kTokens, kWidth);
     AttentionScratch scratch;
     Workers workers(1);

@@ -12,6 +12,7 @@ constexpr size_t kTokens = 230, kSlabs = 40;
 
 struct Case {
   size_t group_size = 2, recent = 64;
+  size_t window = kWholeContext;
 };
 
 NestConfig config_of(const Case& c) {
@@ -38,7 +39,7 @@ double largest_difference(const Matrix<float>& a, const Matrix<float>& b) {
 
 class CodeCache : public testing::TestWithParam<Case> {
  protected:
-  Rotary rotary_ = make_rotary(16);
+  LayerTypes types_ = layers_alike(16, GetParam().window);
   Nest nest_ = make_code_nest(config_of(GetParam()), kSlabs, 3);
 
   Ranks some_ranks() const {
@@ -50,18 +51,18 @@ class CodeCache : public testing::TestWithParam<Case> {
 };
 
 TEST_P(CodeCache, DecodeEqualsPrefill) {
-  KvCache all(nest_, some_ranks(), rotary_, kTokens), single(nest_, some_ranks(), rotary_, kTokens);
+  KvCache all(nest_, some_ranks(), types_, kTokens), single(nest_, some_ranks(), types_, kTokens);
   EXPECT_LT(largest_difference(feed(all, kTokens, kTokens), feed(single, kTokens, 1)), 1e-4);
 }
 
 // Integer tables and weights against floats, as a part of what the codes themselves lose.
 TEST_P(CodeCache, IntegerDecodeIsCloseToFloat) {
   const KvOptions fast{.arithmetic = Arithmetic::fast};
-  KvCache floats(nest_, some_ranks(), rotary_, kTokens),
-      exact(nest_.config().shape, rotary_, kTokens);
+  KvCache floats(nest_, some_ranks(), types_, kTokens),
+      exact(nest_.config().shape, types_, kTokens);
   const Matrix<float> expected = feed(floats, kTokens, 1), truth = feed(exact, kTokens, 1);
   for_each_instruction_set([&] {
-    KvCache integers(nest_, some_ranks(), rotary_, kTokens, fast);
+    KvCache integers(nest_, some_ranks(), types_, kTokens, fast);
     const Matrix<float> actual = feed(integers, kTokens, 1);
     double noise = 0.0, loss = 0.0;
     for (size_t i = 0; i < truth.span().size(); ++i) {
@@ -75,7 +76,7 @@ TEST_P(CodeCache, IntegerDecodeIsCloseToFloat) {
 TEST_P(CodeCache, IntegerDecodeDoesNotDependOnTheNumberOfWorkers) {
   Matrix<float> first;
   for (const size_t workers : {1u, 2u, 3u}) {
-    KvCache cache(nest_, some_ranks(), rotary_, kTokens, {.arithmetic = Arithmetic::fast});
+    KvCache cache(nest_, some_ranks(), types_, kTokens, {.arithmetic = Arithmetic::fast});
     Matrix<float> out = feed(cache, kTokens, 1, 1, workers);
     if (workers == 1) {
       first = std::move(out);
@@ -86,8 +87,8 @@ TEST_P(CodeCache, IntegerDecodeDoesNotDependOnTheNumberOfWorkers) {
 }
 
 TEST_P(CodeCache, ShrinkingAlsoCutsTheIntegerTables) {
-  KvCache high(nest_, nest_.full_ranks(), rotary_, 2 * kTokens, {.arithmetic = Arithmetic::fast});
-  KvCache low(nest_, some_ranks(), rotary_, 2 * kTokens, {.arithmetic = Arithmetic::fast});
+  KvCache high(nest_, nest_.full_ranks(), types_, 2 * kTokens, {.arithmetic = Arithmetic::fast});
+  KvCache low(nest_, some_ranks(), types_, 2 * kTokens, {.arithmetic = Arithmetic::fast});
   feed(high, kTokens, 50);
   feed(low, kTokens, 50);
   ASSERT_TRUE(high.shrink(some_ranks()));
@@ -95,8 +96,8 @@ TEST_P(CodeCache, ShrinkingAlsoCutsTheIntegerTables) {
 }
 
 TEST_P(CodeCache, ShrinkingEqualsHavingCodedAtTheLowerRung) {
-  KvCache high(nest_, nest_.full_ranks(), rotary_, 2 * kTokens);
-  KvCache low(nest_, some_ranks(), rotary_, 2 * kTokens);
+  KvCache high(nest_, nest_.full_ranks(), types_, 2 * kTokens);
+  KvCache low(nest_, some_ranks(), types_, 2 * kTokens);
   feed(high, kTokens, 50);
   feed(low, kTokens, 50);
   ASSERT_TRUE(high.shrink(some_ranks()));
@@ -106,22 +107,26 @@ TEST_P(CodeCache, ShrinkingEqualsHavingCodedAtTheLowerRung) {
 
 TEST_P(CodeCache, BytesMatchTheRanksExactly) {
   const Case& c = GetParam();
-  KvCache cache(nest_, some_ranks(), rotary_, kTokens);
+  KvCache cache(nest_, some_ranks(), types_, kTokens);
   feed(cache, kTokens, 64);
   // 4 sinks and 226 rows: 3 full blocks and 34 rows.
-  const size_t blocks = c.recent == 0 ? 4 : 4 - c.recent / kBlockTokens;
+  size_t blocks = c.recent == 0 ? 4 : 4 - c.recent / kBlockTokens, sinks = 4;
   const size_t exact_blocks = c.recent / kBlockTokens;
+  if (c.window == 150) {  // the next token sees rows 77 ... 226: not the first block, nor the sinks
+    --blocks;
+    sinks = 0;
+  }
   size_t slabs = 0;
   for (const uint16_t rank : some_ranks()) slabs += rank;
-  size_t expected = slabs * blocks * 32 + 4 * 2 * 32 * 2 + exact_blocks * 2 * 64 * 32 * 2;
+  size_t expected = slabs * blocks * 32 + sinks * 2 * 32 * 2 + exact_blocks * 2 * 64 * 32 * 2;
   EXPECT_EQ(cache.bytes(), expected);
 }
 
 TEST_P(CodeCache, MoreSlabsAreCloserToExact) {
   // Codes of the keys' own distribution: each kept slab lowers the error of the reconstruction.
-  KvCache exact(nest_.config().shape, rotary_, kTokens);
-  KvCache full(nest_, nest_.full_ranks(), rotary_, kTokens);
-  KvCache none(nest_, Ranks(nest_.spaces(), 0), rotary_, kTokens);
+  KvCache exact(nest_.config().shape, types_, kTokens);
+  KvCache full(nest_, nest_.full_ranks(), types_, kTokens);
+  KvCache none(nest_, Ranks(nest_.spaces(), 0), types_, kTokens);
   const Matrix<float> truth = feed(exact, kTokens, kTokens);
   EXPECT_LT(largest_difference(feed(full, kTokens, kTokens), truth),
             largest_difference(feed(none, kTokens, kTokens), truth));
@@ -129,8 +134,8 @@ TEST_P(CodeCache, MoreSlabsAreCloserToExact) {
 
 INSTANTIATE_TEST_SUITE_P(All, CodeCache,
                          testing::Values(Case{}, Case{.recent = 0}, Case{.recent = 128},
-                                         Case{.group_size = 1},
-                                         Case{.group_size = 1, .recent = 0}));
+                                         Case{.group_size = 1}, Case{.group_size = 1, .recent = 0},
+                                         Case{.window = 150}, Case{.recent = 0, .window = 150}));
 
 }  // namespace
 }  // namespace mkv

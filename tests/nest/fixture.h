@@ -11,13 +11,28 @@
 
 namespace mkv {
 
-inline Rotary make_rotary(size_t head_dim) {
+inline Rotary make_rotary(size_t head_dim, double base = 10000.0) {
   std::vector<double> frequencies;
   for (size_t i = 0; i < head_dim / 2; ++i) {
     frequencies.push_back(
-        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
+        std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
   }
   return Rotary(frequencies);
+}
+
+inline LayerTypes layers_alike(size_t head_dim) { return LayerTypes(make_rotary(head_dim)); }
+
+inline LayerTypes layers_alike(size_t head_dim, size_t window) {
+  return LayerTypes({{.rotary = make_rotary(head_dim), .window = window}}, {});
+}
+
+// Layers see by turns the whole context and a sliding window, with other angles.
+inline LayerTypes sliding_layers(size_t head_dim, size_t layers, size_t window) {
+  std::vector<uint8_t> of_layer(layers);
+  for (size_t l = 0; l < layers; ++l) of_layer[l] = l % 2;
+  return LayerTypes({{.rotary = make_rotary(head_dim), .window = kWholeContext},
+                     {.rotary = make_rotary(head_dim, 100.0), .window = window}},
+                    std::move(of_layer));
 }
 
 inline void fill_random_bases(Nest& nest, uint64_t seed) {

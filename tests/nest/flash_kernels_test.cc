@@ -14,53 +14,64 @@ namespace {
 
 float rounded(float x) { return bf16_to_f32(f32_to_bf16(x)); }
 
+// Tokens of the last of three blocks, of which each sees the last `window` up to itself.
+void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) {
+  const size_t repeats = 3, rows = tokens * repeats, blocks = 3, before = (blocks - 1) * 64;
+  const Matrix<float> queries = random_matrix(rows, dim, 1);
+  const Matrix<float> keys = random_matrix(dim, blocks * 64, 2);
+  const Matrix<float> values = random_matrix(dim, blocks * 64, 3);
+  std::vector<uint16_t> q(rows * dim), k(blocks * dim * 64), v(k.size());
+  flash::pack_queries(queries.span(), 0.25f, q.data());
+  for (size_t b = 0; b < blocks; ++b) {
+    flash::pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * dim * 64);
+    flash::pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * dim * 64);
+  }
+  Matrix<float> sums(rows, dim), states(rows, 2);
+  for (size_t r = 0; r < rows; ++r) states.at(r, 0) = -HUGE_VALF;
+  for (size_t b = 0; b < blocks; ++b) {
+    const bool last = b + 1 == blocks;
+    flash::attend_block(
+        {.queries = q.data(),
+         .rows = rows,
+         .repeats = repeats,
+         .head_dim = dim,
+         .first = last ? 1u : 64u,
+         .step = last ? 1u : 0u,
+         .hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window),
+         .sums = sums.data(),
+         .states = states.data()},
+        k.data() + b * dim * 64, v.data() + b * dim * 64);
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    std::vector<double> expected(dim);
+    double total = 0.0;
+    const size_t end = before + r / repeats + 1;
+    for (size_t t = end > window ? end - window : 0; t < end; ++t) {
+      double score = 0.0;
+      for (size_t c = 0; c < dim; ++c) {
+        score += static_cast<double>(rounded(0.25f * queries.at(r, c))) *
+                 static_cast<double>(rounded(keys.at(c, t)));
+      }
+      total += std::exp(score);
+      for (size_t c = 0; c < dim; ++c) {
+        expected[c] += std::exp(score) * static_cast<double>(rounded(values.at(c, t)));
+      }
+    }
+    for (size_t c = 0; c < dim; ++c) {
+      // Weights are rounded to bf16 too: 2^-9 each, of values of some units.
+      EXPECT_NEAR(sums.at(r, c) / states.at(r, 1), expected[c] / total, 6e-3) << r << " " << c;
+    }
+  }
+}
+
 TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
   ASSERT_TRUE(set_instruction_set("auto"));
   if (!flash::usable(64)) GTEST_SKIP() << "no AVX-512 BF16";
   for (const size_t dim : {64u, 128u}) {
     for (const size_t tokens : {1u, 5u, 64u}) {
-      const size_t repeats = 3, rows = tokens * repeats, blocks = 3;
-      const Matrix<float> queries = random_matrix(rows, dim, 1);
-      const Matrix<float> keys = random_matrix(dim, blocks * 64, 2);
-      const Matrix<float> values = random_matrix(dim, blocks * 64, 3);
-      std::vector<uint16_t> q(rows * dim), k(blocks * dim * 64), v(k.size());
-      flash::pack_queries(queries.span(), 0.25f, q.data());
-      for (size_t b = 0; b < blocks; ++b) {
-        flash::pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * dim * 64);
-        flash::pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * dim * 64);
-      }
-      Matrix<float> sums(rows, dim), states(rows, 2);
-      for (size_t r = 0; r < rows; ++r) states.at(r, 0) = -HUGE_VALF;
-      for (size_t b = 0; b < blocks; ++b) {  // of the last block, token i sees i + 1
-        const bool last = b + 1 == blocks;
-        flash::attend_block({.queries = q.data(),
-                             .rows = rows,
-                             .repeats = repeats,
-                             .head_dim = dim,
-                             .first = last ? 1u : 64u,
-                             .step = last ? 1u : 0u,
-                             .sums = sums.data(),
-                             .states = states.data()},
-                            k.data() + b * dim * 64, v.data() + b * dim * 64);
-      }
-      for (size_t r = 0; r < rows; ++r) {
-        std::vector<double> expected(dim);
-        double total = 0.0;
-        for (size_t t = 0; t < (blocks - 1) * 64 + r / repeats + 1; ++t) {
-          double score = 0.0;
-          for (size_t c = 0; c < dim; ++c) {
-            score += static_cast<double>(rounded(0.25f * queries.at(r, c))) *
-                     static_cast<double>(rounded(keys.at(c, t)));
-          }
-          total += std::exp(score);
-          for (size_t c = 0; c < dim; ++c) {
-            expected[c] += std::exp(score) * static_cast<double>(rounded(values.at(c, t)));
-          }
-        }
-        for (size_t c = 0; c < dim; ++c) {
-          // Weights are rounded to bf16 too: 2^-9 each, of values of some units.
-          EXPECT_NEAR(sums.at(r, c) / states.at(r, 1), expected[c] / total, 6e-3) << r << " " << c;
-        }
+      for (const size_t window : {200u, 100u, 64u, 20u, 1u}) {
+        SCOPED_TRACE(testing::Message() << dim << " " << tokens << " " << window);
+        expect_softmax_of_rounded_values(dim, tokens, window);
       }
     }
   }
@@ -70,28 +81,30 @@ TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
 TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
   ASSERT_TRUE(set_instruction_set("auto"));
   const size_t tokens = 333;
-  const Rotary rotary = make_rotary(64);
   NestConfig config;
   config.shape = {1, 2, 64};
   config.group_size = 2;
   config.recent = 64;
   const Nest nest = make_code_nest(config, 60, 3);
-  const auto run = [&](Arithmetic arithmetic, size_t threads, size_t chunk) {
-    KvCache cache(nest, nest.full_ranks(), rotary, tokens, {.arithmetic = arithmetic});
+  const auto run = [&](const LayerTypes& types, Arithmetic arithmetic, size_t threads,
+                       size_t chunk) {
+    KvCache cache(nest, nest.full_ranks(), types, tokens, {.arithmetic = arithmetic});
     return feed_layer(cache, {.queries = 384, .keys = 128, .scale = 0.125f}, tokens, chunk, 1,
                       threads);
   };
-  for (const size_t chunk : {tokens, size_t{100}}) {
-    const Matrix<float> expected = run(Arithmetic::float32, 2, chunk);
-    const Matrix<float> one = run(Arithmetic::fast, 1, chunk),
-                        two = run(Arithmetic::fast, 2, chunk);
-    double noise = 0.0, power = 0.0;
-    for (size_t i = 0; i < one.span().size(); ++i) {
-      EXPECT_EQ(one.span()[i], two.span()[i]);
-      noise += std::pow(one.span()[i] - expected.span()[i], 2);
-      power += std::pow(expected.span()[i], 2);
+  for (const LayerTypes& types : {layers_alike(64), layers_alike(64, 150), layers_alike(64, 3)}) {
+    for (const size_t chunk : {tokens, size_t{100}}) {
+      const Matrix<float> expected = run(types, Arithmetic::float32, 2, chunk);
+      const Matrix<float> one = run(types, Arithmetic::fast, 1, chunk),
+                          two = run(types, Arithmetic::fast, 2, chunk);
+      double noise = 0.0, power = 0.0;
+      for (size_t i = 0; i < one.span().size(); ++i) {
+        EXPECT_EQ(one.span()[i], two.span()[i]);
+        noise += std::pow(one.span()[i] - expected.span()[i], 2);
+        power += std::pow(expected.span()[i], 2);
+      }
+      EXPECT_LT(std::sqrt(noise / power), 5e-3);
     }
-    EXPECT_LT(std::sqrt(noise / power), 5e-3);
   }
 }
 

@@ -19,6 +19,7 @@ struct Case {
   bool coded = true;
   size_t group_size = 1, sinks = 4, recent = 128;
   KeyMean key_mean = KeyMean::position;
+  size_t window = 0;  // of the second layer; 0: none
 };
 
 struct Inputs {
@@ -59,6 +60,10 @@ std::vector<double> coded_form(const Nest& nest, GroupId id, size_t rank, size_t
   return out;
 }
 
+LayerTypes make_types(const Case& c) {
+  return c.window == 0 ? layers_alike(kHeadDim) : sliding_layers(kHeadDim, kLayers, c.window);
+}
+
 // What token `now` sees of `position`: coded or exact (nest/kv_cache.h).
 bool seen_coded(const Case& c, size_t now, size_t position) {
   if (!c.coded || position < c.sinks) return false;
@@ -67,9 +72,11 @@ bool seen_coded(const Case& c, size_t now, size_t position) {
   return block + c.recent / kBlockTokens <= (now - c.sinks) / kBlockTokens;
 }
 
-Matrix<float> oracle(const Case& c, const Nest& nest, const Ranks& ranks, const Rotary& rotary,
+Matrix<float> oracle(const Case& c, const Nest& nest, const Ranks& ranks, const LayerTypes& types,
                      const Inputs& in, size_t layer) {
   Matrix<float> out(kTokens, kWidth * kRepeats);
+  const Rotary& rotary = types.of(layer).rotary;
+  const size_t window = c.window != 0 && layer == 1 ? c.window : kTokens;
   const size_t dims = c.group_size * kHeadDim;
   for (size_t g = 0; g < kKvHeads / c.group_size; ++g) {
     const GroupId key_id{layer, g, Side::key}, value_id{layer, g, Side::value};
@@ -86,7 +93,7 @@ Matrix<float> oracle(const Case& c, const Nest& nest, const Ranks& ranks, const 
       for (size_t now = 0; now < kTokens; ++now) {
         std::vector<double> scores(now + 1), sum(kHeadDim, 0.0);
         double total = 0.0;
-        for (size_t t = 0; t <= now; ++t) {
+        for (size_t t = now + 1 > window ? now + 1 - window : 0; t <= now; ++t) {
           for (size_t i = 0; i < kHeadDim; ++i) {
             const double k = seen_coded(c, now, t)
                                  ? keys[t][offset + i]
@@ -163,17 +170,17 @@ class CacheOracle : public testing::TestWithParam<Case> {};
 
 TEST_P(CacheOracle, PrefillAndDecodeSeeWhatTheyShould) {
   const Case& c = GetParam();
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = make_types(c);
   const Nest nest = make_nest(c);
   const Ranks ranks = ragged_ranks(nest);
   const Inputs in;
   Workers two(2);
   for (size_t layer = 0; layer < kLayers; ++layer) {
-    const Matrix<float> expected = oracle(c, nest, ranks, rotary, in, layer);
+    const Matrix<float> expected = oracle(c, nest, ranks, types, in, layer);
     for (const std::vector<size_t>& chunks :
          {std::vector<size_t>{kTokens}, {1}, {3, 1, 1, 97, 1, 64, 2}, {128, 1}}) {
-      KvCache cache = c.coded ? KvCache(nest, ranks, rotary, kTokens)
-                              : KvCache(nest.config().shape, rotary, kTokens);
+      KvCache cache = c.coded ? KvCache(nest, ranks, types, kTokens)
+                              : KvCache(nest.config().shape, types, kTokens);
       const Matrix<float> out = feed(cache, in, chunks, layer, two);
       EXPECT_LT(largest_difference(out, expected), 2e-3) << "first chunk " << chunks[0];
       EXPECT_EQ(cache.length(), kTokens);
@@ -181,24 +188,32 @@ TEST_P(CacheOracle, PrefillAndDecodeSeeWhatTheyShould) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CacheOracle,
-                         testing::Values(Case{.coded = false, .sinks = 0}, Case{},
-                                         Case{.recent = 0},
-                                         Case{.recent = 64, .key_mean = KeyMean::plain},
-                                         Case{.recent = 0, .key_mean = KeyMean::none},
-                                         Case{.group_size = 2},
-                                         Case{.group_size = 4, .sinks = 0, .recent = 0},
-                                         Case{.group_size = 4, .sinks = 7, .recent = 64}));
+INSTANTIATE_TEST_SUITE_P(
+    All, CacheOracle,
+    testing::Values(Case{.coded = false, .sinks = 0}, Case{}, Case{.recent = 0},
+                    Case{.recent = 64, .key_mean = KeyMean::plain},
+                    Case{.recent = 0, .key_mean = KeyMean::none}, Case{.group_size = 2},
+                    Case{.group_size = 4, .sinks = 0, .recent = 0},
+                    Case{.group_size = 4, .sinks = 7, .recent = 64},
+                    // windows longer and shorter than what is exact, than a
+                    // block, and than the sinks; at its edges and between
+                    Case{.coded = false, .sinks = 0, .window = 64},
+                    Case{.coded = false, .sinks = 0, .window = 97}, Case{.window = 200},
+                    Case{.window = 100}, Case{.recent = 64, .window = 128},
+                    Case{.recent = 64, .window = 129}, Case{.recent = 64, .window = 17},
+                    Case{.recent = 0, .window = 130}, Case{.recent = 0, .window = 64},
+                    Case{.group_size = 2, .sinks = 7, .recent = 0, .window = 5},
+                    Case{.sinks = 7, .recent = 64, .window = 1}));
 
 TEST(KvCache, ResultsDoNotDependOnTheNumberOfWorkers) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = sliding_layers(kHeadDim, kLayers, 150);
   const Nest nest = make_nest({.recent = 64});
   const Inputs in;
   Workers one(1), two(2), three(3);
   for (const std::vector<size_t>& chunks : {std::vector<size_t>{150}, {1}}) {
     Matrix<float> first;
     for (Workers* workers : {&one, &two, &three}) {
-      KvCache cache(nest, ragged_ranks(nest), rotary, kTokens);
+      KvCache cache(nest, ragged_ranks(nest), types, kTokens);
       Matrix<float> out = feed(cache, in, chunks, 1, *workers);
       if (workers == &one)
         first = std::move(out);
@@ -209,12 +224,12 @@ TEST(KvCache, ResultsDoNotDependOnTheNumberOfWorkers) {
 }
 
 TEST(KvCache, Float32KeepsExactTokensAsTheyAre) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = layers_alike(kHeadDim);
   const Inputs in;
   Workers two(2);
-  KvCache half({kLayers, kKvHeads, kHeadDim}, rotary, kTokens);
-  KvCache wide({kLayers, kKvHeads, kHeadDim}, rotary, kTokens, {.exact = DType::f32});
-  KvCache single({kLayers, kKvHeads, kHeadDim}, rotary, kTokens, {.exact = DType::f32});
+  KvCache half({kLayers, kKvHeads, kHeadDim}, types, kTokens);
+  KvCache wide({kLayers, kKvHeads, kHeadDim}, types, kTokens, {.exact = DType::f32});
+  KvCache single({kLayers, kKvHeads, kHeadDim}, types, kTokens, {.exact = DType::f32});
   const Matrix<float> rounded = feed(half, in, {kTokens}, 0, two);
   const Matrix<float> out = feed(wide, in, {kTokens}, 0, two);
   EXPECT_EQ(wide.bytes(), 2 * half.bytes());
@@ -224,10 +239,10 @@ TEST(KvCache, Float32KeepsExactTokensAsTheyAre) {
 }
 
 TEST(KvCache, BytesMatchTheRanksExactly) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = layers_alike(kHeadDim);
   const Nest nest = make_nest({.group_size = 2, .sinks = 4, .recent = 64});
   const Ranks ranks = ragged_ranks(nest);
-  KvCache cache(nest, ranks, rotary, kTokens);
+  KvCache cache(nest, ranks, types, kTokens);
   Workers one(1);
   feed(cache, Inputs(), {77}, 0, one);
   // 300 tokens: 4 sinks, 296 rows = 4 full blocks coded, 40 rows in the exact block.
@@ -238,13 +253,45 @@ TEST(KvCache, BytesMatchTheRanksExactly) {
   EXPECT_EQ(cache.bytes(), coded + sinks + recent);
 }
 
+// What a sliding window has left behind is freed: of both layers the first keeps everything.
+TEST(KvCache, BytesOfSlidingLayersAreThoseOfTheirWindows) {
+  const LayerTypes types = sliding_layers(kHeadDim, kLayers, 100);
+  const Nest nest = make_nest({.group_size = 2, .sinks = 4, .recent = 64});
+  const Ranks ranks = ragged_ranks(nest);
+  Workers one(1);
+  constexpr size_t kExactBlock = 2 * 64 * kWidth * 2, kSinks = 2 * 4 * kWidth * 2;
+  for (const std::vector<size_t>& chunks : {std::vector<size_t>{kTokens}, {77}, {1}}) {
+    KvCache cache(nest, ranks, types, kTokens);
+    const size_t empty = cache.bytes();
+    EXPECT_EQ(empty, kLayers * kSinks);
+    feed(cache, Inputs(), chunks, 0, one);
+    // 296 rows after the sinks: 4 full blocks coded, 40 rows exact. Token 300 sees rows 197 ... 296
+    // of the second layer, so its blocks are the last coded one and the exact one.
+    size_t bytes = 2 * kExactBlock + kSinks;
+    for (size_t space = 0; space < nest.spaces(); ++space) {
+      bytes += (nest.unflat(space).layer == 0 ? 4 : 1) * ranks[space] * 64 * 2;
+    }
+    EXPECT_EQ(cache.bytes(), bytes);
+    EXPECT_EQ(cache.coded(), 256u);
+    KvCache copy = cache.clone();
+    EXPECT_EQ(copy.bytes(), bytes);
+    ASSERT_TRUE(copy.shrink(Ranks(nest.spaces(), 0)));
+    EXPECT_EQ(copy.bytes(), 2 * kExactBlock + kSinks);
+    cache.clear();
+    EXPECT_EQ(cache.bytes(), empty);
+    KvCache exact(nest.config().shape, types, kTokens);
+    feed(exact, Inputs(), chunks, 0, one);
+    EXPECT_EQ(exact.bytes(), (5 + 2) * kExactBlock);  // rows 201 ... 300 of 5 blocks
+  }
+}
+
 TEST(KvCache, ShrinkingEqualsHavingCodedAtTheLowerRanks) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = sliding_layers(kHeadDim, kLayers, 150);
   const Nest nest = make_nest({.group_size = 2, .recent = 64});
   const Inputs in;
   Workers two(2);
-  KvCache high(nest, nest.full_ranks(), rotary, kTokens + 8);
-  KvCache low(nest, ragged_ranks(nest), rotary, kTokens + 8);
+  KvCache high(nest, nest.full_ranks(), types, kTokens + 8);
+  KvCache low(nest, ragged_ranks(nest), types, kTokens + 8);
   feed(high, in, {100}, 0, two);
   feed(low, in, {100}, 0, two);
   EXPECT_GT(high.bytes(), low.bytes());
@@ -255,9 +302,11 @@ TEST(KvCache, ShrinkingEqualsHavingCodedAtTheLowerRanks) {
     Matrix<float> a(n, kWidth * kRepeats), b(n, kWidth * kRepeats);
     const AttentionInput input{in.queries.view().rows_from(9, n), in.keys.view().rows_from(9, n),
                                in.values.view().rows_from(9, n), 0.25f};
-    high.attend(0, input, a.view(), scratch, two);
-    low.attend(0, input, b.view(), scratch, two);
-    EXPECT_EQ(largest_difference(a, b), 0.0);
+    for (size_t layer = 0; layer < kLayers; ++layer) {
+      high.attend(layer, input, a.view(), scratch, two);
+      low.attend(layer, input, b.view(), scratch, two);
+      EXPECT_EQ(largest_difference(a, b), 0.0);
+    }
     high.clear(), low.clear();
   }
   EXPECT_FALSE(high.shrink(nest.full_ranks()));
@@ -265,11 +314,11 @@ TEST(KvCache, ShrinkingEqualsHavingCodedAtTheLowerRanks) {
 }
 
 TEST(KvCache, ClearStartsAnew) {
-  const Rotary rotary = make_rotary(kHeadDim);
+  const LayerTypes types = sliding_layers(kHeadDim, kLayers, 50);
   const Nest nest = make_nest({.recent = 64});
   const Inputs in;
   Workers one(1);
-  KvCache cache(nest, ragged_ranks(nest), rotary, kTokens);
+  KvCache cache(nest, ragged_ranks(nest), types, kTokens);
   const Matrix<float> first = feed(cache, in, {90, 1}, 1, one);
   cache.clear();
   EXPECT_EQ(cache.length(), 0u);

@@ -88,6 +88,22 @@ TEST(VectorKernels, Swiglu) {
   });
 }
 
+TEST(VectorKernels, Geglu) {
+  sweep([](Rng& rng, size_t size) {
+    Misaligned gate(rng, size), up(rng, size);
+    for (size_t i = 0; i < size; i += 3) gate.span()[i] *= 4.0f;
+    if (size > 9) {
+      gate.span()[1] = 1e30f;
+      gate.span()[4] = -1e30f;
+    }
+    std::vector<float> expected = copy(gate.span());
+    reference::geglu(expected, up.span());
+    geglu(gate.span(), up.span());
+    // The rounding of exp()'s argument, at most 88 in size, is a relative error of exp().
+    expect_near(gate.span(), expected, (3 * 88 + 16) * kEps, 1e-33);
+  });
+}
+
 TEST(VectorKernels, Softmax) {
   sweep([](Rng& rng, size_t size) {
     Misaligned x(rng, size);
@@ -118,6 +134,9 @@ TEST(VectorKernels, NanShows) {
     ASSERT_TRUE(std::isnan(log_sum_exp(x)));
     std::vector<float> gate = x;
     swiglu(gate, testing::normals(rng, size));
+    ASSERT_TRUE(std::isnan(dot(gate, gate)));
+    gate = x;
+    geglu(gate, testing::normals(rng, size));
     ASSERT_TRUE(std::isnan(dot(gate, gate)));
     softmax(x, 1.0f);
     for (const float v : x) ASSERT_TRUE(std::isnan(v));

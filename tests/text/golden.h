@@ -49,13 +49,17 @@ inline std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& pa
   return tokenizer ? *std::move(tokenizer) : nullptr;
 }
 
-// The real model, where tools/get_model.sh puts it; empty if it is not there.
-inline std::filesystem::path smollm2_path() {
+// A real model, where scripts/get_model.sh puts it; empty if it is not there.
+inline std::filesystem::path real_model(const std::string& file) {
   const char* const home = std::getenv("HOME");
-  const std::filesystem::path path = std::filesystem::path(home == nullptr ? "" : home) /
-                                     ".cache/mkv-models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  const std::filesystem::path path =
+      std::filesystem::path(home == nullptr ? "" : home) / ".cache/mkv-models" / file;
   return std::filesystem::exists(path) ? path : std::filesystem::path();
 }
+inline std::filesystem::path smollm2_path() {
+  return real_model("SmolLM2-135M-Instruct.Q4_1.gguf");
+}
+inline std::filesystem::path gemma3_path() { return real_model("gemma-3-270m-q4_k_m.gguf"); }
 
 inline std::filesystem::path shared_data_path() {
   const std::filesystem::path path =

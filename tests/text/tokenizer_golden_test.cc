@@ -48,12 +48,17 @@ TEST_P(TokenizerGolden, FromGguf) {
 
 INSTANTIATE_TEST_SUITE_P(TinyModels, TokenizerGolden,
                          testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
-                                         "llama_spm"),
+                                         "llama_spm", "gemma3"),
                          [](const auto& test) { return test.param; });
 
 TEST(TokenizerGoldenReal, SmolLm2) {
   if (smollm2_path().empty()) GTEST_SKIP() << "no SmolLM2 in ~/.cache/mkv-models: get_model.sh";
   check_all("smollm2", smollm2_path());
+}
+
+TEST(TokenizerGoldenReal, Gemma3) {
+  if (gemma3_path().empty()) GTEST_SKIP() << "no Gemma 3 in ~/.cache/mkv-models: get_model.sh";
+  check_all("gemma3_270m", gemma3_path());
 }
 
 }  // namespace

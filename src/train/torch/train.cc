@@ -33,6 +33,12 @@ Result<void> check_training_built() { return {}; }
 Result<TrainReport> train_nest(const Model& model, std::span<const std::vector<TokenId>> sequences,
                                const Windows& held_out, const TrainOptions& options, Nest& nest,
                                Workers& workers) {
+  const ModelConfig& config = model.config();
+  if (config.layer_types.all().size() > 1 || config.hidden_activation != Activation::silu) {
+    return make_error(ErrorCode::unsupported,
+                      "train: found a model of the architecture " + config.architecture +
+                          ", expected one whose layers are alike and gated by SiLU");
+  }
   keep_freed_memory();
   try {
     MKV_ASSIGN(training::Trainer trainer,

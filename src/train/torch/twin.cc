@@ -105,12 +105,12 @@ Twin::Twin(const Model& model, const TwinOptions& options)
 }
 
 Twin::Angles Twin::angles(size_t tokens) const {
-  const size_t pairs = config_.rotary.pairs();
+  const size_t pairs = config_.rotary(0).pairs();
   const std::vector<int64_t> shape{static_cast<int64_t>(tokens), static_cast<int64_t>(pairs)};
   Tensor cos = torch::empty(shape), sin = torch::empty(shape);
   for (size_t t = 0; t < tokens; ++t) {
-    config_.rotary.angles(static_cast<double>(t), {cos.data_ptr<float>() + t * pairs, pairs},
-                          {sin.data_ptr<float>() + t * pairs, pairs});
+    config_.rotary(0).angles(static_cast<double>(t), {cos.data_ptr<float>() + t * pairs, pairs},
+                             {sin.data_ptr<float>() + t * pairs, pairs});
   }
   return {cos.to(options_.device), sin.to(options_.device)};
 }

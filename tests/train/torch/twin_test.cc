@@ -79,7 +79,7 @@ TEST_P(Twins, LogitsOfACodedCacheAreTheEngines) {
       const size_t group = recent == 64 ? model.config().num_kv_heads : 1;
       const Nest nest = random_nest(model, recent, group, mean);
       const Ranks ranks = nest.ranks_at(nest.spaces() * 2 + 1);
-      KvCache cache(nest, ranks, model.config().rotary, tokens.size(), {.exact = DType::f32});
+      KvCache cache(nest, ranks, model.config().layer_types, tokens.size(), {.exact = DType::f32});
       const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
       const Bases bases(nest, torch::kCPU);
       CacheCode code = bases.code(bases.bases(), Bases(bases).means(), ranks);
