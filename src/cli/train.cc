@@ -111,6 +111,10 @@ class Train : public Command {
                    "Divide a window's loss by its divergence, so that every size counts alike")
         ->capture_default_str();
     app.add_flag("--train-means", options_.train_means, "Means move too");
+    app.add_option("--basis-rate", options_.basis_rate,
+                   "Of a nest of codes: what share of the rate its bases move with; 0 leaves them")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
   }
   void declare_run(CLI::App& app) {
     app.add_option("--precision", options_.precision,

@@ -39,6 +39,7 @@ struct TrainOptions {
   // do not drown what can be gained at large ones: the sum of logarithms falls, not the sum.
   bool relative_loss = true;
   bool train_means = false;
+  double basis_rate = 1.0;  // of a coded nest's bases: share of learning_rate; 0: they stay
   TrainPrecision precision = TrainPrecision::automatic;
   std::string device = "cpu";  // as torch names it
 
