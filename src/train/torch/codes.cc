@@ -37,11 +37,9 @@ Tensor spread_of(const Basis& basis) {
 Codes::Codes(const Nest& nest, const CodeRates& rates, torch::Device device)
     : config_(nest.config()), groups_(nest.groups()), dims_(nest.dims()), rates_(rates) {
   const torch::NoGradGuard none;
-  std::vector<Tensor> spreads;
-  for (size_t s = 0; s < nest.spaces(); ++s)
-    spreads.push_back(spread_of(nest.basis(nest.unflat(s))));
   read_slabs(nest, device);
-  read_bases(nest, torch::stack(spreads), device);
+  read_bases(nest, device);
+  set_units(nest, device);
   turns_ = torch::zeros(whitened_decode_.sizes(), start_entries_.options());
   entries_ = torch::zeros_like(start_entries_);
   scales_ = torch::zeros_like(start_scales_);
@@ -70,13 +68,9 @@ void Codes::read_slabs(const Nest& nest, torch::Device device) {
   // Slabs are kept where they remove more error than others would, so that what is left at a budget
   // is about the same everywhere: the size of the entries that come next. That is by how much an
   // entry may move without harm; those of the first slabs are far larger.
-  entry_units_ = start_entries_.square().mean({-2, -1}, true).sqrt_();
-  if (entry_units_.numel() == 0) return;
-  most_ = entry_units_.median().item<double>();
-  entry_units_.clamp_max_(most_);
 }
 
-void Codes::read_bases(const Nest& nest, const Tensor& spread, torch::Device device) {
+void Codes::read_bases(const Nest& nest, torch::Device device) {
   const int64_t spaces = as_int(nest.spaces()), dims = as_int(dims_);
   Tensor decode = torch::empty({spaces, dims, dims}), encode = torch::empty_like(decode);
   Tensor means = torch::empty({spaces, dims});
@@ -87,11 +81,29 @@ void Codes::read_bases(const Nest& nest, const Tensor& spread, torch::Device dev
     std::ranges::copy(basis.encode.span(), encode.data_ptr<float>() + at);
     std::ranges::copy(basis.mean, means.data_ptr<float>() + s * dims_);
   }
-  spread_ = spread.to(device);
-  whitened_decode_ = decode.to(device, torch::kDouble) * spread_.unsqueeze(1);
-  whitened_encode_ = encode.to(device, torch::kDouble) / spread_.unsqueeze(2);
+  whitened_decode_ = decode.to(device, torch::kDouble);
+  whitened_encode_ = encode.to(device, torch::kDouble);
   start_means_ = means.to(device);
-  share_ = (most_ / spread_).clamp_max_(1.0);
+}
+
+// Slabs are kept where they remove more error than others would, so that what is left at a budget
+// is about the same everywhere: the size of the entries that come next. By a share of that anything
+// may move without harm, be it much larger itself.
+void Codes::set_units(const Nest& nest, torch::Device device) {
+  entry_units_ = start_entries_.square().mean({-2, -1}, true).sqrt_();
+  const double most = entry_units_.numel() == 0 ? 1.0 : entry_units_.median().item<double>();
+  entry_units_.clamp_max_(most);
+  std::vector<Tensor> spreads, by_slab;
+  for (size_t s = 0; s < nest.spaces(); ++s) {
+    spreads.push_back(spread_of(nest.basis(nest.unflat(s))));
+    const Tensor columns = columns_[s].unsqueeze(1) + torch::arange(kColumns);
+    by_slab.push_back((most / spreads.back()).clamp_max_(1.0).index({columns}));
+  }
+  spread_ = torch::stack(spreads).to(device);
+  share_ = (most / spread_).clamp_max_(1.0);
+  scale_units_ = torch::cat(by_slab).to(device, torch::kFloat32) * start_scales_;
+  whitened_decode_.mul_(spread_.unsqueeze(1));
+  whitened_encode_.div_(spread_.unsqueeze(2));
 }
 
 std::vector<Parameters::Moved> Codes::moved() const {
@@ -110,7 +122,7 @@ std::vector<Tensor> Codes::made() const {
       whitened_decode_.matmul((share_ * means_.to(torch::kDouble)).unsqueeze(2)).squeeze(2);
   return {decode.to(torch::kFloat32), encode.to(torch::kFloat32),
           start_means_ + offset.to(torch::kFloat32), start_entries_ + entry_units_ * entries_,
-          start_scales_ * (1.0 + scales_)};
+          start_scales_ + scale_units_ * scales_};
 }
 
 CacheCode Codes::code(const std::vector<Tensor>& made, const Ranks& ranks) const {

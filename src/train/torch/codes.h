@@ -3,8 +3,8 @@
 //   decode = D0 S (I + V B) S^-1, encode = its inverse       (B = 0 at first)
 //   entries = C0 + u c, u the root mean square of the slab's entries but no more than of the median
 //             slab's
-//   scales = s0 (1 + s),  mean = m0 + D0 S V m
-// V, too, keeps a move of large columns down to the median slab's u: at most u / spread, or 1.
+//   scales = s0 (1 + V s),  mean = m0 + D0 S V m
+// V keeps moves of large columns down to that size, too: the median slab's u / spread, at most 1.
 #pragma once
 
 #include <torch/torch.h>
@@ -35,15 +35,15 @@ class Codes : public Parameters {
 
  private:
   void read_slabs(const Nest& nest, torch::Device device);
-  void read_bases(const Nest& nest, const Tensor& spread, torch::Device device);
+  void read_bases(const Nest& nest, torch::Device device);
+  void set_units(const Nest& nest, torch::Device device);
 
   NestConfig config_;
   size_t groups_, dims_;
   CodeRates rates_;
   std::vector<int64_t> slabs_;   // by space
   std::vector<Tensor> columns_;  // by space, as SpaceSlabs
-  Tensor start_entries_, entry_units_, start_scales_, start_means_;
-  double most_ = 0;                           // the median slab's u
+  Tensor start_entries_, entry_units_, start_scales_, scale_units_, start_means_;
   Tensor whitened_decode_, whitened_encode_;  // D0 S and its inverse, double
   Tensor spread_, share_;                     // S, V [spaces x dims], double
   Tensor turns_, entries_, scales_, means_;   // B, c, s, m
