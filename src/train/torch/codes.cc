@@ -65,9 +65,6 @@ void Codes::read_slabs(const Nest& nest, torch::Device device) {
   };
   start_entries_ = tensor(entries).view({-1, kColumns, kEntries});
   start_scales_ = tensor(scales).view({-1, kColumns});
-  // Slabs are kept where they remove more error than others would, so that what is left at a budget
-  // is about the same everywhere: the size of the entries that come next. That is by how much an
-  // entry may move without harm; those of the first slabs are far larger.
 }
 
 void Codes::read_bases(const Nest& nest, torch::Device device) {
