@@ -69,6 +69,9 @@ class Fit : public Command {
     add_count(app, "--context", codes_.context,
               "code: longest context that the nest is for, in tokens; the model's if less")
         ->check(CLI::PositiveNumber);
+    add_count(app, "--draws", codes_.draws,
+              "code: label draws a token, each a backward pass; more see the loss with less noise")
+        ->check(CLI::PositiveNumber);
     app.add_option("--ridge", codes_.ridge,
                    "code: of the loss's metric, against noise in few gradients")
         ->capture_default_str()

@@ -1,5 +1,4 @@
-// matryoshka train: trains a nest's bases so that every size of the cache works
-// (arXiv:2410.14731 §3.2).
+// matryoshka train: trains a nest so that every size of the cache works (arXiv:2410.14731 §3.2).
 #include "train/train.h"
 
 #include <cstdio>
@@ -28,10 +27,9 @@ const std::map<std::string, TrainPrecision> kPrecisions{{"automatic", TrainPreci
 class Train : public Command {
  public:
   CLI::App* declare(CLI::App& parent) override {
-    CLI::App* app =
-        parent.add_subcommand("train", "Train a nest's bases by what they do to the model");
+    CLI::App* app = parent.add_subcommand("train", "Train a nest by what it does to the model");
     model_.declare(*app);
-    app->add_option("--nest", nest_, "Nest of columns to start from")->required();
+    app->add_option("--nest", nest_, "Nest to start from")->required();
     app->add_option("-o,--output", output_, "Folder of the trained nest")->required();
     calibration_.declare(*app);
     add_count(*app, "--held-out", held_out_, "Windows of the text kept for measuring")
@@ -66,9 +64,8 @@ class Train : public Command {
     bar.finish();
     describe(nest, text, report);
     MKV_TRY(nest.save(output_));
-    std::fprintf(stderr, "%s: saved, the bases of step %zu of %zu%s\n", output_.c_str(),
-                 report.best_step, report.steps,
-                 report.finished ? "" : "; stopped, the same command goes on");
+    std::fprintf(stderr, "%s: saved, as of step %zu of %zu%s\n", output_.c_str(), report.best_step,
+                 report.steps, report.finished ? "" : "; stopped, the same command goes on");
     print(report);
     return {};
   }
@@ -81,7 +78,7 @@ class Train : public Command {
            "automatic")
         ->transform(CLI::CheckedTransformer(kSchedules))
         ->default_str("ladder");
-    app.add_option("--floor", options_.schedule.floor, "Smallest share of the columns drawn")
+    app.add_option("--floor", options_.schedule.floor, "Smallest share of the slabs drawn")
         ->capture_default_str()
         ->check(CLI::Range(0.0, 1.0));
     add_count(app, "--windows-per-step", options_.windows_per_step,
@@ -89,7 +86,8 @@ class Train : public Command {
         ->check(CLI::PositiveNumber);
   }
   void declare_optimiser(CLI::App& app) {
-    app.add_option("--learning-rate", options_.learning_rate, "Of Adam, after warm-up")
+    app.add_option("--learning-rate", options_.learning_rate,
+                   "Of Adam, after warm-up; for a nest of codes try 1e-2")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
     add_count(app, "--warmup-steps", options_.warmup_steps, "Steps in which the rate rises");
@@ -111,6 +109,10 @@ class Train : public Command {
                    "Divide a window's loss by its divergence, so that every size counts alike")
         ->capture_default_str();
     app.add_flag("--train-means", options_.train_means, "Means move too");
+    app.add_option("--basis-rate", options_.basis_rate,
+                   "Of a nest of codes: what share of the rate its bases move with; 0 leaves them")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
   }
   void declare_run(CLI::App& app) {
     app.add_option("--precision", options_.precision,
@@ -166,6 +168,12 @@ class Train : public Command {
     const size_t tokens =
         report.best_step * options_.windows_per_step * text.sequences.front().size();
     origin["training_tokens"] = std::to_string(before("training_tokens") + tokens);
+    std::string& gain = origin["held_out_kl"];
+    gain.clear();
+    for (size_t i = 0; i < report.kl_best.size(); ++i) {
+      gain += (i == 0 ? "" : ", ") + options_.budgets[i] +
+              format(" %.4f -> %.4f", report.kl_before[i], report.kl_best[i]);
+    }
   }
 
   void print(const TrainReport& report) const {

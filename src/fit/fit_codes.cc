@@ -146,6 +146,7 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
   const SampleOptions sampling{.group_size = nest.config().group_size,
                                .view = {options.sinks, options.recent},
                                .context = std::min(options.context, longest),
+                               .draws = std::max<size_t>(1, options.draws),
                                .seed = options.seed};
   MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, sampling, progress, workers));
   MKV_ASSIGN(std::vector<std::vector<double>> gains,

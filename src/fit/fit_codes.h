@@ -20,6 +20,7 @@ struct CodeFitOptions {
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4, recent = 128;
   size_t context = 8192;             // the longest that the nest is for; the model's limit if less
+  size_t draws = 1;                  // of labels a token, for its gradient; each costs a pass
   double ridge = 2e-2;               // of the metric, see fit/metric_basis.h
   double token_weight_floor = 0.15;  // 1: all tokens alike, 0: by their gradients alone
   double key_weight = 1.0;           // of a key's predicted loss against a value's

@@ -13,7 +13,7 @@ namespace {
 class Gatherer {
  public:
   Gatherer(const Model& model, const SampleOptions& options, Workers& workers)
-      : model_(model), view_(options.view), workers_(workers) {
+      : model_(model), view_(options.view), draws_(options.draws), workers_(workers) {
     const size_t group_size = options.group_size;
     sample_.shape = model.config().kv_shape();
     sample_.group_size = group_size;
@@ -27,20 +27,21 @@ class Gatherer {
     sample_.gradient_squares.resize(sample_.gradient_moments.size());
   }
 
-  // The next window's tokens stand at first_position and after it.
+  // The next window's tokens stand at first_position and after it. Its draws follow.
   void begin_window(size_t tokens, size_t first_position) {
     first_position_ = first_position;
+    begin_token_ = sample_.positions.size();
     for (size_t t = view_.sinks; t < tokens; ++t) {
       sample_.positions.push_back(static_cast<uint32_t>(first_position + t));
     }
   }
-  void add(const LayerGradient& seen) {
+  void add(const LayerGradient& seen, bool first_draw) {
     const Rotary& rotary = model_.config().rotary(seen.layer);
     turn(rotary, seen.keys, keys_);
     turn(rotary, seen.key_gradients, key_gradients_);
     workers_.run(2, [&](size_t side, size_t) {
       const bool key = side == 0;
-      add_values(seen.layer, side, key ? keys_.view() : seen.values);
+      if (first_draw) add_values(seen.layer, side, key ? keys_.view() : seen.values);
       for (size_t group = 0; group < groups(); ++group) {
         add_moments((seen.layer * groups() + group) * 2 + side, group,
                     key ? key_gradients_.view() : seen.value_gradients);
@@ -53,7 +54,7 @@ class Gatherer {
       for (float& x : mean) x *= scale;
     }
     for (Matrix<float>& m : sample_.gradient_moments) {
-      for (float& x : m.span()) x *= scale;
+      for (float& x : m.span()) x *= scale / static_cast<float>(draws_);
     }
     return std::move(sample_);
   }
@@ -102,15 +103,18 @@ class Gatherer {
       for (size_t c = 0; c < dims; ++c) transposed.at(c, t) = part.at(t, c);
     }
     gemm(transposed.view(), part, Transpose::no, 1.0f, moments.view());
+    std::vector<float>& squares = sample_.gradient_squares[space];
+    squares.resize(sample_.positions.size(), 0.0f);
     for (size_t t = view_.sinks; t < part.rows; ++t) {
-      sample_.gradient_squares[space].push_back(dot(part.row(t), part.row(t)));
+      squares[begin_token_ + t - view_.sinks] += dot(part.row(t), part.row(t));
     }
   }
 
   const Model& model_;
   const CodedView view_;
+  const size_t draws_;
   Workers& workers_;
-  size_t first_position_ = 0;
+  size_t first_position_ = 0, begin_token_ = 0;
   Matrix<float> keys_, key_gradients_;
   KvSample sample_;
 };
@@ -134,9 +138,11 @@ Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<T
     report(progress, {"statistics", w, windows.size(), {}});
     const size_t tokens = windows[w].size();
     gatherer.begin_window(tokens, place_of(w, tokens, options.context));
-    MKV_TRY(model.gradients(
-        windows[w], options.seed + w, options.view,
-        [&](const LayerGradient& seen) { gatherer.add(seen); }, workers));
+    for (size_t draw = 0; draw < options.draws; ++draw) {
+      MKV_TRY(model.gradients(
+          windows[w], options.seed + w + draw * windows.size(), options.view,
+          [&](const LayerGradient& seen) { gatherer.add(seen, draw == 0); }, workers));
+    }
   }
   report(progress, {"statistics", windows.size(), windows.size(), {}});
   return gatherer.finish();

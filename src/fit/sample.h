@@ -24,10 +24,10 @@ struct KvSample {
   std::vector<std::array<Buffer<uint16_t>, 2>> values;
   // By layer: mean of the keys before RoPE [kv_heads*head_dim].
   std::vector<std::vector<float>> key_means;
-  // By flat space index: mean over tokens of g g^T [dims x dims], g = the loss gradient of the
-  // heads of a group side by side.
+  // By flat space index: mean over tokens and draws of g g^T [dims x dims], g = the loss gradient
+  // of the heads of a group side by side.
   std::vector<Matrix<float>> gradient_moments;
-  // By flat space index, [tokens]: |g|^2 of each token. Few tokens hold most of it.
+  // By flat space index, [tokens]: sum over draws of |g|^2. Few tokens hold most of it.
   std::vector<std::vector<float>> gradient_squares;
 
   size_t tokens() const { return positions.size(); }
@@ -37,6 +37,7 @@ struct SampleOptions {
   size_t group_size = 1;
   CodedView view;      // tokens before view.sinks are left out
   size_t context = 0;  // the longest that the nest is for; 0: that of a window
+  size_t draws = 1;    // of labels a token, at least 1: each costs a backward pass
   uint64_t seed = 1;
 };
 

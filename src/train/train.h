@@ -1,7 +1,7 @@
-// Matryoshka training of a nest's bases (arXiv:2410.14731 §3.2, §3.3): the model stays as it is,
-// and what moves are rotations and means of the latent spaces, so that every prefix of the latents
-// works. Nothing here needs LibTorch to be included; a program built without it answers with an
-// error.
+// Matryoshka training of a nest (arXiv:2410.14731 §3.2, §3.3): the model stays as it is, and what
+// moves are the rotations of a nest of columns, or the codebooks, scales and bases of a nest of
+// codes, so that every prefix works. Nothing here needs LibTorch to be included; a program built
+// without it answers with an error.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,7 @@ enum class TrainPrecision : uint8_t {
 struct TrainOptions {
   ScheduleOptions schedule;
   size_t windows_per_step = 2;        // gradients of so many windows are added up for one step
-  double learning_rate = 2e-3;        // of Adam, after warm-up
+  double learning_rate = 2e-3;        // of Adam, after warm-up; 1e-2 is usual for codes
   size_t warmup_steps = 20;           // linear
   double last_rate = 0.05;            // share of learning_rate at the end of the cosine
   double most_gradient = 1.0;         // a longer gradient is shortened to this (Euclidean norm)
@@ -39,6 +39,7 @@ struct TrainOptions {
   // do not drown what can be gained at large ones: the sum of logarithms falls, not the sum.
   bool relative_loss = true;
   bool train_means = false;
+  double basis_rate = 1.0;  // of a coded nest's bases: share of learning_rate; 0: they stay
   TrainPrecision precision = TrainPrecision::automatic;
   std::string device = "cpu";  // as torch names it
 
@@ -63,12 +64,13 @@ struct TrainReport {
   double seconds = 0;                      // of all calls, with measurements
 };
 
-// Trains `nest`, which must be of columns, on the sequences in their order, once: a step takes the
-// next windows_per_step. On return it holds the best bases seen (by the mean logarithm of held-out
-// divergences), with determinant of the start and |U^T U - I| < 1e-5, and no ladder measurements.
+// Trains `nest` on the sequences in their order, once: a step takes the next windows_per_step. On
+// return it is the best one seen (by the mean logarithm of held-out divergences), with its ladder
+// and without measurements. Bases of columns have the determinant of the start and
+// |U^T U - I| < 1e-5.
 // Deterministic for any number of workers, and whether or not it was interrupted and continued.
-// Errors: built without LibTorch (unsupported); a nest of codes; too little text; a budget out of
-// range; a checkpoint of another run, which names what differs; what torch could not do.
+// Errors: built without LibTorch (unsupported); too little text; a budget out of range; a
+// checkpoint of another run, which names what differs; what torch could not do.
 Result<TrainReport> train_nest(const Model& model, std::span<const std::vector<TokenId>> sequences,
                                const Windows& held_out, const TrainOptions& options, Nest& nest,
                                Workers& workers);

@@ -12,6 +12,7 @@
 #include "fit/code_ladder.h"
 #include "fit/codebooks.h"
 #include "fit/correct_gains.h"
+#include "fit/sample.h"
 
 namespace mkv {
 namespace {
@@ -45,6 +46,37 @@ TEST(FitCodes, IsTheSameForAnyNumberOfWorkers) {
     for (size_t s = 0; s < a.slabs.size(); ++s) {
       EXPECT_EQ(std::memcmp(&a.slabs[s].codebook, &b.slabs[s].codebook, sizeof(Codebook)), 0);
     }
+  }
+}
+
+// Two draws are the mean of what each alone would say, of the same keys and values.
+TEST(KvSample, DrawsOfLabelsAreAveraged) {
+  const Model model = tiny_model();
+  const auto windows = windows_of(model);
+  Workers workers(2);
+  const auto sample = [&](size_t draws, uint64_t seed) {
+    SampleOptions options;
+    options.view = {4, 64};
+    options.draws = draws;
+    options.seed = seed;
+    return must(gather_sample(model, windows, options, {}, workers));
+  };
+  const KvSample one = sample(1, 1), other = sample(1, 1 + windows.size()), both = sample(2, 1);
+  ASSERT_EQ(both.tokens(), one.tokens());
+  EXPECT_TRUE(std::ranges::equal(both.values[0][0].span(), one.values[0][0].span()));
+  const size_t space = 0;
+  double largest = 0.0;
+  for (size_t i = 0; i < both.gradient_moments[space].span().size(); ++i) {
+    const float a = one.gradient_moments[space].span()[i];
+    const float b = other.gradient_moments[space].span()[i];
+    EXPECT_NEAR(both.gradient_moments[space].span()[i], 0.5f * (a + b),
+                1e-6f + 1e-4f * std::abs(a));
+    largest = std::max<double>(largest, std::abs(a - b));
+  }
+  EXPECT_GT(largest, 0.0);
+  for (size_t t = 0; t < both.tokens(); ++t) {
+    const float sum = one.gradient_squares[space][t] + other.gradient_squares[space][t];
+    EXPECT_NEAR(both.gradient_squares[space][t], sum, 1e-5f * sum);
   }
 }
 

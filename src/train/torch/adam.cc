@@ -11,8 +11,8 @@ constexpr double kBeta1 = 0.9, kBeta2 = 0.99, kEpsilon = 1e-8;
 
 }  // namespace
 
-Adam::Adam(std::vector<Tensor> parameters, const AdamOptions& options)
-    : parameters_(std::move(parameters)), options_(options) {
+Adam::Adam(std::vector<Tensor> parameters, std::vector<double> shares, const AdamOptions& options)
+    : parameters_(std::move(parameters)), shares_(std::move(shares)), options_(options) {
   for (const Tensor& p : parameters_) {
     first_.push_back(torch::zeros_like(p));
     second_.push_back(torch::zeros_like(p));
@@ -36,7 +36,7 @@ void Adam::step(size_t step, const std::vector<Tensor>& gradients) {
     first_[i].mul_(kBeta1).add_(gradients[i], 1.0 - kBeta1);
     second_[i].mul_(kBeta2).addcmul_(gradients[i], gradients[i], 1.0 - kBeta2);
     const Tensor size = (second_[i] / unbiased2).sqrt_().add_(kEpsilon);
-    parameters_[i].addcdiv_(first_[i], size, -rate / unbiased1);
+    parameters_[i].addcdiv_(first_[i], size, -rate * shares_[i] / unbiased1);
   }
 }
 

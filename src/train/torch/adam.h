@@ -17,8 +17,8 @@ struct AdamOptions {
 
 class Adam {
  public:
-  // Parameters are changed in place.
-  Adam(std::vector<Tensor> parameters, const AdamOptions& options);
+  // Parameters are changed in place; `shares` of the rate, one each.
+  Adam(std::vector<Tensor> parameters, std::vector<double> shares, const AdamOptions& options);
   double rate_at(size_t step) const;
   // Gradients in the parameters' order; `step` counts from 0.
   void step(size_t step, const std::vector<Tensor>& gradients);
@@ -27,6 +27,7 @@ class Adam {
 
  private:
   std::vector<Tensor> parameters_, first_, second_;
+  std::vector<double> shares_;
   AdamOptions options_;
 };
 

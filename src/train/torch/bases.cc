@@ -9,8 +9,8 @@ int64_t as_int(size_t n) { return static_cast<int64_t>(n); }
 
 }  // namespace
 
-Bases::Bases(const Nest& nest, torch::Device device)
-    : config_(nest.config()), groups_(nest.groups()) {
+Bases::Bases(const Nest& nest, bool move_means, torch::Device device)
+    : config_(nest.config()), groups_(nest.groups()), move_means_(move_means) {
   const torch::NoGradGuard none;
   const int64_t spaces = as_int(nest.spaces()), dims = as_int(nest.dims());
   Tensor start = torch::empty({spaces, dims, dims}), means = torch::empty({spaces, dims});
@@ -22,6 +22,12 @@ Bases::Bases(const Nest& nest, torch::Device device)
   start_ = start.to(device, torch::kDouble);
   means_ = means.to(device);
   turns_ = torch::zeros({spaces, dims, dims}, torch::TensorOptions(device).dtype(torch::kFloat32));
+}
+
+std::vector<Parameters::Moved> Bases::moved() const {
+  std::vector<Moved> all{{"turns", turns_}};
+  if (move_means_) all.push_back({"means", means_});
+  return all;
 }
 
 Tensor Bases::bases() const {
@@ -37,7 +43,8 @@ double Bases::orthogonality_error(const Tensor& bases) {
   return (u.transpose(1, 2).matmul(u) - one).abs().max().item<double>();
 }
 
-CacheCode Bases::code(const Tensor& bases, const Tensor& means, const Ranks& ranks) const {
+CacheCode Bases::code(const std::vector<Tensor>& made, const Ranks& ranks) const {
+  const Tensor &bases = made[0], &means = made[1];
   const int64_t layers = as_int(config_.shape.layers), groups = as_int(groups_);
   const int64_t dims = bases.size(1);
   const std::vector<int64_t> wide(ranks.begin(), ranks.end());
@@ -56,9 +63,12 @@ CacheCode Bases::code(const Tensor& bases, const Tensor& means, const Ranks& ran
     std::array<SideCode, 2> sides;
     for (int64_t side = 0; side < 2; ++side) {
       const bool with_mean = side == 1 || config_.key_mean != KeyMean::none;
-      sides[static_cast<size_t>(side)] = {u[l].select(1, side).contiguous(),
+      const Tensor basis = u[l].select(1, side).contiguous();
+      sides[static_cast<size_t>(side)] = {basis.transpose(1, 2),
+                                          basis,
                                           with_mean ? m[l].select(1, side) : Tensor(),
-                                          masks[l].select(1, side)};
+                                          masks[l].select(1, side),
+                                          {}};
     }
     code.layers.push_back(std::move(sides));
   }

@@ -1,4 +1,4 @@
-// The parameters that are trained: for every latent space a skew matrix A and a mean,
+// What is trained of a nest of columns: for every latent space a skew matrix A and a mean,
 //   U = U0 (I + A)^-1 (I - A)      (the Cayley transform; arXiv:2410.14731 §3.1)
 // starting at A = 0, i.e. at the nest. Cayley(A) is orthogonal with determinant +1 for every A, so
 // U keeps the determinant of U0: reflections are not reached, nor is a turn by exactly pi. Neither
@@ -10,34 +10,35 @@
 
 #include <vector>
 
-#include "nest/nest.h"
-#include "train/torch/twin.h"
+#include "train/torch/parameters.h"
 
 namespace mkv::training {
 
 // Everything by flat space (Nest::flat).
-class Bases {
+class Bases : public Parameters {
  public:
   // The nest must be of columns. Throws what torch throws.
-  Bases(const Nest& nest, torch::Device device);
+  Bases(const Nest& nest, bool move_means, torch::Device device);
 
-  // What an optimiser may move, in a fixed order: A's entries [spaces x dims x dims], of which
-  // those below the diagonal count, and means [spaces x dims].
+  // A's entries [spaces x dims x dims], of which those below the diagonal count, and, if they move,
+  // means [spaces x dims].
   Tensor& turns() { return turns_; }
   Tensor& means() { return means_; }
+  std::vector<Moved> moved() const override;
+  // bases(), means.
+  std::vector<Tensor> made() const override { return {bases(), means_}; }
 
   // U [spaces x dims x dims] in float32, computed in double so that it is orthogonal to rounding.
   Tensor bases() const;
   // Largest |U^T U - I|.
   static double orthogonality_error(const Tensor& bases);
-  // Of what is coded by these bases and means (leaves with gradients or not) at these ranks.
-  CacheCode code(const Tensor& bases, const Tensor& means, const Ranks& ranks) const;
-  // Puts bases and means into a nest of the same shape.
-  void store(Nest& nest) const;
+  CacheCode code(const std::vector<Tensor>& made, const Ranks& ranks) const override;
+  void store(Nest& nest) const override;
 
  private:
   NestConfig config_;
   size_t groups_;
+  bool move_means_;
   Tensor start_;  // U0 [spaces x dims x dims], double
   Tensor turns_, means_;
 };

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/workers.h"
-#include "train/torch/bases.h"
 #include "train/torch/loss.h"
+#include "train/torch/parameters.h"
 
 namespace mkv::training {
 
@@ -19,12 +19,13 @@ struct StepWindow {
 
 struct StepResult {
   std::vector<double> kl, cross_entropy;  // by window, nats a token
-  std::vector<Tensor> gradients;          // of the mean loss: by Bases::turns(), Bases::means()
+  std::vector<Tensor> gradients;          // of the mean loss: in the order of Parameters::moved()
   double gradient_norm = 0;
 };
 
 // Throws what torch throws (from the calling thread).
-StepResult step_gradients(const Twin& twin, Bases& bases, std::span<const StepWindow> windows,
-                          const LossWeights& weights, Workers& workers);
+StepResult step_gradients(const Twin& twin, const Parameters& parameters,
+                          std::span<const StepWindow> windows, const LossWeights& weights,
+                          Workers& workers);
 
 }  // namespace mkv::training

@@ -46,9 +46,33 @@ std::string hash_of(const Nest& nest) {
     const Basis& basis = nest.basis(nest.unflat(s));
     hash.update(std::as_bytes(basis.decode.span()));
     hash.update(std::as_bytes(std::span(basis.mean)));
+    for (const CodeSlab& slab : basis.slabs) {
+      hash.update(std::as_bytes(std::span(slab.codebook.entry)));
+      hash.update(std::as_bytes(std::span(slab.scale)));
+    }
   }
   hash.update(std::as_bytes(std::span(nest.ladder().cuts)));
   return hash.hex();
+}
+
+Adam make_adam(const Parameters& parameters, const TrainOptions& options, size_t steps) {
+  std::vector<Tensor> values;
+  std::vector<double> shares;
+  for (const Parameters::Moved& moved : parameters.moved()) {
+    values.push_back(moved.values);
+    shares.push_back(moved.rate);
+  }
+  return Adam(std::move(values), std::move(shares),
+              {.rate = options.learning_rate,
+               .last_rate = options.last_rate,
+               .warmup_steps = options.warmup_steps,
+               .steps = steps});
+}
+
+std::vector<Tensor> copies_of(const Parameters& parameters) {
+  std::vector<Tensor> copies;
+  for (const Parameters::Moved& moved : parameters.moved()) copies.push_back(moved.values.clone());
+  return copies;
 }
 
 double mean_log(const std::vector<double>& kl) {
@@ -61,11 +85,6 @@ double mean_log(const std::vector<double>& kl) {
 
 Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
   const TrainOptions& options = inputs.options;
-  if (nest.config().slab_kind != SlabKind::column) {
-    return make_error(ErrorCode::unsupported,
-                      "train: the nest is of code slabs; nests of columns can be trained "
-                      "(fit --kind column)");
-  }
   if (options.windows_per_step == 0) return invalid("0 windows a step, at least 1 is needed");
   if (options.budgets.empty()) return invalid("no held-out budget to measure at");
   const size_t steps = inputs.sequences.size() / options.windows_per_step;
@@ -97,15 +116,9 @@ Trainer::Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler,
       full_(working_.coded_bits_per_value(working_.full_ranks())),
       steps_(steps),
       twin_(inputs.model, twin_options(inputs.options)),
-      bases_(nest, torch::Device(inputs.options.device)),
-      adam_(inputs.options.train_means ? std::vector<Tensor>{bases_.turns(), bases_.means()}
-                                       : std::vector<Tensor>{bases_.turns()},
-            {.rate = inputs.options.learning_rate,
-             .last_rate = inputs.options.last_rate,
-             .warmup_steps = inputs.options.warmup_steps,
-             .steps = steps}),
-      best_turns_(bases_.turns().clone()),
-      best_means_(bases_.means().clone()) {
+      parameters_(make_parameters(nest, inputs.options, torch::Device(inputs.options.device))),
+      adam_(make_adam(*parameters_, inputs.options, steps)),
+      best_(copies_of(*parameters_)) {
   identity_ = identity();
   state_.running_kl.assign(rungs_.size(), 0.0);
 }
@@ -134,6 +147,7 @@ RunIdentity Trainer::identity() const {
           {"cross_entropy_weight", text(o.cross_entropy_weight)},
           {"relative_loss", o.relative_loss ? "yes" : "no"},
           {"train_means", o.train_means ? "yes" : "no"},
+          {"basis_rate", text(o.basis_rate)},
           {"bf16", twin_options(o).bf16 ? "yes" : "no"},
           {"budgets", budgets},
           {"steps_per_measurement", std::to_string(o.steps_per_measurement)}};
@@ -185,8 +199,7 @@ void Trainer::take_step() {
   const LossWeights weights{.kl = options.kl_weight,
                             .cross_entropy = options.cross_entropy_weight,
                             .relative = options.relative_loss};
-  StepResult result = step_gradients(twin_, bases_, windows, weights, in_.workers);
-  if (!options.train_means) result.gradients.pop_back();
+  StepResult result = step_gradients(twin_, *parameters_, windows, weights, in_.workers);
   double square = 0.0;
   for (const Tensor& g : result.gradients) square += g.square().sum(torch::kDouble).item<double>();
   result.gradient_norm = std::sqrt(square);
@@ -233,7 +246,7 @@ size_t Trainer::nearest_budget(double share) const {
 }
 
 Result<void> Trainer::measure() {
-  bases_.store(working_);
+  parameters_->store(working_);
   const double error = working_.orthogonality_error();
   if (!(error < kMostOrthogonalityError)) {
     char text[64];
@@ -264,8 +277,7 @@ void Trainer::judge(const std::vector<double>& kl) {
     state_.best_step = state_.step;
     state_.kl_best = kl;
     state_.without_better = 0;
-    best_turns_ = bases_.turns().clone();
-    best_means_ = bases_.means().clone();
+    best_ = copies_of(*parameters_);
   } else if (++state_.without_better >= in_.options.patience && in_.options.patience > 0) {
     stopped_early_ = true;
   }
@@ -296,9 +308,9 @@ void Trainer::report_progress() const {
 }
 
 Result<TrainReport> Trainer::finish(bool finished) {
-  bases_.turns().copy_(best_turns_);
-  bases_.means().copy_(best_means_);
-  bases_.store(*nest_);
+  const std::vector<Parameters::Moved> moved = parameters_->moved();
+  for (size_t i = 0; i < moved.size(); ++i) moved[i].values.copy_(best_[i]);
+  parameters_->store(*nest_);
   nest_->measurements().clear();
   TrainReport out;
   out.steps = state_.step;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -56,9 +57,9 @@ class Trainer {
   size_t steps_;
   RunIdentity identity_;
   Twin twin_;
-  Bases bases_;
+  std::unique_ptr<Parameters> parameters_;
   Adam adam_;
-  Tensor best_turns_, best_means_;
+  std::vector<Tensor> best_;  // as Parameters::moved()
   RunState state_;
   std::vector<double> last_kl_;
   std::optional<BaseHidden> base_;

@@ -14,10 +14,12 @@ std::vector<float> values_of(const Tensor& tensor) {
 }  // namespace
 
 std::vector<std::pair<std::string, Tensor>> Trainer::named_tensors() {
-  std::vector<std::pair<std::string, Tensor>> all{{"turns", bases_.turns()},
-                                                  {"means", bases_.means()},
-                                                  {"best_turns", best_turns_},
-                                                  {"best_means", best_means_}};
+  std::vector<std::pair<std::string, Tensor>> all;
+  const std::vector<Parameters::Moved> moved = parameters_->moved();
+  for (size_t i = 0; i < moved.size(); ++i) {
+    all.emplace_back(moved[i].name, moved[i].values);
+    all.emplace_back("best_" + moved[i].name, best_[i]);
+  }
   const std::vector<Tensor> moments = adam_.moments();
   for (size_t i = 0; i < moments.size(); ++i) {
     all.emplace_back("moment_" + std::to_string(i), moments[i]);

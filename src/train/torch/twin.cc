@@ -53,16 +53,29 @@ Tensor to_heads(const Tensor& groups, int64_t head_dim) {
       .reshape({groups.size(0) * size, groups.size(1), head_dim});
 }
 
+Tensor as_halves(const Tensor& x) { return x.to(torch::kHalf).to(torch::kFloat32); }
+
+Tensor cut_columns(const Tensor& latents, const Tensor& mask, bool rounded) {
+  const Tensor kept = latents * mask;
+  return rounded ? as_halves(kept) : kept;
+}
+
+Tensor code_groups(const Tensor& latents, const std::vector<SpaceSlabs>& slabs) {
+  std::vector<Tensor> groups;
+  for (size_t g = 0; g < slabs.size(); ++g) {
+    groups.push_back(code_latents(latents[static_cast<int64_t>(g)], slabs[g]));
+  }
+  return torch::stack(groups);
+}
+
 // What the cache gives back of x [kv_heads x tokens x head_dim]; `mean` has x's shape or broadcasts
 // to it, or is undefined. The sinks stay as they are.
 Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, const CacheCode& all) {
   const Tensor centred = mean.defined() ? x - mean : x;
-  Tensor latents = to_groups(centred, code.basis.size(0)).bmm(code.basis) * code.mask;
-  if (all.rounded) {
-    const Tensor fixed = latents.detach();
-    latents = latents + (fixed.to(torch::kHalf).to(torch::kFloat32) - fixed);
-  }
-  Tensor back = to_heads(latents.bmm(code.basis.transpose(1, 2)), x.size(2));
+  const Tensor latents = to_groups(centred, code.encode.size(0)).bmm(code.encode.transpose(1, 2));
+  const Tensor kept = code.slabs.empty() ? cut_columns(latents, code.mask, all.rounded)
+                                         : code_groups(latents, code.slabs);
+  Tensor back = to_heads(kept.bmm(code.decode.transpose(1, 2)), x.size(2));
   if (mean.defined()) back = back + mean;
   const int64_t exact = std::min(all.view.sinks, x.size(1));
   return exact == 0 ? back : torch::cat({x.slice(1, 0, exact), back.slice(1, exact)}, 1);
@@ -147,6 +160,10 @@ Tensor Twin::attend(const Layer& layer, const Tensor& x, const Angles& at,
   in.queries = q.view({kv_heads, -1, q.size(1), head_dim});
   in.exact_keys = rotate(heads(x, layer.key, layer.key_bias, layer.key_norm), at.cos, at.sin);
   in.exact_values = heads(x, layer.value, layer.value_bias, {});
+  if (all.rounded && code != nullptr && !(*code)[0].slabs.empty()) {
+    in.exact_keys = as_halves(in.exact_keys);
+    in.exact_values = as_halves(in.exact_values);
+  }
   in.coded_keys = in.exact_keys;
   in.coded_values = in.exact_values;
   AttentionView view;

@@ -9,22 +9,26 @@
 
 #include "model/model.h"
 #include "train/torch/functions.h"
+#include "train/torch/slab_code.h"
 
 namespace mkv::training {
 
-// How one side of a layer is coded; all groups of KV heads together.
+// How one side of a layer is coded; all groups of KV heads together. As Basis has it, a token's
+// latents are z = encode (x - mean), and x ~ decode (what is kept of z) + mean.
 struct SideCode {
-  Tensor basis;  // U [groups x dims x dims], x ~ mean + U_r U_r^T (x - mean)
-  Tensor mean;   // [groups x dims]; undefined: none
-  Tensor mask;   // [groups x 1 x dims]: 1 for the latent columns that are kept
+  Tensor encode, decode;          // [groups x dims x dims]
+  Tensor mean;                    // [groups x dims]; undefined: none
+  Tensor mask;                    // columns: [groups x 1 x dims], 1 for those that are kept
+  std::vector<SpaceSlabs> slabs;  // codes: by group, those that are kept
 };
 
 // Cached keys and values of a whole model; empty `layers`: all exact.
 struct CacheCode {
   std::vector<std::array<SideCode, 2>> layers;  // key, value
   bool position_mean = false;                   // the key's mean turns with the position
-  bool rounded = false;  // latents in 16 bits, as the engine's cache stores them; the gradient
-                         // passes as if they were not. What tests compare; training goes without
+  // As the engine's cache stores them at 16 bits: columns; for codes, the keys and values that are
+  // coded or seen exactly. What tests compare; training goes without, and without a gradient.
+  bool rounded = false;
   AttentionView view;
 };
 

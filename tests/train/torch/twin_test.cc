@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "model/golden.h"
 #include "train/torch/bases.h"
+#include "train/torch/difference.h"
 #include "train/torch/loss.h"
 #include "train/torch/step.h"
 
@@ -24,7 +25,7 @@ Nest random_nest(const Model& model, size_t recent, size_t group_size, KeyMean k
   config.recent = recent;
   Nest nest = std::move(Nest::create(config)).value();
   EXPECT_TRUE(nest.set_ladder(uniform_ladder(nest, nest.dims() / 4)));
-  Bases bases(nest, torch::kCPU);
+  Bases bases(nest, true, torch::kCPU);
   Rng rng(5);
   for (Tensor* t : {&bases.turns(), &bases.means()}) {
     float* x = t->data_ptr<float>();
@@ -33,22 +34,6 @@ Nest random_nest(const Model& model, size_t recent, size_t group_size, KeyMean k
   bases.store(nest);
   EXPECT_LT(nest.orthogonality_error(), 1e-5);
   return nest;
-}
-
-struct Difference {
-  double largest = 0, root_mean_square = 0;  // as fractions of the logits' root mean square
-};
-Difference difference(const Matrix<float>& engine, const Tensor& twin) {
-  const Tensor rows = twin.contiguous();
-  double largest = 0, sum = 0, square = 0;
-  for (size_t i = 0; i < engine.span().size(); ++i) {
-    const double x = engine.span()[i], d = x - rows.data_ptr<float>()[i];
-    largest = std::max(largest, std::abs(d));
-    sum += d * d;
-    square += x * x;
-  }
-  const auto count = static_cast<double>(engine.span().size());
-  return {largest / std::sqrt(square / count), std::sqrt(sum / square)};
 }
 
 class Twins : public testing::TestWithParam<std::string> {};
@@ -81,8 +66,8 @@ TEST_P(Twins, LogitsOfACodedCacheAreTheEngines) {
       const Ranks ranks = nest.ranks_at(nest.spaces() * 2 + 1);
       KvCache cache(nest, ranks, model.config().layer_types, tokens.size(), {.exact = DType::f32});
       const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
-      const Bases bases(nest, torch::kCPU);
-      CacheCode code = bases.code(bases.bases(), Bases(bases).means(), ranks);
+      const Bases bases(nest, true, torch::kCPU);
+      CacheCode code = bases.code(bases.made(), ranks);
       code.rounded = true;
       const Difference rounded = difference(engine, twin.logits(twin.hidden(tokens, code)));
       EXPECT_LT(rounded.root_mean_square, bound)
@@ -109,7 +94,7 @@ class LossTest : public testing::TestWithParam<size_t> {
       : model_(golden::load(golden::gguf_of("llama"))),
         nest_(random_nest(model_, GetParam(), 1, KeyMean::position)),
         twin_(model_, {}),
-        bases_(nest_, torch::kCPU) {
+        bases_(nest_, true, torch::kCPU) {
     for (size_t w = 0; w < 2; ++w) {
       std::vector<TokenId>& tokens = tokens_.emplace_back();
       for (size_t i = 0; i < 150; ++i) {
@@ -213,7 +198,7 @@ TEST(Loss, IsZeroForTheTeacherItself) {
 TEST(Bases, StayOrthogonalWithTheStartsDeterminantHoweverFarTheyTurn) {
   const Model model = golden::load(golden::gguf_of("llama"));
   const Nest nest = random_nest(model, 0, 1, KeyMean::none);
-  Bases bases(nest, torch::kCPU);
+  Bases bases(nest, true, torch::kCPU);
   const Tensor before = torch::linalg_det(bases.bases());
   for (const double size : {0.1, 1.0, 30.0}) {
     bases.turns().normal_().mul_(size);
