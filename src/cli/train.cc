@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/peers.h"
 #include "cli/progress.h"
 
 namespace mkv::cli {
@@ -42,28 +43,34 @@ class Train : public Command {
     declare_schedule(*app);
     declare_optimiser(*app);
     declare_run(*app);
+    declare_peers(*app, options_.peers);
     declare_json(*app, json_);
     app->footer(
         "Example:\n  matryoshka train model.gguf --nest nest -o trained --text train.jsonl \\\n"
         "      --tokens 1000000 --schedule ladder --checkpoint run.state --log run.jsonl\n"
-        "The same command continues a run from its checkpoint.");
+        "The same command continues a run from its checkpoint.\n\n"
+        "Several processes share a run if each is started with the same command and torchrun's\n"
+        "variables, e.g. for two machines, the first of which is 10.0.0.1:\n"
+        "  MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 WORLD_SIZE=2 RANK=0 matryoshka train ...");
     return app;
   }
 
   Result<void> run() override {
     MKV_TRY(check_training_built());
-    MKV_TRY(check_output_folder(output_));
+    const bool leads = options_.peers.rank == 0;
+    if (leads) MKV_TRY(check_output_folder(output_));
     MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, {}));
     MKV_ASSIGN(Nest nest, open_nest(nest_, engine->model));
     ProgressBar bar;
-    MKV_ASSIGN(Calibration text, calibration_.read(*engine, bar.sink()));
+    if (leads) options_.progress = bar.sink();
+    MKV_ASSIGN(Calibration text, calibration_.read(*engine, options_.progress));
     MKV_ASSIGN(const Windows held_out, hold_out(text.sequences));
-    options_.progress = bar.sink();
     options_.checkpoint = checkpoint_;
     options_.log = log_;
     MKV_ASSIGN(const TrainReport report, train_nest(engine->model, text.sequences, held_out,
                                                     options_, nest, *engine->workers));
     bar.finish();
+    if (!leads) return {};  // rank 0 has the same, and writes it
     describe(nest, text, report);
     MKV_TRY(nest.save(output_));
     std::fprintf(stderr, "%s: saved, the bases of step %zu of %zu%s\n", output_.c_str(),

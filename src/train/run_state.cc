@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "store/mapped_file.h"
 #include "store/safetensors.h"
 
 namespace mkv {
@@ -103,14 +104,21 @@ Result<void> write_run_state(const std::filesystem::path& path, const RunIdentit
   return write_safetensors(path, tensors, {{"state", text}});
 }
 
+Result<RunState> parse_run_state(std::span<const std::byte> bytes, const std::string& name,
+                                 const RunIdentity& identity) {
+  MKV_ASSIGN(const SafetensorsFile file, SafetensorsFile::parse(bytes, name));
+  Result<RunState> state = parse_state(file, identity);
+  if (!state) return in_context(name, std::move(state).error());
+  return state;
+}
+
 Result<std::optional<RunState>> read_run_state(const std::filesystem::path& path,
                                                const RunIdentity& identity) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return std::optional<RunState>();
-  MKV_ASSIGN(const SafetensorsFile file, SafetensorsFile::open(path));
-  Result<RunState> state = parse_state(file, identity);
-  if (!state) return in_context(path.string(), std::move(state).error());
-  return std::optional(std::move(state).value());
+  MKV_ASSIGN(const MappedFile file, MappedFile::open(path));
+  MKV_ASSIGN(RunState state, parse_run_state(file.bytes(), path.string(), identity));
+  return std::optional(std::move(state));
 }
 
 }  // namespace mkv

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ struct RunState {
 
 Result<void> write_run_state(const std::filesystem::path& path, const RunIdentity& identity,
                              const RunState& state);
+// Of a checkpoint's bytes; `name` stands for the path.
+Result<RunState> parse_run_state(std::span<const std::byte> bytes, const std::string& name,
+                                 const RunIdentity& identity);
 // Nothing: no such file. Errors name the file: another run's, or damaged.
 Result<std::optional<RunState>> read_run_state(const std::filesystem::path& path,
                                                const RunIdentity& identity);

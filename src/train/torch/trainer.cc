@@ -77,6 +77,10 @@ Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
     if (sequence.size() < 2) return invalid("a window of one token has nothing to predict");
     MKV_TRY(inputs.model.check_tokens(sequence));
   }
+  if (options.peers.world > options.windows_per_step) {
+    return invalid(concat(options.windows_per_step, " windows a step for ", options.peers.world,
+                          " processes, at least one each is needed"));
+  }
   std::vector<size_t> rungs;
   for (const std::string& budget : options.budgets) {
     auto rung = rung_for_budget(nest, budget);
@@ -84,12 +88,16 @@ Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
     rungs.push_back(*rung);
   }
   MKV_ASSIGN(PrefixSampler sampler, PrefixSampler::create(nest, options.schedule, rungs, steps));
-  return Trainer(inputs, nest, std::move(sampler), std::move(rungs), steps);
+  MKV_ASSIGN(Peers peers, Peers::connect(options.peers));
+  Trainer trainer(inputs, nest, std::move(sampler), std::move(rungs), steps, std::move(peers));
+  MKV_TRY(trainer.peers_.check_same(trainer.identity_));
+  return trainer;
 }
 
 Trainer::Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler,
-                 std::vector<size_t> rungs, size_t steps)
+                 std::vector<size_t> rungs, size_t steps, Peers peers)
     : in_(inputs),
+      peers_(std::move(peers)),
       nest_(&nest),
       working_(nest.clone()),
       sampler_(std::move(sampler)),
@@ -156,15 +164,9 @@ Result<TrainReport> Trainer::run() {
     MKV_TRY(measure());
   }
   while (state_.step < steps_ && !stopped_early_) {
-    const auto start = Clock::now();
-    take_step();
-    step_seconds_ += since(start);
-    if (measurement_due()) {
-      MKV_TRY(measure());
-    }
+    if (auto advanced = advance(); !advanced) return std::move(advanced).error();
     report_progress();
-    const double limit = in_.options.stop_after_seconds;
-    const bool stop = limit > 0 && since(start_) >= limit && state_.step < steps_;
+    const bool stop = stop_ && state_.step < steps_;
     if (stop || since(saved_) >= in_.options.checkpoint_seconds) {
       MKV_TRY(save());
     }
@@ -174,18 +176,58 @@ Result<TrainReport> Trainer::run() {
   return finish(true);
 }
 
-void Trainer::take_step() {
+Result<void> Trainer::advance() {
+  const auto start = Clock::now();
+  if (auto stepped = take_step(); !stepped) {
+    MKV_TRY(save());
+    Error error = std::move(stepped).error();
+    if (peers_.leads() && !in_.options.checkpoint.empty()) {
+      error.message += concat("; ", in_.options.checkpoint.string(), " has step ", state_.step,
+                              " and can be continued");
+    }
+    return error;
+  }
+  step_seconds_ += since(start);
+  // Without its measurement a step does not count, so nothing is saved if that fails.
+  return measurement_due() ? measure() : Result<void>();
+}
+
+Result<void> Trainer::combine(StepResult& result, size_t windows) {
+  const double share = static_cast<double>(result.kl.size()) / static_cast<double>(windows);
+  for (Tensor& g : result.gradients) g.mul_(share);
+  MKV_TRY(peers_.sum(result.gradients));
+  std::vector<double> figures(2 * windows + 1);
+  for (size_t w = 0, mine = 0; w < windows; ++w) {
+    if (!peers_.takes(w)) continue;
+    figures[w] = result.kl[mine];
+    figures[windows + w] = result.cross_entropy[mine++];
+  }
+  const double limit = in_.options.stop_after_seconds;
+  figures.back() = peers_.leads() && limit > 0 && since(start_) >= limit ? 1.0 : 0.0;
+  MKV_TRY(peers_.sum(figures));
+  const auto middle = figures.begin() + static_cast<std::ptrdiff_t>(windows);
+  result.kl.assign(figures.begin(), middle);
+  result.cross_entropy.assign(middle, figures.end() - 1);
+  stop_ = figures.back() > 0;
+  return {};
+}
+
+Result<void> Trainer::take_step() {
   const TrainOptions& options = in_.options;
-  std::vector<StepWindow> windows;
+  std::vector<StepWindow> windows, mine;
+  size_t tokens_of_step = 0;
   for (size_t w = 0; w < options.windows_per_step; ++w) {
     const auto& tokens = in_.sequences[state_.step * options.windows_per_step + w];
     windows.push_back({tokens, sampler_.sample(state_.step, w)});
-    state_.tokens += tokens.size();
+    if (peers_.takes(w)) mine.push_back(windows.back());
+    tokens_of_step += tokens.size();
   }
   const LossWeights weights{.kl = options.kl_weight,
                             .cross_entropy = options.cross_entropy_weight,
                             .relative = options.relative_loss};
-  StepResult result = step_gradients(twin_, bases_, windows, weights, in_.workers);
+  StepResult result = step_gradients(twin_, bases_, mine, weights, in_.workers);
+  MKV_TRY(combine(result, windows.size()));
+  state_.tokens += tokens_of_step;
   if (!options.train_means) result.gradients.pop_back();
   double square = 0.0;
   for (const Tensor& g : result.gradients) square += g.square().sum(torch::kDouble).item<double>();
@@ -200,6 +242,7 @@ void Trainer::take_step() {
   log_step(result, windows);
   adam_.step(state_.step, result.gradients);
   ++state_.step;
+  return {};
 }
 
 void Trainer::log_step(const StepResult& result, const std::vector<StepWindow>& windows) {
@@ -241,16 +284,19 @@ Result<void> Trainer::measure() {
     return make_error(ErrorCode::unsupported,
                       std::string("train: the bases are not orthogonal: error ") + text);
   }
-  std::vector<double> kl;
-  for (const size_t rung : rungs_) {
+  std::vector<double> kl(rungs_.size());
+  for (size_t b = 0; b < rungs_.size(); ++b) {
+    if (!peers_.takes(b)) continue;
+    const size_t rung = rungs_[b];
     MKV_ASSIGN(const CacheFactory caches,
                CacheFactory::coded(in_.model, working_, working_.ranks_at(rung)));
     MKV_ASSIGN(const KlReport found, evaluate_kl(in_.model, *base_, caches, {}, in_.workers));
-    kl.push_back(found.kl);
+    kl[b] = found.kl;
     report(in_.options.progress,
            {"training", state_.step, steps_,
-            concat("measured at ", kl.size(), " of ", rungs_.size(), " budgets")});
+            concat("measured at ", b + 1, " of ", rungs_.size(), " budgets")});
   }
+  MKV_TRY(peers_.sum(kl));
   judge(kl);
   return {};
 }
