@@ -194,5 +194,77 @@ TEST_F(TrainingPeers, WhoNeverComesIsAnErrorAfterAWhile) {
   EXPECT_THAT(ranked("two", 0, 5, {}).err, HasSubstr("4 windows a step for 5 processes"));
 }
 
+TEST_F(TrainingPeers, TwoProcessesFineTuneAsOneAndTheModelRuns) {
+  std::ofstream examples(file("sft.jsonl"));
+  for (int i = 0; i < 80; ++i) {
+    examples << R"({"context": "Question: which number is )" << i
+             << R"(?\nAnswer:", "choices": [" none", " the number"], "label": 1})"
+             << "\n";
+  }
+  examples.close();
+  const auto tune = [&](const std::string& name, std::vector<std::string> more) {
+    std::vector<std::string> arguments{"train",
+                                       model_,
+                                       "--sft",
+                                       file("sft.jsonl"),
+                                       "--nest",
+                                       file("nest"),
+                                       "-o",
+                                       file(name + "-nest"),
+                                       "--merged",
+                                       file(name + ".gguf"),
+                                       "--lora-steps",
+                                       "6",
+                                       "--joint-steps",
+                                       "4",
+                                       "--budgets",
+                                       "75%,50%",
+                                       "--log",
+                                       file(name + ".jsonl"),
+                                       "--examples-per-step",
+                                       "4",
+                                       "--held-out-examples",
+                                       "8",
+                                       "--steps-per-measurement",
+                                       "2",
+                                       "--lora-rate",
+                                       "0.01",
+                                       "--precision",
+                                       "f32"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return matryoshka(arguments);
+  };
+  const Outcome one = tune("one", {});
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  port_ = free_port();
+  const auto rank = [&](const std::string& own) {
+    return tune("two", {"--master-address", "127.0.0.1", "--master-port", port_, "--rank", own,
+                        "--world-size", "2"});
+  };
+  auto other = std::async(std::launch::async, [&] { return rank("1"); });
+  const Outcome first = rank("0"), second = other.get();
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  const std::vector<Json> a = logged("one"), b = logged("two");
+  ASSERT_EQ(a.size(), b.size());
+  ASSERT_EQ(a.size(), 10u + 4u + 3u);
+  for (size_t i = 0; i < a.size(); ++i) {
+    const char* key = a[i].contains("rate") ? "cross_entropy" : "held_out_cross_entropy";
+    const auto x = a[i].at(key).get<std::vector<double>>();
+    const auto y = b[i].at(key).get<std::vector<double>>();
+    ASSERT_EQ(x.size(), y.size());
+    for (size_t k = 0; k < x.size(); ++k) EXPECT_NEAR(x[k], y[k], 2e-3 * x[k]) << i << " " << k;
+  }
+  // The nest goes with the merged model, and with no other.
+  const auto evaluate = [&](const std::string& model) {
+    return matryoshka({"eval", "tasks", model, "--nest", file("two-nest"), "--budgets", "exact,50%",
+                       "--tasks", file("sft.jsonl"), "--limit", "20", "--json"});
+  };
+  const Json found = json_of(evaluate(file("two.gguf")));
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].at("tasks")[0].at("acc"), 1.0);
+  EXPECT_EQ(evaluate(model_).exit_code, 2);
+}
+
 }  // namespace
 }  // namespace mkv

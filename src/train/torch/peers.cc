@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "store/mapped_file.h"
 #include "store/message.h"
 
 namespace mkv::training {
@@ -92,6 +93,20 @@ Result<void> Peers::check_same(const RunIdentity& identity) {
   }
   return make_error(ErrorCode::invalid_argument, concat("train: rank ", options_.rank, " of ",
                                                         options_.world, ": ", difference));
+}
+
+Result<std::optional<RunState>> read_shared_run_state(const std::filesystem::path& path,
+                                                      const RunIdentity& identity, Peers& peers) {
+  std::vector<std::byte> bytes;
+  std::error_code ignored;
+  if (peers.leads() && !path.empty() && std::filesystem::exists(path, ignored)) {
+    MKV_ASSIGN(const MappedFile file, MappedFile::open(path));
+    bytes.assign(file.bytes().begin(), file.bytes().end());
+  }
+  MKV_ASSIGN(bytes, peers.from_leader(std::move(bytes)));
+  if (bytes.empty()) return std::optional<RunState>();
+  MKV_ASSIGN(RunState state, parse_run_state(bytes, path.string(), identity));
+  return std::optional(std::move(state));
 }
 
 }  // namespace mkv::training

@@ -5,7 +5,9 @@
 
 #include <torch/torch.h>
 
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,5 +57,10 @@ class Peers {
   PeerOptions options_;
   std::unique_ptr<ProcessGroup> group_;  // null: a world of one
 };
+
+// A checkpoint, read by rank 0 for all: the others may be where its file is not. Nothing: no file,
+// or none is asked for.
+Result<std::optional<RunState>> read_shared_run_state(const std::filesystem::path& path,
+                                                      const RunIdentity& identity, Peers& peers);
 
 }  // namespace mkv::training

@@ -25,19 +25,27 @@ bool fast_bf16(const torch::Device& device) {
   return device.is_cuda();
 }
 
-TwinOptions twin_options(const TrainOptions& options) {
-  TwinOptions out;
-  out.device = torch::Device(options.device);
-  out.bf16 = options.precision == TrainPrecision::bf16 ||
-             (options.precision == TrainPrecision::automatic && fast_bf16(out.device));
-  return out;
-}
-
 std::string hash_of(std::span<const std::vector<TokenId>> sequences, const Windows& held_out) {
   Sha256 hash;
   for (const std::vector<TokenId>& s : sequences) hash.update(std::as_bytes(std::span(s)));
   hash.update(std::as_bytes(std::span(held_out.tokens)));
   return hash.hex();
+}
+
+double mean_log(const std::vector<double>& kl) {
+  double sum = 0.0;
+  for (const double x : kl) sum += std::log(std::max(x, 1e-12));
+  return sum / static_cast<double>(kl.size());
+}
+
+}  // namespace
+
+TwinOptions twin_options(TrainPrecision precision, const std::string& device) {
+  TwinOptions out;
+  out.device = torch::Device(device);
+  out.bf16 = precision == TrainPrecision::bf16 ||
+             (precision == TrainPrecision::automatic && fast_bf16(out.device));
+  return out;
 }
 
 std::string hash_of(const Nest& nest) {
@@ -50,14 +58,6 @@ std::string hash_of(const Nest& nest) {
   hash.update(std::as_bytes(std::span(nest.ladder().cuts)));
   return hash.hex();
 }
-
-double mean_log(const std::vector<double>& kl) {
-  double sum = 0.0;
-  for (const double x : kl) sum += std::log(std::max(x, 1e-12));
-  return sum / static_cast<double>(kl.size());
-}
-
-}  // namespace
 
 Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
   const TrainOptions& options = inputs.options;
@@ -104,7 +104,7 @@ Trainer::Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler,
       rungs_(std::move(rungs)),
       full_(working_.coded_bits_per_value(working_.full_ranks())),
       steps_(steps),
-      twin_(inputs.model, twin_options(inputs.options)),
+      twin_(inputs.model, twin_options(inputs.options.precision, inputs.options.device)),
       bases_(nest, torch::Device(inputs.options.device)),
       adam_(inputs.options.train_means ? std::vector<Tensor>{bases_.turns(), bases_.means()}
                                        : std::vector<Tensor>{bases_.turns()},
@@ -142,7 +142,7 @@ RunIdentity Trainer::identity() const {
           {"cross_entropy_weight", text(o.cross_entropy_weight)},
           {"relative_loss", o.relative_loss ? "yes" : "no"},
           {"train_means", o.train_means ? "yes" : "no"},
-          {"bf16", twin_options(o).bf16 ? "yes" : "no"},
+          {"bf16", twin_options(o.precision, o.device).bf16 ? "yes" : "no"},
           {"budgets", budgets},
           {"steps_per_measurement", std::to_string(o.steps_per_measurement)}};
 }

@@ -22,6 +22,10 @@ struct TrainerInputs {
   Workers& workers;
 };
 
+// Of all that defines a nest's codes and order of cuts.
+std::string hash_of(const Nest& nest);
+TwinOptions twin_options(TrainPrecision precision, const std::string& device);
+
 class Trainer {
  public:
   // Everything that can be refused is refused here, before any work. Throws what torch throws.
@@ -37,7 +41,6 @@ class Trainer {
   Result<void> advance();  // a step, and a measurement where one is due
   void judge(const std::vector<double>& kl);
   Result<void> resume();
-  Result<std::optional<RunState>> read_checkpoint();
   Result<void> save();
   Result<void> take_step();
   // From this rank's windows to all of the step's, and `stop_` to rank 0's word.

@@ -1,6 +1,5 @@
 // A run's checkpoint: from tensors to RunState and back.
 #include "store/atomic_file.h"
-#include "store/mapped_file.h"
 #include "train/torch/trainer.h"
 
 namespace mkv::training {
@@ -43,24 +42,9 @@ Result<void> Trainer::save() {
   return write_file_atomically(in_.options.log, std::as_bytes(std::span(text)));
 }
 
-// Rank 0's file, for all: the others may be where it is not.
-Result<std::optional<RunState>> Trainer::read_checkpoint() {
-  if (peers_.world() == 1) return read_run_state(in_.options.checkpoint, identity_);
-  std::vector<std::byte> bytes;
-  std::error_code ignored;
-  if (peers_.leads() && std::filesystem::exists(in_.options.checkpoint, ignored)) {
-    MKV_ASSIGN(const MappedFile file, MappedFile::open(in_.options.checkpoint));
-    bytes.assign(file.bytes().begin(), file.bytes().end());
-  }
-  MKV_ASSIGN(bytes, peers_.from_leader(std::move(bytes)));
-  if (bytes.empty()) return std::optional<RunState>();
-  MKV_ASSIGN(RunState state, parse_run_state(bytes, in_.options.checkpoint.string(), identity_));
-  return std::optional(std::move(state));
-}
-
 Result<void> Trainer::resume() {
-  if (in_.options.checkpoint.empty() && peers_.world() == 1) return {};
-  MKV_ASSIGN(std::optional<RunState> found, read_checkpoint());
+  MKV_ASSIGN(std::optional<RunState> found,
+             read_shared_run_state(in_.options.checkpoint, identity_, peers_));
   if (!found) return {};
   const auto corrupt = [&](const std::string& what) {
     return make_error(ErrorCode::corrupt, in_.options.checkpoint.string() + ": " + what);
