@@ -65,7 +65,10 @@ class Train : public Command {
     MKV_TRY(check_training_built());
     options_.checkpoint = checkpoint_;
     options_.log = log_;
-    if (sft_.asked()) return sft_.run(*app_, options_, model_, nest_, output_, json_);
+    if (sft_.asked()) {
+      options_.schedule.seed = calibration_.seed();
+      return sft_.run(*app_, options_, model_, nest_, output_, json_);
+    }
     if (nest_.empty() || output_.empty()) {
       return make_error(ErrorCode::invalid_argument, "--nest and --output are needed");
     }

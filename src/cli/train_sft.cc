@@ -159,9 +159,9 @@ Result<void> TrainSft::run(const CLI::App& app, const TrainOptions& run, const M
 
 Result<void> TrainSft::write(const Engine& engine, const std::string& source,
                              const SftReport& report, Nest* nest, const std::string& output) const {
-  if (!report.finished) return {};
   MKV_TRY(export_model(engine.model, source, report.changes, type_, merged_));
-  std::fprintf(stderr, "%s: saved\n", merged_.c_str());
+  std::fprintf(stderr, "%s: saved, what held-out examples liked best%s\n", merged_.c_str(),
+               report.finished ? "" : "; stopped, the same command goes on");
   if (nest == nullptr) return {};
   MKV_ASSIGN(const Model merged, Model::load(merged_));
   nest->set_model_hash(merged.weights_hash());

@@ -149,7 +149,12 @@ Result<void> SftTrainer::run_stage() {
     Stopwatch step;
     if (auto stepped = take_step(); !stepped) {
       MKV_TRY(save());
-      return std::move(stepped).error();
+      Error error = std::move(stepped).error();
+      if (peers_.leads() && !in_.options.checkpoint.empty()) {
+        error.message += concat("; ", in_.options.checkpoint.string(), " has step ", state_.step,
+                                " of this stage and can be continued");
+      }
+      return error;
     }
     step_seconds_ += step.seconds();
     if (state_.step == stage_steps() || state_.step % in_.options.steps_per_measurement == 0) {
