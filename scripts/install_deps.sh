@@ -22,7 +22,8 @@ packages=(
 )
 dev_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev shellcheck git chromium)
 # Debian's LibTorch multiplies with whatever BLAS is installed; the reference one is tens of times slower.
-train_packages=(libtorch-dev libopenblas0-openmp)
+# c10d, for runs on several machines, is in it; its header wants Gloo's.
+train_packages=(libtorch-dev libgloo-dev libopenblas0-openmp)
 
 list=false
 for argument in "$@"; do

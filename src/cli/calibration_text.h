@@ -22,6 +22,7 @@ class CalibrationText {
   explicit CalibrationText(size_t tokens) { options_.tokens = tokens; }
   // --text, --tokens and so on; with a prefix, e.g. "fit-", --fit-text and so on.
   void declare(CLI::App& app, const std::string& prefix = "");
+  size_t seed() const { return options_.seed; }
   Result<Calibration> read(const Engine& engine, const ProgressSink& progress) const;
 
  private:

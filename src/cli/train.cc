@@ -10,7 +10,9 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/peers.h"
 #include "cli/progress.h"
+#include "cli/train_sft.h"
 
 namespace mkv::cli {
 namespace {
@@ -29,8 +31,8 @@ class Train : public Command {
   CLI::App* declare(CLI::App& parent) override {
     CLI::App* app = parent.add_subcommand("train", "Train a nest by what it does to the model");
     model_.declare(*app);
-    app->add_option("--nest", nest_, "Nest to start from")->required();
-    app->add_option("-o,--output", output_, "Folder of the trained nest")->required();
+    app->add_option("--nest", nest_, "Nest to start from");
+    app->add_option("-o,--output", output_, "Folder of the trained nest");
     calibration_.declare(*app);
     add_count(*app, "--held-out", held_out_, "Windows of the text kept for measuring")
         ->check(CLI::PositiveNumber);
@@ -40,28 +42,46 @@ class Train : public Command {
     declare_schedule(*app);
     declare_optimiser(*app);
     declare_run(*app);
+    declare_peers(*app, options_.peers);
+    sft_.declare(*app);
+    app_ = app;
     declare_json(*app, json_);
     app->footer(
         "Example:\n  matryoshka train model.gguf --nest nest -o trained --text train.jsonl \\\n"
         "      --tokens 1000000 --schedule ladder --checkpoint run.state --log run.jsonl\n"
-        "The same command continues a run from its checkpoint.");
+        "The same command continues a run from its checkpoint.\n\n"
+        "Fine-tuning on questions and answers, of the weights and then of the nest too:\n"
+        "  matryoshka train model.gguf --sft arc_easy_train.jsonl --merged tuned.gguf \\\n"
+        "      --nest nest -o tuned-nest\n\n"
+        "Several processes share a run if each is started with the same command and torchrun's\n"
+        "variables, e.g. for two machines, the first of which is 10.0.0.1:\n"
+        "  MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 WORLD_SIZE=2 RANK=0 matryoshka train ...");
     return app;
   }
 
   Result<void> run() override {
     MKV_TRY(check_training_built());
-    MKV_TRY(check_output_folder(output_));
+    options_.checkpoint = checkpoint_;
+    options_.log = log_;
+    if (sft_.asked()) {
+      options_.schedule.seed = calibration_.seed();
+      return sft_.run(*app_, options_, model_, nest_, output_, json_);
+    }
+    if (nest_.empty() || output_.empty()) {
+      return make_error(ErrorCode::invalid_argument, "--nest and --output are needed");
+    }
+    const bool leads = options_.peers.rank == 0;
+    if (leads) MKV_TRY(check_output_folder(output_));
     MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, {}));
     MKV_ASSIGN(Nest nest, open_nest(nest_, engine->model));
     ProgressBar bar;
-    MKV_ASSIGN(Calibration text, calibration_.read(*engine, bar.sink()));
+    if (leads) options_.progress = bar.sink();
+    MKV_ASSIGN(Calibration text, calibration_.read(*engine, options_.progress));
     MKV_ASSIGN(const Windows held_out, hold_out(text.sequences));
-    options_.progress = bar.sink();
-    options_.checkpoint = checkpoint_;
-    options_.log = log_;
     MKV_ASSIGN(const TrainReport report, train_nest(engine->model, text.sequences, held_out,
                                                     options_, nest, *engine->workers));
     bar.finish();
+    if (!leads) return {};  // rank 0 has the same, and writes it
     describe(nest, text, report);
     MKV_TRY(nest.save(output_));
     std::fprintf(stderr, "%s: saved, as of step %zu of %zu%s\n", output_.c_str(), report.best_step,
@@ -87,7 +107,7 @@ class Train : public Command {
   }
   void declare_optimiser(CLI::App& app) {
     app.add_option("--learning-rate", options_.learning_rate,
-                   "Of Adam, after warm-up; for a nest of codes try 1e-2")
+                   "Of Adam, after warm-up; for a nest of codes try 4e-3")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
     add_count(app, "--warmup-steps", options_.warmup_steps, "Steps in which the rate rises");
@@ -204,6 +224,8 @@ class Train : public Command {
   ModelOptions model_;
   CalibrationText calibration_{1000000};
   TrainOptions options_;
+  TrainSft sft_;
+  CLI::App* app_ = nullptr;
   std::string nest_, output_, checkpoint_, log_;
   size_t held_out_ = 4;
   bool json_ = false;

@@ -184,6 +184,11 @@ Result<void> add_tensors(const std::vector<TensorInfo>& infos, size_t alignment,
 
 }  // namespace
 
+uint32_t gguf_type_id(DType type) {
+  const auto* found = std::ranges::find(kTypeNames, info(type).name);
+  return static_cast<uint32_t>(found - std::begin(kTypeNames));
+}
+
 Result<GgufFile> GgufFile::open(const std::filesystem::path& path) {
   MKV_ASSIGN(MappedFile mapped, MappedFile::open(path));
   MKV_ASSIGN(GgufFile file, parse(mapped.bytes(), path.string()));

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -39,5 +40,8 @@ class GgufFile {
   GgufMetadata metadata_;
   TensorTable tensors_;
 };
+
+// ggml's number of a type, as the file has it.
+uint32_t gguf_type_id(DType type);
 
 }  // namespace mkv

@@ -29,6 +29,8 @@ class TensorTable {
   size_t size() const { return tensors_.size(); }
   auto begin() const { return tensors_.begin(); }
   auto end() const { return tensors_.end(); }
+  // Whether every tensor of the file has a DType.
+  bool complete() const { return tensors_.size() == by_name_.size(); }
   const std::string& source() const { return source_; }
 
   // For readers. False: the name is taken.

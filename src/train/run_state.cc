@@ -8,7 +8,7 @@
 namespace mkv {
 namespace {
 
-constexpr char kFormat[] = "matryoshka_kv_training_2";
+constexpr char kFormat[] = "matryoshka_kv_training_3";
 
 Json state_json(const RunIdentity& identity, const RunState& state) {
   return {{"format", kFormat},
@@ -24,6 +24,7 @@ Json state_json(const RunIdentity& identity, const RunState& state) {
           {"best", state.best},
           {"best_step", state.best_step},
           {"without_better", state.without_better},
+          {"figures", state.figures},
           {"log", state.log}};
 }
 
@@ -74,6 +75,10 @@ Result<RunState> parse_state(const SafetensorsFile& file, const RunIdentity& ide
   MKV_ASSIGN(state.best, get_double(json, "best"));
   MKV_ASSIGN(state.best_step, get_size(json, "best_step"));
   MKV_ASSIGN(state.without_better, get_size(json, "without_better"));
+  MKV_ASSIGN(const Json* figures, get_object(json, "figures"));
+  for (const auto& item : figures->items()) {
+    MKV_TRY(read_numbers(*figures, item.key().c_str(), state.figures[item.key()]));
+  }
   MKV_ASSIGN(const Json* log, get_array(json, "log"));
   for (const Json& line : *log) {
     if (!line.is_string()) return make_error(ErrorCode::corrupt, "log: not lines of text");
@@ -103,14 +108,12 @@ Result<void> write_run_state(const std::filesystem::path& path, const RunIdentit
   return write_safetensors(path, tensors, {{"state", text}});
 }
 
-Result<std::optional<RunState>> read_run_state(const std::filesystem::path& path,
-                                               const RunIdentity& identity) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return std::optional<RunState>();
-  MKV_ASSIGN(const SafetensorsFile file, SafetensorsFile::open(path));
+Result<RunState> parse_run_state(std::span<const std::byte> bytes, const std::string& name,
+                                 const RunIdentity& identity) {
+  MKV_ASSIGN(const SafetensorsFile file, SafetensorsFile::parse(bytes, name));
   Result<RunState> state = parse_state(file, identity);
-  if (!state) return in_context(path.string(), std::move(state).error());
-  return std::optional(std::move(state).value());
+  if (!state) return in_context(name, std::move(state).error());
+  return state;
 }
 
 }  // namespace mkv

@@ -4,7 +4,7 @@
 
 #include <filesystem>
 #include <map>
-#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,13 +26,14 @@ struct RunState {
   std::vector<double> running_kl;  // of training windows, by the nearest budget; 0: none yet
   double best = 0;
   size_t best_step = 0, without_better = 0;
-  std::vector<std::string> log;  // lines of JSON
+  std::map<std::string, std::vector<double>> figures;  // what else a kind of run goes on from
+  std::vector<std::string> log;                        // lines of JSON
 };
 
 Result<void> write_run_state(const std::filesystem::path& path, const RunIdentity& identity,
                              const RunState& state);
-// Nothing: no such file. Errors name the file: another run's, or damaged.
-Result<std::optional<RunState>> read_run_state(const std::filesystem::path& path,
-                                               const RunIdentity& identity);
+// Of a checkpoint's bytes; `name` stands for the path. Errors name it: another run's, or damaged.
+Result<RunState> parse_run_state(std::span<const std::byte> bytes, const std::string& name,
+                                 const RunIdentity& identity);
 
 }  // namespace mkv

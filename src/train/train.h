@@ -16,6 +16,7 @@
 #include "eval/windows.h"
 #include "model/model.h"
 #include "nest/nest.h"
+#include "train/peer_options.h"
 #include "train/schedule.h"
 
 namespace mkv {
@@ -52,6 +53,8 @@ struct TrainOptions {
   double stop_after_seconds = 0;  // ends early with a checkpoint; 0 = never
   std::filesystem::path log;      // JSON lines, whole at every checkpoint; empty: none
   ProgressSink progress;
+
+  PeerOptions peers;  // the same run on several processes
 };
 
 struct TrainReport {
@@ -69,8 +72,11 @@ struct TrainReport {
 // and without measurements. Bases of columns have the determinant of the start and
 // |U^T U - I| < 1e-5.
 // Deterministic for any number of workers, and whether or not it was interrupted and continued.
-// Errors: built without LibTorch (unsupported); too little text; a budget out of range; a
-// checkpoint of another run, which names what differs; what torch could not do.
+// Of several processes, each calls this and gets the same nest; a step's windows and the held-out
+// budgets are shared out, so losses are one process's up to the order of sums, and rank 0 alone
+// reads and writes files. A lost peer is an error at all ranks; rank 0 writes a checkpoint first.
+// Errors: built without LibTorch (unsupported); too little text; a budget out of
+// range; a checkpoint of another run, which names what differs; what torch could not do.
 Result<TrainReport> train_nest(const Model& model, std::span<const std::vector<TokenId>> sequences,
                                const Windows& held_out, const TrainOptions& options, Nest& nest,
                                Workers& workers);

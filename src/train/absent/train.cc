@@ -1,6 +1,8 @@
 // Stands in for the training module in a program that was built without it.
 #include "train/train.h"
 
+#include "train/sft.h"
+
 namespace mkv {
 
 Result<void> check_training_built() {
@@ -12,6 +14,11 @@ Result<void> check_training_built() {
 
 Result<TrainReport> train_nest(const Model&, std::span<const std::vector<TokenId>>, const Windows&,
                                const TrainOptions&, Nest&, Workers&) {
+  return check_training_built().error();
+}
+
+Result<SftReport> fine_tune(const Model&, std::span<const ScoredTokens>,
+                            std::span<const ScoredTokens>, const SftOptions&, Nest*, Workers&) {
   return check_training_built().error();
 }
 

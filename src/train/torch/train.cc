@@ -7,6 +7,8 @@
 #include <exception>
 #include <string>
 
+#include "train/sft.h"
+#include "train/torch/sft_trainer.h"
 #include "train/torch/trainer.h"
 
 namespace mkv {
@@ -43,6 +45,19 @@ Result<TrainReport> train_nest(const Model& model, std::span<const std::vector<T
   try {
     MKV_ASSIGN(training::Trainer trainer,
                training::Trainer::create({model, sequences, held_out, options, workers}, nest));
+    return trainer.run();
+  } catch (const std::exception& error) {
+    return torch_error(error);
+  }
+}
+
+Result<SftReport> fine_tune(const Model& model, std::span<const ScoredTokens> examples,
+                            std::span<const ScoredTokens> held_out, const SftOptions& options,
+                            Nest* nest, Workers& workers) {
+  keep_freed_memory();
+  try {
+    MKV_ASSIGN(training::SftTrainer trainer,
+               training::SftTrainer::create({model, examples, held_out, options, workers}, nest));
     return trainer.run();
   } catch (const std::exception& error) {
     return torch_error(error);

@@ -25,19 +25,27 @@ bool fast_bf16(const torch::Device& device) {
   return device.is_cuda();
 }
 
-TwinOptions twin_options(const TrainOptions& options) {
-  TwinOptions out;
-  out.device = torch::Device(options.device);
-  out.bf16 = options.precision == TrainPrecision::bf16 ||
-             (options.precision == TrainPrecision::automatic && fast_bf16(out.device));
-  return out;
-}
-
 std::string hash_of(std::span<const std::vector<TokenId>> sequences, const Windows& held_out) {
   Sha256 hash;
   for (const std::vector<TokenId>& s : sequences) hash.update(std::as_bytes(std::span(s)));
   hash.update(std::as_bytes(std::span(held_out.tokens)));
   return hash.hex();
+}
+
+double mean_log(const std::vector<double>& kl) {
+  double sum = 0.0;
+  for (const double x : kl) sum += std::log(std::max(x, 1e-12));
+  return sum / static_cast<double>(kl.size());
+}
+
+}  // namespace
+
+TwinOptions twin_options(TrainPrecision precision, const std::string& device) {
+  TwinOptions out;
+  out.device = torch::Device(device);
+  out.bf16 = precision == TrainPrecision::bf16 ||
+             (precision == TrainPrecision::automatic && fast_bf16(out.device));
+  return out;
 }
 
 std::string hash_of(const Nest& nest) {
@@ -54,6 +62,8 @@ std::string hash_of(const Nest& nest) {
   hash.update(std::as_bytes(std::span(nest.ladder().cuts)));
   return hash.hex();
 }
+
+namespace {
 
 Adam make_adam(const Parameters& parameters, const TrainOptions& options, size_t steps) {
   std::vector<Tensor> values;
@@ -75,12 +85,6 @@ std::vector<Tensor> copies_of(const Parameters& parameters) {
   return copies;
 }
 
-double mean_log(const std::vector<double>& kl) {
-  double sum = 0.0;
-  for (const double x : kl) sum += std::log(std::max(x, 1e-12));
-  return sum / static_cast<double>(kl.size());
-}
-
 }  // namespace
 
 Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
@@ -96,6 +100,10 @@ Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
     if (sequence.size() < 2) return invalid("a window of one token has nothing to predict");
     MKV_TRY(inputs.model.check_tokens(sequence));
   }
+  if (options.peers.world > options.windows_per_step) {
+    return invalid(concat(options.windows_per_step, " windows a step for ", options.peers.world,
+                          " processes, at least one each is needed"));
+  }
   std::vector<size_t> rungs;
   for (const std::string& budget : options.budgets) {
     auto rung = rung_for_budget(nest, budget);
@@ -103,19 +111,23 @@ Result<Trainer> Trainer::create(const TrainerInputs& inputs, Nest& nest) {
     rungs.push_back(*rung);
   }
   MKV_ASSIGN(PrefixSampler sampler, PrefixSampler::create(nest, options.schedule, rungs, steps));
-  return Trainer(inputs, nest, std::move(sampler), std::move(rungs), steps);
+  MKV_ASSIGN(Peers peers, Peers::connect(options.peers));
+  Trainer trainer(inputs, nest, std::move(sampler), std::move(rungs), steps, std::move(peers));
+  MKV_TRY(trainer.peers_.check_same(trainer.identity_));
+  return trainer;
 }
 
 Trainer::Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler,
-                 std::vector<size_t> rungs, size_t steps)
+                 std::vector<size_t> rungs, size_t steps, Peers peers)
     : in_(inputs),
+      peers_(std::move(peers)),
       nest_(&nest),
       working_(nest.clone()),
       sampler_(std::move(sampler)),
       rungs_(std::move(rungs)),
       full_(working_.coded_bits_per_value(working_.full_ranks())),
       steps_(steps),
-      twin_(inputs.model, twin_options(inputs.options)),
+      twin_(inputs.model, twin_options(inputs.options.precision, inputs.options.device)),
       parameters_(make_parameters(nest, inputs.options, torch::Device(inputs.options.device))),
       adam_(make_adam(*parameters_, inputs.options, steps)),
       best_(copies_of(*parameters_)) {
@@ -148,7 +160,7 @@ RunIdentity Trainer::identity() const {
           {"relative_loss", o.relative_loss ? "yes" : "no"},
           {"train_means", o.train_means ? "yes" : "no"},
           {"basis_rate", text(o.basis_rate)},
-          {"bf16", twin_options(o).bf16 ? "yes" : "no"},
+          {"bf16", twin_options(o.precision, o.device).bf16 ? "yes" : "no"},
           {"budgets", budgets},
           {"steps_per_measurement", std::to_string(o.steps_per_measurement)}};
 }
@@ -170,15 +182,9 @@ Result<TrainReport> Trainer::run() {
     MKV_TRY(measure());
   }
   while (state_.step < steps_ && !stopped_early_) {
-    const auto start = Clock::now();
-    take_step();
-    step_seconds_ += since(start);
-    if (measurement_due()) {
-      MKV_TRY(measure());
-    }
+    if (auto advanced = advance(); !advanced) return std::move(advanced).error();
     report_progress();
-    const double limit = in_.options.stop_after_seconds;
-    const bool stop = limit > 0 && since(start_) >= limit && state_.step < steps_;
+    const bool stop = stop_ && state_.step < steps_;
     if (stop || since(saved_) >= in_.options.checkpoint_seconds) {
       MKV_TRY(save());
     }
@@ -188,18 +194,58 @@ Result<TrainReport> Trainer::run() {
   return finish(true);
 }
 
-void Trainer::take_step() {
+Result<void> Trainer::advance() {
+  const auto start = Clock::now();
+  if (auto stepped = take_step(); !stepped) {
+    MKV_TRY(save());
+    Error error = std::move(stepped).error();
+    if (peers_.leads() && !in_.options.checkpoint.empty()) {
+      error.message += concat("; ", in_.options.checkpoint.string(), " has step ", state_.step,
+                              " and can be continued");
+    }
+    return error;
+  }
+  step_seconds_ += since(start);
+  // Without its measurement a step does not count, so nothing is saved if that fails.
+  return measurement_due() ? measure() : Result<void>();
+}
+
+Result<void> Trainer::combine(StepResult& result, size_t windows) {
+  const double share = static_cast<double>(result.kl.size()) / static_cast<double>(windows);
+  for (Tensor& g : result.gradients) g.mul_(share);
+  MKV_TRY(peers_.sum(result.gradients));
+  std::vector<double> figures(2 * windows + 1);
+  for (size_t w = 0, mine = 0; w < windows; ++w) {
+    if (!peers_.takes(w)) continue;
+    figures[w] = result.kl[mine];
+    figures[windows + w] = result.cross_entropy[mine++];
+  }
+  const double limit = in_.options.stop_after_seconds;
+  figures.back() = peers_.leads() && limit > 0 && since(start_) >= limit ? 1.0 : 0.0;
+  MKV_TRY(peers_.sum(figures));
+  const auto middle = figures.begin() + static_cast<std::ptrdiff_t>(windows);
+  result.kl.assign(figures.begin(), middle);
+  result.cross_entropy.assign(middle, figures.end() - 1);
+  stop_ = figures.back() > 0;
+  return {};
+}
+
+Result<void> Trainer::take_step() {
   const TrainOptions& options = in_.options;
-  std::vector<StepWindow> windows;
+  std::vector<StepWindow> windows, mine;
+  size_t tokens_of_step = 0;
   for (size_t w = 0; w < options.windows_per_step; ++w) {
     const auto& tokens = in_.sequences[state_.step * options.windows_per_step + w];
     windows.push_back({tokens, sampler_.sample(state_.step, w)});
-    state_.tokens += tokens.size();
+    if (peers_.takes(w)) mine.push_back(windows.back());
+    tokens_of_step += tokens.size();
   }
   const LossWeights weights{.kl = options.kl_weight,
                             .cross_entropy = options.cross_entropy_weight,
                             .relative = options.relative_loss};
-  StepResult result = step_gradients(twin_, *parameters_, windows, weights, in_.workers);
+  StepResult result = step_gradients(twin_, *parameters_, mine, weights, in_.workers);
+  MKV_TRY(combine(result, windows.size()));
+  state_.tokens += tokens_of_step;
   double square = 0.0;
   for (const Tensor& g : result.gradients) square += g.square().sum(torch::kDouble).item<double>();
   result.gradient_norm = std::sqrt(square);
@@ -213,6 +259,7 @@ void Trainer::take_step() {
   log_step(result, windows);
   adam_.step(state_.step, result.gradients);
   ++state_.step;
+  return {};
 }
 
 void Trainer::log_step(const StepResult& result, const std::vector<StepWindow>& windows) {
@@ -254,16 +301,19 @@ Result<void> Trainer::measure() {
     return make_error(ErrorCode::unsupported,
                       std::string("train: the bases are not orthogonal: error ") + text);
   }
-  std::vector<double> kl;
-  for (const size_t rung : rungs_) {
+  std::vector<double> kl(rungs_.size());
+  for (size_t b = 0; b < rungs_.size(); ++b) {
+    if (!peers_.takes(b)) continue;
+    const size_t rung = rungs_[b];
     MKV_ASSIGN(const CacheFactory caches,
                CacheFactory::coded(in_.model, working_, working_.ranks_at(rung)));
     MKV_ASSIGN(const KlReport found, evaluate_kl(in_.model, *base_, caches, {}, in_.workers));
-    kl.push_back(found.kl);
+    kl[b] = found.kl;
     report(in_.options.progress,
            {"training", state_.step, steps_,
-            concat("measured at ", kl.size(), " of ", rungs_.size(), " budgets")});
+            concat("measured at ", b + 1, " of ", rungs_.size(), " budgets")});
   }
+  MKV_TRY(peers_.sum(kl));
   judge(kl);
   return {};
 }

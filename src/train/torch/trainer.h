@@ -9,6 +9,7 @@
 #include "eval/kl.h"
 #include "train/run_state.h"
 #include "train/torch/adam.h"
+#include "train/torch/peers.h"
 #include "train/torch/step.h"
 #include "train/train.h"
 
@@ -22,6 +23,10 @@ struct TrainerInputs {
   Workers& workers;
 };
 
+// Of all that defines a nest's codes and order of cuts.
+std::string hash_of(const Nest& nest);
+TwinOptions twin_options(TrainPrecision precision, const std::string& device);
+
 class Trainer {
  public:
   // Everything that can be refused is refused here, before any work. Throws what torch throws.
@@ -31,13 +36,16 @@ class Trainer {
  private:
   using Clock = std::chrono::steady_clock;
   Trainer(const TrainerInputs& inputs, Nest& nest, PrefixSampler sampler, std::vector<size_t> rungs,
-          size_t steps);
+          size_t steps, Peers peers);
 
   Result<void> measure();  // held-out divergences of the bases as they are
+  Result<void> advance();  // a step, and a measurement where one is due
   void judge(const std::vector<double>& kl);
   Result<void> resume();
   Result<void> save();
-  void take_step();
+  Result<void> take_step();
+  // From this rank's windows to all of the step's, and `stop_` to rank 0's word.
+  Result<void> combine(StepResult& result, size_t windows);
   void log_step(const StepResult& result, const std::vector<StepWindow>& windows);
   double kept(const Ranks& ranks) const { return working_.coded_bits_per_value(ranks) / full_; }
   size_t nearest_budget(double kept) const;
@@ -49,6 +57,7 @@ class Trainer {
   Result<TrainReport> finish(bool finished);
 
   TrainerInputs in_;
+  Peers peers_;
   Nest* nest_;
   Nest working_;  // what is measured
   PrefixSampler sampler_;
@@ -65,7 +74,7 @@ class Trainer {
   std::optional<BaseHidden> base_;
   size_t first_step_ = 0;  // of this call
   double step_seconds_ = 0;
-  bool stopped_early_ = false;
+  bool stopped_early_ = false, stop_ = false;  // stop_: out of time
   Clock::time_point start_ = Clock::now(), saved_ = Clock::now();
   double seconds_before_ = 0;
 };

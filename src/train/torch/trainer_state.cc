@@ -29,6 +29,7 @@ std::vector<std::pair<std::string, Tensor>> Trainer::named_tensors() {
 
 Result<void> Trainer::save() {
   saved_ = Clock::now();
+  if (!peers_.leads()) return {};
   state_.seconds = seconds_before_ + since(start_);
   state_.schedule_weights = sampler_.weights();
   state_.schedule_last.assign(sampler_.last_seen().begin(), sampler_.last_seen().end());
@@ -44,8 +45,8 @@ Result<void> Trainer::save() {
 }
 
 Result<void> Trainer::resume() {
-  if (in_.options.checkpoint.empty()) return {};
-  MKV_ASSIGN(std::optional<RunState> found, read_run_state(in_.options.checkpoint, identity_));
+  MKV_ASSIGN(std::optional<RunState> found,
+             read_shared_run_state(in_.options.checkpoint, identity_, peers_));
   if (!found) return {};
   const auto corrupt = [&](const std::string& what) {
     return make_error(ErrorCode::corrupt, in_.options.checkpoint.string() + ": " + what);

@@ -138,28 +138,34 @@ Tensor Twin::logits_backward(const Tensor& d) const {
   return d.to(torch::kBFloat16).mm(output_).to(torch::kFloat32);
 }
 
-Tensor Twin::linear(const Tensor& x, const Tensor& weight, const Tensor& bias) const {
-  const Tensor y = product(x, weight);
+Tensor Twin::linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                    const Adapter& adapter) const {
+  Tensor y = product(x, weight);
+  if (adapter.up.defined()) {
+    y = y.add(x.mm(adapter.down.t()).mm(adapter.up.t()), adapter.scale);
+  }
   return bias.defined() ? y + bias : y;
 }
 
-Tensor Twin::heads(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                   const Tensor& norm) const {
+Tensor Twin::heads(const Tensor& y, const Tensor& norm) const {
   const auto head_dim = static_cast<int64_t>(config_.head_dim);
-  Tensor y = linear(x, weight, bias).view({x.size(0), -1, head_dim}).transpose(0, 1).contiguous();
-  return norm.defined() ? rms_norm(y, norm, config_.rms_norm_epsilon) : y;
+  const Tensor split = y.view({y.size(0), -1, head_dim}).transpose(0, 1).contiguous();
+  return norm.defined() ? rms_norm(split, norm, config_.rms_norm_epsilon) : split;
 }
 
 Tensor Twin::attend(const Layer& layer, const Tensor& x, const Angles& at,
                     const std::array<SideCode, 2>* code, const CacheCode& all) const {
   const auto kv_heads = static_cast<int64_t>(config_.num_kv_heads);
   const auto head_dim = static_cast<int64_t>(config_.head_dim);
-  const Tensor q =
-      rotate(heads(x, layer.query, layer.query_bias, layer.query_norm), at.cos, at.sin);
+  const LayerAdapters& adapters = layer.adapters;
+  const Tensor query = linear(x, layer.query, layer.query_bias, adapters.query);
+  const Tensor key = linear(x, layer.key, layer.key_bias, adapters.key);
+  const Tensor value = linear(x, layer.value, layer.value_bias, adapters.value);
+  const Tensor q = rotate(heads(query, layer.query_norm), at.cos, at.sin);
   AttentionInputs in;
   in.queries = q.view({kv_heads, -1, q.size(1), head_dim});
-  in.exact_keys = rotate(heads(x, layer.key, layer.key_bias, layer.key_norm), at.cos, at.sin);
-  in.exact_values = heads(x, layer.value, layer.value_bias, {});
+  in.exact_keys = rotate(heads(key, layer.key_norm), at.cos, at.sin);
+  in.exact_values = heads(value, {});
   if (all.rounded && code != nullptr && !(*code)[0].slabs.empty()) {
     in.exact_keys = as_halves(in.exact_keys);
     in.exact_values = as_halves(in.exact_values);
@@ -172,32 +178,33 @@ Tensor Twin::attend(const Layer& layer, const Tensor& x, const Angles& at,
       return side.mean.defined() ? side.mean.reshape({kv_heads, 1, head_dim}) : Tensor();
     };
     view = all.view;
-    const SideCode &key = (*code)[0], &value = (*code)[1];
-    Tensor key_mean = mean_of(key);
+    Tensor key_mean = mean_of((*code)[0]);
     if (key_mean.defined() && all.position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
-    in.coded_keys = code_side(in.exact_keys, key, key_mean, all);
-    in.coded_values = code_side(in.exact_values, value, mean_of(value), all);
+    in.coded_keys = code_side(in.exact_keys, (*code)[0], key_mean, all);
+    in.coded_values = code_side(in.exact_values, (*code)[1], mean_of((*code)[1]), all);
   }
   const Tensor out = attention(in, config_.attention_scale(), view);
   const Tensor rows = out.view({-1, x.size(0), head_dim}).transpose(0, 1).reshape({x.size(0), -1});
-  return linear(rows, layer.output, layer.output_bias);
+  return linear(rows, layer.output, layer.output_bias, adapters.output);
 }
 
-Tensor Twin::hidden(std::span<const TokenId> tokens, const CacheCode& code) const {
+Tensor Twin::hidden(std::span<const TokenId> tokens, const CacheCode& code,
+                    const std::vector<LayerAdapters>& adapters) const {
   const std::vector<int64_t> ids(tokens.begin(), tokens.end());
   const Tensor at_ids = torch::tensor(at::ArrayRef<int64_t>(ids), torch::kLong).to(options_.device);
   Tensor hidden = embedding_.index_select(0, at_ids).to(torch::kFloat32);
   const Angles at = angles(tokens.size());
   const double epsilon = config_.rms_norm_epsilon;
   for (size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& layer = layers_[l];
+    Layer layer = layers_[l];  // handles, not values
+    if (!adapters.empty()) layer.adapters = adapters[l];
     const auto* coded = code.layers.empty() ? nullptr : &code.layers[l];
     hidden =
         hidden + attend(layer, rms_norm(hidden, layer.attention_norm, epsilon), at, coded, code);
     const Tensor normed = rms_norm(hidden, layer.ffn_norm, epsilon);
-    const Tensor wide = swiglu(linear(normed, layer.gate, layer.gate_bias),
-                               linear(normed, layer.up, layer.up_bias));
-    hidden = hidden + linear(wide, layer.down, layer.down_bias);
+    const Tensor wide = swiglu(linear(normed, layer.gate, layer.gate_bias, layer.adapters.gate),
+                               linear(normed, layer.up, layer.up_bias, layer.adapters.up));
+    hidden = hidden + linear(wide, layer.down, layer.down_bias, layer.adapters.down);
   }
   return rms_norm(hidden, final_norm_, epsilon);
 }

@@ -32,6 +32,15 @@ struct CacheCode {
   AttentionView view;
 };
 
+// A low-rank addition to a projection's weight (LoRA, arXiv:2106.09685): W + scale up down.
+struct Adapter {
+  Tensor down, up;  // [rank x cols], [rows x rank]; undefined: none
+  double scale = 1.0;
+};
+struct LayerAdapters {
+  Adapter query, key, value, output, gate, up, down;
+};
+
 struct TwinOptions {
   torch::Device device = torch::kCPU;
   bool bf16 = false;  // of the products with weights
@@ -43,7 +52,12 @@ class Twin {
   Twin(const Model& model, const TwinOptions& options);
 
   // [tokens x hidden], after the last norm; tokens from position 0 of a cache of their own.
-  Tensor hidden(std::span<const TokenId> tokens, const CacheCode& code) const;
+  Tensor hidden(std::span<const TokenId> tokens, const CacheCode& code) const {
+    return hidden(tokens, code, {});
+  }
+  // With adapters, by layer; none if empty.
+  Tensor hidden(std::span<const TokenId> tokens, const CacheCode& code,
+                const std::vector<LayerAdapters>& adapters) const;
   // hidden [rows x hidden] -> [rows x vocab]
   Tensor logits(const Tensor& hidden) const { return product(hidden, output_); }
   // d [rows x vocab] -> [rows x hidden]: the gradient through logits().
@@ -56,15 +70,17 @@ class Twin {
     Tensor attention_norm, ffn_norm, query_norm, key_norm;
     Tensor query, key, value, output, gate, up, down;
     Tensor query_bias, key_bias, value_bias, output_bias, gate_bias, up_bias, down_bias;
+    LayerAdapters adapters;  // a pass's own
   };
   struct Angles {
     Tensor cos, sin;  // [tokens x head_dim/2]
   };
   Angles angles(size_t tokens) const;
   Tensor product(const Tensor& x, const Tensor& weight) const;  // x W^T
-  Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) const;
-  // x W^T as heads [heads x tokens x head_dim], with bias and norm.
-  Tensor heads(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& norm) const;
+  Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                const Adapter& adapter) const;
+  // y, of linear(), as heads [heads x tokens x head_dim] with a norm.
+  Tensor heads(const Tensor& y, const Tensor& norm) const;
   Tensor attend(const Layer& layer, const Tensor& x, const Angles& at,
                 const std::array<SideCode, 2>* code, const CacheCode& all) const;
 
