@@ -62,8 +62,9 @@ class Decode {
                    if (task < coded_tasks) {
                      const size_t later = task + 1;  // workers take runs of neighbours
                      std::optional<CodedAttention::Next> next;
-                     if (later < coded_tasks)
+                     if (later < coded_tasks) {
                        next = {later % groups, run_blocks(coded_, later / groups)};
+                     }
                      attend_coded(task % groups, task / groups, next, worker);
                    } else {
                      const size_t exact = task - coded_tasks, heads = state_.shape.kv_heads;
@@ -184,8 +185,9 @@ class Decode {
     start_partials(part_run, first_head, scores);
     const View<float> sums(partial(part_run, first_head).values, repeats_, head_dim_,
                            partial_size());
-    if (tokens > 0)
+    if (tokens > 0) {
       weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
+    }
     for (size_t s = 0; s < sinks; ++s) {
       cache.sinks.load(Side::value, sinks_begin_ + s, first_column, sink);
       for (size_t r = 0; r < repeats_; ++r) axpy(scores.at(r, tokens + s), sink, sums.row(r));
