@@ -114,7 +114,7 @@ void SftTrainer::begin_stage() {
                    .last_rate = o.last_rate,
                    .warmup_steps = o.warmup_steps,
                    .steps = stage_steps()};
-  lora_adam_.emplace(lora_.tensors(), adam);
+  lora_adam_.emplace(lora_.tensors(), std::vector<double>(lora_.tensors().size(), 1.0), adam);
   if (joint()) {
     adam.rate = o.basis_rate;
     basis_adam_.emplace(std::vector<Tensor>{bases_->turns()}, std::vector<double>{1.0}, adam);
