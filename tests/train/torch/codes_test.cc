@@ -66,7 +66,7 @@ TEST_P(CodedTwins, LogitsAreTheEngines) {
       const Codes stored(nest, {}, torch::kCPU);
       CacheCode code = stored.code(stored.made(), ranks);
       const auto apart = [&](DType exact) {
-        KvCache cache(nest, ranks, model.config().rotary, tokens.size(), {.exact = exact});
+        KvCache cache(nest, ranks, model.config().layer_types, tokens.size(), {.exact = exact});
         code.rounded = exact == DType::f16;
         return difference(golden::run(model, tokens, tokens.size(), cache, workers),
                           twin.logits(twin.hidden(tokens, code)));
