@@ -67,7 +67,7 @@ void TrainSft::declare(CLI::App& app) {
   add(app.add_option("--joint-lora-rate", options_.joint_lora_rate, "Of additions, after it")
           ->capture_default_str()
           ->check(CLI::PositiveNumber));
-  add(app.add_option("--basis-rate", options_.basis_rate, "Of rotations")
+  add(app.add_option("--joint-basis-rate", options_.basis_rate, "Of rotations")
           ->capture_default_str()
           ->check(CLI::PositiveNumber));
   add(add_count(app, "--longest", longest_, "Longer examples, in tokens, are left out")

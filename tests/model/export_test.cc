@@ -114,6 +114,11 @@ TEST_P(Export, EveryTypeLoadsAndIsAsCloseAsItsBits) {
   for (const auto& [type, bound] :
        {std::pair{DType::f16, 0x1p-11f}, {DType::q8_0, 0.5f / 127 + 0x1p-11f}}) {
     const fs::path path = dir_ / "out.gguf";
+    const size_t block = info(type).block_elements;
+    if (model.config().hidden_size % block != 0 || model.config().intermediate_size % block != 0) {
+      EXPECT_FALSE(export_model(model, gguf_, changes, type, path));  // rows are no whole blocks
+      continue;
+    }
     ASSERT_TRUE(export_model(model, gguf_, changes, type, path));
     const Model out = golden::load(path);
     EXPECT_EQ(out.weights().embedding.type, model.weights().embedding.type);
