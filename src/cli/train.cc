@@ -8,6 +8,7 @@
 #include "base/peak_memory.h"
 #include "cli/calibration_text.h"
 #include "cli/command.h"
+#include "cli/hold_out.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/peers.h"
@@ -166,11 +167,8 @@ class Train : public Command {
                             std::to_string(sequences.size()) + " windows in all");
     }
     Windows windows{.context = sequences.front().size(), .tokens = {}};
-    for (size_t i = held_out_; i-- > 0;) {
-      const auto at =
-          sequences.begin() + static_cast<std::ptrdiff_t>(i * (sequences.size() / held_out_));
-      windows.tokens.insert(windows.tokens.end(), at->begin(), at->end());
-      sequences.erase(at);
+    for (const std::vector<TokenId>& held : take_evenly(sequences, held_out_)) {
+      windows.tokens.insert(windows.tokens.end(), held.begin(), held.end());
     }
     return windows;
   }

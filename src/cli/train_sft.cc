@@ -4,6 +4,7 @@
 
 #include "base/peak_memory.h"
 #include "cli/calibration_text.h"
+#include "cli/hold_out.h"
 #include "cli/inspect_nest.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -19,7 +20,7 @@ const std::map<std::string, DType> kTypes{
 // Those that only training on text reads.
 constexpr const char* kOfText[] = {"--text",          "--tokens",           "--window",
                                    "--held-out",      "--windows-per-step", "--learning-rate",
-                                   "--relative-loss", "--train-means"};
+                                   "--relative-loss", "--train-means",      "--basis-rate"};
 
 // The value given, or fine-tuning's own.
 template <class T>
@@ -93,14 +94,7 @@ Result<std::vector<ScoredTokens>> TrainSft::hold_out(std::vector<ScoredTokens>& 
                       concat("--held-out-examples ", held_out_, ": the files have ",
                              examples.size(), " examples in all"));
   }
-  std::vector<ScoredTokens> held;
-  const size_t stride = examples.size() / held_out_;
-  for (size_t i = held_out_; i-- > 0;) {
-    const auto at = examples.begin() + static_cast<std::ptrdiff_t>(i * stride);
-    held.push_back(std::move(*at));
-    examples.erase(at);
-  }
-  return held;
+  return take_evenly(examples, held_out_);
 }
 
 Result<void> TrainSft::run(const CLI::App& app, const TrainOptions& run, const ModelOptions& model,

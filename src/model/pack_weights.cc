@@ -34,8 +34,10 @@ Buffer<std::byte> pack_weights(ModelWeights& weights,
   const std::vector<Weight*> matrices = tiled_matrices(weights);
   size_t total = 0;
   for (const Weight* w : matrices) total += aligned(w->tiled_bytes());
-  Buffer<std::byte> buffer(total);
-  std::span<std::byte> rest = buffer.span();
+  Buffer<std::byte> buffer;
+  if (matrices.empty()) return buffer;
+  buffer.reserve(total);  // every byte that is read is packed, so nothing need be zeroed first
+  std::span<std::byte> rest(buffer.data(), total);
   Workers workers;
   for (Weight* w : matrices) {
     const size_t tile_bytes = kTileRows * row_bytes(w->type, w->cols);

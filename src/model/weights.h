@@ -1,5 +1,6 @@
-// A model's tensors by role. Matrices are views into the mapped file, in the type they have there;
-// vectors (norms, biases) are small and copied to float32, in Hugging Face order.
+// A model's tensors by role. Matrices are views into the mapped file, in the type they have there,
+// until pack_weights brings them into tiles; vectors (norms, biases) are small and copied to
+// float32, in Hugging Face order.
 #pragma once
 
 #include <string_view>

@@ -10,7 +10,7 @@
 #include <fstream>
 #include <future>
 
-#include "cli/program.h"
+#include "cli/training_run.h"
 #include "store/json.h"
 
 namespace mkv {
@@ -32,7 +32,7 @@ std::string free_port() {
   return std::to_string(ntohs(address.sin_port));
 }
 
-class TrainingPeers : public testing::Test {
+class TrainingPeers : public TrainingRun {
  protected:
   void SetUp() override {
     const Outcome asked = matryoshka({"train", "model", "--nest", "nest", "-o", "trained",
@@ -40,62 +40,25 @@ class TrainingPeers : public testing::Test {
     if (asked.err.find("without the training module") != std::string::npos) {
       GTEST_SKIP() << "built without the training module";
     }
-    const Outcome fitted =
-        matryoshka({"fit", model_, "-o", file("nest"), "--kind", "column", "--tokens", "1024",
-                    "--window", "256", "--recent", "0", "--step", "4"});
-    ASSERT_EQ(fitted.exit_code, 0) << fitted.err;
-    std::ofstream text(file("text.txt"));
-    for (int i = 0; i < 600; ++i) text << "Once upon a time there was a number " << i << ".\n";
+    ASSERT_NO_FATAL_FAILURE(fit_and_write_text());
     port_ = free_port();
     const Outcome alone = ranked("probe", 0, 2, {"--peer-timeout", "0.01"});
     if (alone.err.find("without c10d's Gloo") != std::string::npos) {
       GTEST_SKIP() << "built without c10d's Gloo";
     }
   }
-  std::string file(const std::string& name) const { return (folder_.path() / name).string(); }
 
-  Outcome train(const std::string& name, std::vector<std::string> more, const Launch& launch) {
-    std::vector<std::string> arguments{"train",
-                                       model_,
-                                       "--nest",
-                                       file("nest"),
-                                       "-o",
-                                       file(name),
-                                       "--text",
-                                       file("text.txt"),
-                                       "--tokens",
-                                       "7000",
-                                       "--window",
-                                       "128",
-                                       "--held-out",
-                                       "2",
-                                       "--budgets",
-                                       "75%,50%",
-                                       "--schedule",
-                                       "automatic",
-                                       "--train-means",
-                                       "--windows-per-step",
-                                       "4",
-                                       "--steps-per-measurement",
-                                       "5",
-                                       "--checkpoint",
-                                       file(name + ".state"),
-                                       "--checkpoint-seconds",
-                                       "0",
-                                       "--threads",
-                                       "1",
-                                       "--precision",
-                                       "f32",
-                                       "--log",
-                                       file(name + ".jsonl")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return matryoshka(arguments, launch);
+  // Four windows a step, and sums in the same precision whoever makes them.
+  Outcome alone(const std::string& name, std::vector<std::string> more = {},
+                const Launch& launch = {}) const {
+    more.insert(more.end(), {"--windows-per-step", "4", "--threads", "1", "--precision", "f32"});
+    return train(name, more, launch);
   }
   Outcome ranked(const std::string& name, int rank, int world, std::vector<std::string> more,
                  const Launch& launch = {}) {
     more.insert(more.end(), {"--master-address", "127.0.0.1", "--master-port", port_, "--rank",
                              std::to_string(rank), "--world-size", std::to_string(world)});
-    return train(name, more, launch);
+    return alone(name, std::move(more), launch);
   }
   // Both outcomes of a run on two processes, by rank.
   std::vector<Outcome> pair(const std::string& name, const Launch& second = {}) {
@@ -104,18 +67,8 @@ class TrainingPeers : public testing::Test {
     const Outcome first = ranked(name, 0, 2, {});
     return {first, other.get()};
   }
-  std::vector<Json> logged(const std::string& name) const {
-    std::ifstream log(file(name + ".jsonl"));
-    std::vector<Json> lines;
-    for (std::string line; std::getline(log, line);) {
-      auto json = parse_json(line, "log");
-      EXPECT_TRUE(json) << line;
-      if (json) lines.push_back(*json);
-    }
-    return lines;
-  }
   void expect_same_losses(const std::string& name, const std::string& expected) const {
-    const std::vector<Json> a = logged(name), b = logged(expected);
+    const std::vector<Json> a = log_lines(name), b = log_lines(expected);
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) {
       const char* key = b[i].contains("kl") ? "kl" : "held_out_kl";
@@ -128,45 +81,44 @@ class TrainingPeers : public testing::Test {
     }
   }
 
-  ScratchFolder folder_;
-  std::string model_ = golden_model("llama.gguf"), port_;
+  std::string port_;
 };
 
 TEST_F(TrainingPeers, TwoProcessesHaveTheLossesOfOne) {
-  const Outcome one = train("one", {}, {});
+  const Outcome one = alone("one");
   ASSERT_EQ(one.exit_code, 0) << one.err;
   const std::vector<Outcome> two = pair("two");
   ASSERT_EQ(two[0].exit_code, 0) << two[0].err;
   ASSERT_EQ(two[1].exit_code, 0) << two[1].err;
   EXPECT_TRUE(two[1].out.empty()) << two[1].out;
-  ASSERT_GT(logged("one").size(), 12u);
+  ASSERT_GT(log_lines("one").size(), 12u);
   expect_same_losses("two", "one");
   EXPECT_TRUE(std::filesystem::exists(file("two") + "/matryoshka_kv.safetensors"));
 }
 
 TEST_F(TrainingPeers, AfterOneIsKilledTheOtherLeavesACheckpointToGoOnFrom) {
-  const Outcome one = train("one", {}, {});
+  const Outcome one = alone("one");
   ASSERT_EQ(one.exit_code, 0) << one.err;
   Launch killed;
-  killed.kill_when = [&] { return logged("two").size() >= 4; };
+  killed.kill_when = [&] { return log_lines("two").size() >= 4; };
   const std::vector<Outcome> two = pair("two", killed);
   EXPECT_EQ(two[1].exit_code, -1);
   ASSERT_EQ(two[0].exit_code, 1) << two[0].err;
   EXPECT_THAT(two[0].err, AllOf(HasSubstr("rank 0 of 2: a peer is lost"), HasSubstr("two.state")));
   EXPECT_FALSE(std::filesystem::exists(file("two")));
-  const size_t before = logged("two").size();
-  ASSERT_LT(before, logged("one").size());
+  const size_t before = log_lines("two").size();
+  ASSERT_LT(before, log_lines("one").size());
   // Whoever is left may go on alone.
-  const Outcome rest = train("two", {}, {});
+  const Outcome rest = alone("two");
   ASSERT_EQ(rest.exit_code, 0) << rest.err;
   expect_same_losses("two", "one");
 }
 
 TEST_F(TrainingPeers, TheyGoOnTogetherFromTheCheckpointOfRankZero) {
-  const Outcome one = train("one", {}, {});
+  const Outcome one = alone("one");
   ASSERT_EQ(one.exit_code, 0) << one.err;
-  ASSERT_EQ(train("two", {"--stop-after", "0.000001"}, {}).exit_code, 0);
-  ASSERT_LT(logged("two").size(), 4u);
+  ASSERT_EQ(alone("two", {"--stop-after", "0.000001"}).exit_code, 0);
+  ASSERT_LT(log_lines("two").size(), 4u);
   std::filesystem::remove_all(file("two"));
   for (const Outcome& each : pair("two")) ASSERT_EQ(each.exit_code, 0) << each.err;
   expect_same_losses("two", "one");
@@ -245,7 +197,7 @@ TEST_F(TrainingPeers, TwoProcessesFineTuneAsOneAndTheModelRuns) {
   const Outcome first = rank("0"), second = other.get();
   ASSERT_EQ(first.exit_code, 0) << first.err;
   ASSERT_EQ(second.exit_code, 0) << second.err;
-  const std::vector<Json> a = logged("one"), b = logged("two");
+  const std::vector<Json> a = log_lines("one"), b = log_lines("two");
   ASSERT_EQ(a.size(), b.size());
   ASSERT_EQ(a.size(), 10u + 4u + 3u);
   for (size_t i = 0; i < a.size(); ++i) {

@@ -11,7 +11,7 @@
 #include <set>
 
 #include "base/rng.h"
-#include "cli/program.h"
+#include "cli/training_run.h"
 #include "store/json.h"
 
 namespace mkv {
@@ -26,59 +26,18 @@ bool can_train() {
   return asked.err.find("without the training module") == std::string::npos;
 }
 
-class TrainingRuns : public testing::Test {
+class TrainingRuns : public TrainingRun {
  protected:
   void SetUp() override {
     if (!can_train()) GTEST_SKIP() << "built without the training module";
-    const Outcome fitted =
-        matryoshka({"fit", model_, "-o", file("nest"), "--kind", "column", "--tokens", "1024",
-                    "--window", "256", "--recent", "0", "--step", "4"});
-    ASSERT_EQ(fitted.exit_code, 0) << fitted.err;
-    std::ofstream text(file("text.txt"));
-    for (int i = 0; i < 600; ++i) text << "Once upon a time there was a number " << i << ".\n";
-  }
-  std::string file(const std::string& name) const { return (folder_.path() / name).string(); }
-
-  Outcome train(const std::string& name, const Launch& launch = {}) const {
-    return matryoshka({"train",
-                       model_,
-                       "--nest",
-                       file("nest"),
-                       "-o",
-                       file(name),
-                       "--text",
-                       file("text.txt"),
-                       "--tokens",
-                       "7000",
-                       "--window",
-                       "128",
-                       "--held-out",
-                       "2",
-                       "--budgets",
-                       "75%,50%",
-                       "--schedule",
-                       "automatic",
-                       "--train-means",
-                       "--steps-per-measurement",
-                       "5",
-                       "--checkpoint",
-                       file(name + ".state"),
-                       "--checkpoint-seconds",
-                       "0",
-                       "--log",
-                       file(name + ".jsonl")},
-                      launch);
+    ASSERT_NO_FATAL_FAILURE(fit_and_write_text());
   }
   // All that the log says but the time.
   std::vector<std::string> logged(const std::string& name) const {
-    std::ifstream log(file(name + ".jsonl"));
     std::vector<std::string> lines;
-    for (std::string line; std::getline(log, line);) {
-      auto json = parse_json(line, "log");
-      EXPECT_TRUE(json) << line;
-      if (!json) continue;
-      json->erase("seconds");
-      lines.push_back(json->dump());
+    for (Json json : log_lines(name)) {
+      json.erase("seconds");
+      lines.push_back(json.dump());
     }
     return lines;
   }
@@ -86,13 +45,10 @@ class TrainingRuns : public testing::Test {
     std::ifstream in(file(name) + "/matryoshka_kv.safetensors", std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
   }
-
-  ScratchFolder folder_;
-  std::string model_ = golden_model("llama.gguf");
 };
 
 TEST_F(TrainingRuns, KilledAtRandomMomentsTheyEndAsIfLeftAlone) {
-  const Outcome alone = train("alone");
+  const Outcome alone = train("alone", {}, {});
   ASSERT_EQ(alone.exit_code, 0) << alone.err;
   ASSERT_GT(logged("alone").size(), 25u);
 
@@ -115,7 +71,7 @@ TEST_F(TrainingRuns, KilledAtRandomMomentsTheyEndAsIfLeftAlone) {
       }
       return seen.size() >= before + checkpoints && Clock::now() >= enough;
     };
-    last = train("killed", launch);
+    last = train("killed", {}, launch);
     if (last.exit_code == -1) ++kills;
   }
   EXPECT_GE(kills, 3u);

@@ -56,6 +56,22 @@ Result<void> Peers::sum(std::vector<double>& values) {
   return {};
 }
 
+Result<bool> Peers::gather_losses(size_t works, bool stop, std::vector<double>& kl,
+                                  std::vector<double>& cross_entropy) {
+  std::vector<double> figures(2 * works + 1);
+  for (size_t i = 0, mine = 0; i < works; ++i) {
+    if (!takes(i)) continue;
+    figures[i] = kl[mine];
+    figures[works + i] = cross_entropy[mine++];
+  }
+  figures.back() = leads() && stop ? 1.0 : 0.0;
+  MKV_TRY(sum(figures));
+  const auto middle = figures.begin() + static_cast<std::ptrdiff_t>(works);
+  kl.assign(figures.begin(), middle);
+  cross_entropy.assign(middle, figures.end() - 1);
+  return figures.back() > 0;
+}
+
 Result<std::vector<std::byte>> Peers::from_leader(std::vector<std::byte> bytes) {
   if (!group_) return bytes;
   Tensor size = torch::tensor(static_cast<int64_t>(bytes.size()), torch::kLong).view({1});

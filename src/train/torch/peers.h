@@ -44,6 +44,10 @@ class Peers {
 
   Result<void> sum(std::vector<Tensor>& tensors);  // float32, of any device
   Result<void> sum(std::vector<double>& values);
+  // The losses of `works` equal works, of which each rank brings those that it takes, in order.
+  // Returns whether rank 0 asks to stop.
+  Result<bool> gather_losses(size_t works, bool stop, std::vector<double>& kl,
+                             std::vector<double>& cross_entropy);
   // Rank 0's bytes, at every rank.
   Result<std::vector<std::byte>> from_leader(std::vector<std::byte> bytes);
   // An error that names what differs from rank 0's run; at rank 0, that another's differs.

@@ -217,19 +217,9 @@ Result<void> SftTrainer::combine(SftSums& sums, size_t examples) {
   const auto lora = gradients.begin() + static_cast<std::ptrdiff_t>(sums.lora.size());
   sums.turns.assign(lora, gradients.end());
   sums.lora.assign(gradients.begin(), lora);
-  std::vector<double> figures(2 * examples + 1);
-  for (size_t e = 0, mine = 0; e < examples; ++e) {
-    if (!peers_.takes(e)) continue;
-    figures[e] = sums.kl[mine];
-    figures[examples + e] = sums.cross_entropy[mine++];
-  }
   const double limit = in_.options.stop_after_seconds;
-  figures.back() = peers_.leads() && limit > 0 && watch_.seconds() >= limit ? 1.0 : 0.0;
-  MKV_TRY(peers_.sum(figures));
-  const auto middle = figures.begin() + static_cast<std::ptrdiff_t>(examples);
-  sums.kl.assign(figures.begin(), middle);
-  sums.cross_entropy.assign(middle, figures.end() - 1);
-  stop_ = figures.back() > 0;
+  const bool late = limit > 0 && watch_.seconds() >= limit;
+  MKV_ASSIGN(stop_, peers_.gather_losses(examples, late, sums.kl, sums.cross_entropy));
   return {};
 }
 

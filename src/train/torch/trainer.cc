@@ -214,19 +214,9 @@ Result<void> Trainer::combine(StepResult& result, size_t windows) {
   const double share = static_cast<double>(result.kl.size()) / static_cast<double>(windows);
   for (Tensor& g : result.gradients) g.mul_(share);
   MKV_TRY(peers_.sum(result.gradients));
-  std::vector<double> figures(2 * windows + 1);
-  for (size_t w = 0, mine = 0; w < windows; ++w) {
-    if (!peers_.takes(w)) continue;
-    figures[w] = result.kl[mine];
-    figures[windows + w] = result.cross_entropy[mine++];
-  }
   const double limit = in_.options.stop_after_seconds;
-  figures.back() = peers_.leads() && limit > 0 && since(start_) >= limit ? 1.0 : 0.0;
-  MKV_TRY(peers_.sum(figures));
-  const auto middle = figures.begin() + static_cast<std::ptrdiff_t>(windows);
-  result.kl.assign(figures.begin(), middle);
-  result.cross_entropy.assign(middle, figures.end() - 1);
-  stop_ = figures.back() > 0;
+  const bool late = limit > 0 && since(start_) >= limit;
+  MKV_ASSIGN(stop_, peers_.gather_losses(windows, late, result.kl, result.cross_entropy));
   return {};
 }
 

@@ -13,6 +13,7 @@
 #include "store/json.h"
 #include "store/temp_dir.h"
 #include "train/sft_examples.h"
+#include "train/torch/column_nest.h"
 #include "train/torch/sft_step.h"
 
 namespace mkv {
@@ -49,15 +50,7 @@ class SftTest : public mkv::testing::TempDir {
     options_.warmup_steps = 2;
     options_.schedule.floor = 0.25;
   }
-  Nest start() const {
-    NestConfig config;
-    config.shape = model_.config().kv_shape();
-    config.recent = 0;
-    config.model_hash = model_.weights_hash();
-    Nest nest = must(Nest::create(config));
-    EXPECT_TRUE(nest.set_ladder(uniform_ladder(nest, 4)));
-    return nest;
-  }
+  Nest start() const { return training::plain_column_nest(model_); }
   Result<SftReport> tune(Nest* nest) {
     return fine_tune(model_, examples_, held_out_, options_, nest, workers_);
   }

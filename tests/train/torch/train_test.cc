@@ -11,6 +11,7 @@
 #include "fit/fit_codes.h"
 #include "store/json.h"
 #include "store/temp_dir.h"
+#include "train/torch/column_nest.h"
 #include "train/torch/half_rank.h"
 
 namespace mkv {
@@ -35,15 +36,7 @@ class TrainTest : public mkv::testing::TempDir {
     }
     return out;
   }
-  Nest start() const {
-    NestConfig config;
-    config.shape = model_.config().kv_shape();
-    config.recent = 0;
-    config.model_hash = model_.weights_hash();
-    Nest nest = must(Nest::create(config));
-    EXPECT_TRUE(nest.set_ladder(uniform_ladder(nest, 4)));
-    return nest;
-  }
+  Nest start() const { return training::plain_column_nest(model_); }
   Nest start_of_codes() {
     CodeFitOptions options;
     options.group_size = 1;
