@@ -105,7 +105,7 @@ void store_exact(KvCache::State& state, LayerCache& layer, Side side, View<const
     std::span<const float> row = values.row(t);
     if (!rounded.empty()) {
       std::ranges::copy(row, rounded.begin());
-      round_row(state.rounding, rounded);
+      round_row(state.rounding, state.shape.head_dim, rounded);
       row = rounded;
     }
     if (position < state.sinks) {

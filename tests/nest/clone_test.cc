@@ -2,6 +2,8 @@
 // rounds as other engines store holds what is rounded.
 #include <gtest/gtest.h>
 
+#include <bit>
+
 #include "base/half.h"
 #include "nest/code_fixture.h"
 
@@ -87,7 +89,7 @@ TEST(Rounding, Q8IsAStepOfTheLargest) {
   std::vector<float> row(32);
   for (size_t i = 0; i < row.size(); ++i) row[i] = static_cast<float>(i) - 20.0f;
   const std::vector<float> before = row;
-  round_row(Rounding::q8_0, row);
+  round_row(Rounding::q8_0, 32, row);
   const float step = f16_to_f32(f32_to_f16(20.0f / 127.0f));
   EXPECT_EQ(row[0], -127.0f * step);
   EXPECT_EQ(row[20], 0.0f);
@@ -109,7 +111,7 @@ TEST(Rounding, Q4HasSixteenStepsTowardsTheLargest) {
   row[40] = 16.0f;  // the second block has steps of its own
   row[41] = 3.1f;
   row[42] = -16.0f;
-  round_row(Rounding::q4_0, row);
+  round_row(Rounding::q4_0, 32, row);
   EXPECT_EQ(row[3], -4.0f);
   EXPECT_EQ(row[4], 3.5f);
   EXPECT_EQ(row[5], 0.5f);
@@ -121,14 +123,35 @@ TEST(Rounding, Q4HasSixteenStepsTowardsTheLargest) {
 
 TEST(Rounding, ZerosStayAndNoneChangesNothing) {
   std::vector<float> zeros(32, 0.0f);
-  round_row(Rounding::q8_0, zeros);
-  round_row(Rounding::q4_0, zeros);
+  round_row(Rounding::q8_0, 32, zeros);
+  round_row(Rounding::q4_0, 32, zeros);
   for (const float x : zeros) EXPECT_EQ(x, 0.0f);
   std::vector<float> odd{1.25f, 3.0f};
-  round_row(Rounding::none, odd);
+  round_row(Rounding::none, 32, odd);
   EXPECT_EQ(odd[0], 1.25f);
   EXPECT_EQ(bits_per_value(Rounding::q8_0), 8.5);
   EXPECT_EQ(bits_per_value(Rounding::q4_0), 4.5);
+}
+
+TEST(Rounding, HeadsOf64AreTurnedFirst) {
+  EXPECT_EQ(rounding_rotation(48), 1u);
+  EXPECT_EQ(rounding_rotation(64), 64u);
+  EXPECT_EQ(rounding_rotation(192), 64u);
+  EXPECT_EQ(rounding_rotation(256), 256u);
+  // One column of the matrix (H[i][5] is the sign of the parity of i & 5) has all of its length in
+  // one turned value, which is a multiple of the step: nothing is lost.
+  std::vector<float> column(64), outlier(64, 0.01f);
+  for (size_t i = 0; i < 64; ++i) column[i] = std::popcount(i & 5) % 2 == 0 ? 2.0f : -2.0f;
+  const std::vector<float> before = column;
+  round_row(Rounding::q4_0, 64, column);
+  for (size_t i = 0; i < 64; ++i) EXPECT_NEAR(column[i], before[i], 1e-3f);
+  // An outlier is spread over all, so small values next to it do not all become zero.
+  outlier[7] = 8.0f;
+  std::vector<float> unturned = outlier;
+  round_row(Rounding::q4_0, 64, outlier);
+  round_row(Rounding::q4_0, 32, unturned);
+  EXPECT_NE(outlier[8], 0.0f);
+  EXPECT_EQ(unturned[8], 0.0f);
 }
 
 TEST(Rounding, ACacheHoldsRoundedTokens) {
@@ -146,8 +169,8 @@ TEST(Rounding, ACacheHoldsRoundedTokens) {
   };
   const Matrix<float> plain = attend(Rounding::none), rounded = attend(Rounding::q4_0);
   for (size_t t = 0; t < kTokens; ++t) {
-    round_row(Rounding::q4_0, k.row(t));
-    round_row(Rounding::q4_0, v.row(t));
+    round_row(Rounding::q4_0, kHeadDim, k.row(t));
+    round_row(Rounding::q4_0, kHeadDim, v.row(t));
   }
   expect_equal(rounded, attend(Rounding::none));
   EXPECT_NE(plain.at(60, 2), rounded.at(60, 2));
