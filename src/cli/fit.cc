@@ -18,6 +18,9 @@ namespace {
 
 const std::map<std::string, SlabKind> kKinds{{"code", SlabKind::code},
                                              {"column", SlabKind::column}};
+const std::map<std::string, ColumnAxes> kAxes{{"pca", ColumnAxes::principal},
+                                              {"dimensions", ColumnAxes::dimensions},
+                                              {"random", ColumnAxes::random}};
 const std::map<std::string, KeyMean> kKeyMeans{
     {"none", KeyMean::none}, {"plain", KeyMean::plain}, {"position", KeyMean::position}};
 
@@ -39,6 +42,10 @@ class Fit : public Command {
     declare_code_tuning(*app);
     add_count(*app, "--step", columns_.step, "column: columns a rung of the ladder")
         ->check(CLI::PositiveNumber);
+    app->add_option("--axes", columns_.axes,
+                    "column: pca, or for comparison the head's own dimensions or random rotations")
+        ->transform(CLI::CheckedTransformer(kAxes))
+        ->default_str("pca");
     measurement_.declare(*app);
     declare_json(*app, json_);
     app->footer(
@@ -116,6 +123,7 @@ class Fit : public Command {
                    const ProgressSink& progress) {
     if (kind_ == SlabKind::column) {
       fill(columns_, calibration, engine.model.config());
+      columns_.seed = calibration_.seed();
       return fit_nest(engine.model, calibration.sequences, columns_, progress, *engine.workers);
     }
     fill(codes_, calibration, engine.model.config());

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "base/rng.h"
+
 namespace mkv {
 namespace {
 
@@ -15,15 +17,54 @@ Error invalid(const std::string& message) {
 }
 
 // Slots of a basis that come from its axes: encode's row c and decode's column c are axis c.
-void set_orthogonal(const PrincipalAxes& principal, Basis& basis) {
-  const size_t n = principal.axes.rows();
+void set_orthogonal(const Matrix<double>& axes, Basis& basis) {
+  const size_t n = axes.rows();
   for (size_t c = 0; c < n; ++c) {
     for (size_t i = 0; i < n; ++i) {
-      const auto value = static_cast<float>(principal.axes.at(i, c));
+      const auto value = static_cast<float>(axes.at(i, c));
       basis.encode.at(c, i) = value;
       basis.decode.at(i, c) = value;
     }
   }
+}
+
+Matrix<double> unit_axes(size_t n) {
+  Matrix<double> axes(n, n);
+  for (size_t i = 0; i < n; ++i) axes.at(i, i) = 1.0;
+  return axes;
+}
+
+// Eigenvectors of a symmetric matrix of normal entries are uniformly distributed.
+Matrix<double> random_axes(size_t n, Rng& rng) {
+  Matrix<double> normal(n, n);
+  for (double& x : normal.span()) x = rng.normal();
+  return principal_axes(normal).axes;
+}
+
+Matrix<double> axes_of(const FitOptions& options, const Statistics& statistics, size_t space) {
+  switch (options.axes) {
+    case ColumnAxes::principal:
+      return principal_axes(statistics.covariance(space)).axes;
+    case ColumnAxes::dimensions:
+      return unit_axes(statistics.covariance(space).rows());
+    case ColumnAxes::random: {
+      Rng rng(options.seed + space);
+      return random_axes(statistics.covariance(space).rows(), rng);
+    }
+  }
+  return {};
+}
+
+const char* method_name(ColumnAxes axes) {
+  switch (axes) {
+    case ColumnAxes::principal:
+      return "pca";
+    case ColumnAxes::dimensions:
+      return "dimensions";
+    case ColumnAxes::random:
+      return "random axes";
+  }
+  return "";
 }
 
 std::string key_mean_name(KeyMean mean) {
@@ -49,7 +90,7 @@ NestConfig nest_config(const Model& model, std::span<const std::vector<TokenId>>
   config.recent = options.recent;
   config.model_hash = model.weights_hash();
   config.origin = options.origin;
-  config.origin["method"] = "pca";
+  config.origin["method"] = method_name(options.axes);
   config.origin["key_mean"] = key_mean_name(options.key_mean);
   config.origin["tokens"] = std::to_string(count_tokens(sequences));
   config.origin["sequences"] = std::to_string(sequences.size());
@@ -121,7 +162,7 @@ Result<Nest> fit_nest(const Model& model, std::span<const std::vector<TokenId>> 
   report(progress, {"bases", 0, nest.spaces(), {}});
   workers.run(nest.spaces(), [&](size_t space, size_t) {
     Basis& basis = nest.basis(nest.unflat(space));
-    set_orthogonal(principal_axes(statistics.covariance(space)), basis);
+    set_orthogonal(axes_of(options, statistics, space), basis);
     basis.mean.assign(statistics.mean(space).begin(), statistics.mean(space).end());
   });
   report(progress, {"bases", nest.spaces(), nest.spaces(), {}});

@@ -19,7 +19,16 @@
 
 namespace mkv {
 
+// Axes of a nest of columns; the last two are what principal ones are compared with.
+enum class ColumnAxes : uint8_t {
+  principal,
+  dimensions,  // the head's own, in their order: a plain cut of dimensions
+  random,      // uniformly distributed rotations
+};
+
 struct FitOptions {
+  ColumnAxes axes = ColumnAxes::principal;
+  uint64_t seed = 0;      // of random axes
   size_t group_size = 1;  // KV heads that share a basis; 1 is the paper's
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4;

@@ -85,6 +85,37 @@ TEST(FitNest, BasesAreOrthogonalAndFullRankIsExact) {
   }
 }
 
+// What principal axes are compared with: full size is exact for any rotation, half is not.
+TEST(FitNest, OtherAxesAreOrthogonalAndWorse) {
+  const Model model = tiny_model();
+  Workers workers(1);
+  const Sequences sequences = random_sequences(model, 8, 128);
+  const BaseHidden base =
+      must(BaseHidden::compute(model, random_windows(model, 128, 1), {}, workers));
+  const auto kl_at = [&](const Nest& nest, const char* budget) {
+    const Ranks ranks = nest.ranks_at(must(rung_for_budget(nest, budget)));
+    return must(
+               evaluate_kl(model, base, must(CacheFactory::coded(model, nest, ranks)), {}, workers))
+        .kl;
+  };
+  FitOptions options;
+  options.recent = 0;
+  const double principal = kl_at(must(fit_nest(model, sequences, options, {}, workers)), "50%");
+  for (const ColumnAxes axes : {ColumnAxes::dimensions, ColumnAxes::random}) {
+    options.axes = axes;
+    const Nest nest = must(fit_nest(model, sequences, options, {}, workers));
+    EXPECT_LE(nest.orthogonality_error(), 1e-6);
+    EXPECT_LT(kl_at(nest, "100%"), 1e-5);
+    EXPECT_GT(kl_at(nest, "50%"), principal);
+  }
+  options.seed = 1;
+  const Nest other = must(fit_nest(model, sequences, options, {}, workers));
+  options.seed = 2;
+  const Nest third = must(fit_nest(model, sequences, options, {}, workers));
+  EXPECT_NE(other.basis({0, 0, Side::key}).encode.at(0, 0),
+            third.basis({0, 0, Side::key}).encode.at(0, 0));
+}
+
 TEST(FitNest, ColumnsFallInEnergyOnTheTextItself) {
   const Model model = tiny_model();
   Workers workers(1);
