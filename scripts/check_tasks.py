@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Compares the log-likelihoods of `matryoshka eval tasks` with transformers', which reads the same GGUF
-(float32 both, the cache too).
+(float32, the cache of both too).
 
-usage: check_tasks.py PROGRAM MODEL.gguf LIMIT TASK.jsonl...
+usage: check_tasks.py PROGRAM MODEL.gguf LIMIT ISA TASK.jsonl...
+
+ISA is what --isa takes: auto rounds activations to 16 bits; avx2 multiplies floats where there are many tokens.
 
 Prints for each task the accuracies of both and the largest difference of a log-likelihood; exits 1 if one is
 above 0.01. Needs, from PyPI: torch, transformers, gguf, accelerate.
@@ -49,11 +51,11 @@ def log_likelihood(tokenizer, model, context, continuation):
 
 
 def main():
-    if len(sys.argv) < 5:
+    if len(sys.argv) < 6:
         sys.exit(__doc__)
-    program, path, limit, tasks = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
+    program, path, limit, isa, tasks = *sys.argv[1:5], sys.argv[5:]
     ours = json.loads(subprocess.run([program, "eval", "tasks", path, "--budgets", "f32", "--json", "--examples", "--limit", limit,
-                                      "--tasks", *tasks], check=True, capture_output=True, text=True).stdout)[0]["tasks"]
+                                      "--isa", isa, "--tasks", *tasks], check=True, capture_output=True, text=True).stdout)[0]["tasks"]
     tokenizer, model = load(path)
     worst = 0.0
     print(f"{'task':24} examples    acc  acc (transformers)  largest difference")

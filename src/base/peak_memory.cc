@@ -1,5 +1,9 @@
 #include "base/peak_memory.h"
 
+#if defined(__linux__)
+#include <malloc.h>
+#endif
+
 #include <fstream>
 #include <string>
 
@@ -16,5 +20,11 @@ size_t peak_rss_bytes() {
 
 // What writing 5 there does: proc(5).
 void restart_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+void give_back_freed_buffers() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
+}
 
 }  // namespace mkv

@@ -4,6 +4,7 @@
 #include <exception>
 #include <string>
 
+#include "base/peak_memory.h"
 #include "cli/command.h"
 #include "cli/nearest.h"
 
@@ -130,6 +131,7 @@ int run_program(int argc, char** argv) {
 }  // namespace mkv::cli
 
 int main(int argc, char** argv) {
+  mkv::give_back_freed_buffers();
   try {
     return mkv::cli::run_program(argc, argv);
   } catch (const std::exception& error) {  // e.g. no memory
