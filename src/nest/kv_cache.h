@@ -66,6 +66,8 @@ class KvCache {
   ~KvCache();
   // The same tokens, of which each copy goes on alone.
   KvCache clone() const;
+  // A copy with Arithmetic::float32: what fast arithmetic on the same codes is compared with.
+  KvCache clone_in_float32() const;
 
   size_t length() const;    // tokens committed
   size_t capacity() const;  // most tokens that fit

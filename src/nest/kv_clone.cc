@@ -59,4 +59,10 @@ KvCache KvCache::clone() const {
   return copy;
 }
 
+KvCache KvCache::clone_in_float32() const {
+  KvCache copy = clone();
+  copy.state_->arithmetic = Arithmetic::float32;
+  return copy;
+}
+
 }  // namespace mkv
