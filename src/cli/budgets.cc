@@ -13,7 +13,9 @@ bool needs_nest(const std::string& budget) {
 
 void BudgetOptions::declare(CLI::App& app) {
   model_.declare(app);
-  app.add_option("--nest", nest_, "Nest folder, for budgets that are a size of it");
+  CLI::Option* with_nest =
+      app.add_option("--nest", cache_.nest, "Nest folder, for budgets that are a size of it");
+  add_recent(app, cache_.recent)->needs(with_nest);
   app.add_option("--budgets", budgets_,
                  "Caches to compare: exact, f32 (exact without rounding to 16 bits), q8_0 and q4_0 "
                  "(rounded as llama.cpp's), and of the nest 25%, 2bits or max; without any: exact, "
@@ -33,20 +35,18 @@ Result<CacheFactory> BudgetOptions::caches_of(const std::string& budget) const {
 
 Result<void> BudgetOptions::open() {
   if (budgets_.empty()) {
-    budgets_ = nest_.empty() ? std::vector<std::string>{"exact"}
-                             : std::vector<std::string>{"exact", "max"};
+    budgets_ = cache_.nest.empty() ? std::vector<std::string>{"exact"}
+                                   : std::vector<std::string>{"exact", "max"};
   }
   const auto of_nest = std::ranges::find_if(budgets_, needs_nest);
-  if (of_nest != budgets_.end() && nest_.empty()) {
+  if (of_nest != budgets_.end() && cache_.nest.empty()) {
     return make_error(ErrorCode::invalid_argument,
                       "--budgets " + *of_nest + ": needs --nest (without: exact, f32, q8_0, q4_0)");
   }
-  if (of_nest == budgets_.end() && !nest_.empty()) {
+  if (of_nest == budgets_.end() && !cache_.nest.empty()) {
     return make_error(ErrorCode::invalid_argument, "--nest: --budgets names no size of it");
   }
-  CacheOptions cache;
-  cache.nest = nest_;
-  MKV_ASSIGN(engine_, open_engine(model_, cache));
+  MKV_ASSIGN(engine_, open_engine(model_, cache_));
   for (const std::string& budget : budgets_) {
     auto caches = caches_of(budget);
     if (!caches) return in_context("--budgets", std::move(caches).error());

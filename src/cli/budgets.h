@@ -57,7 +57,7 @@ class BudgetOptions {
   Result<CacheFactory> caches_of(const std::string& budget) const;
 
   ModelOptions model_;
-  std::string nest_;
+  CacheOptions cache_;  // the nest and its window; budgets are a list of their own
   std::vector<std::string> budgets_;
   std::unique_ptr<Engine> engine_;
   std::vector<NamedCaches> all_;

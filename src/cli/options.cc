@@ -73,6 +73,15 @@ void CacheOptions::declare(CLI::App& app) {
                  "Smallest cache that the nest measured at most this for, e.g. 1%")
       ->needs(with_nest)
       ->excludes("--budget");
+  add_recent(app, recent)->needs(with_nest);
+}
+
+CLI::Option* add_recent(CLI::App& app, std::optional<size_t>& recent) {
+  return app
+      .add_option("--recent", recent,
+                  "Most recent tokens that stay exact, a multiple of 64; without: the nest's. More "
+                  "are worth their bytes in long contexts")
+      ->check(check_whole_number);
 }
 
 std::string CacheOptions::name() const {
@@ -159,6 +168,11 @@ Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const Cac
   Ranks ranks;
   if (!cache.nest.empty()) {
     MKV_ASSIGN(nest, open_nest(cache.nest, loaded));
+    if (cache.recent) {
+      if (auto set = nest->set_recent(*cache.recent); !set) {
+        return in_context("--recent", std::move(set).error());
+      }
+    }
     MKV_ASSIGN(rung, chosen_rung(*nest, cache));
     ranks = nest->ranks_at(rung);
   }

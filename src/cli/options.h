@@ -39,11 +39,13 @@ struct CacheOptions {
   std::string budget = "max";
   DType exact = DType::f16;              // keys and values of an exact cache: f16 or f32
   std::string max_kl, max_ppl_increase;  // instead of a budget; empty: not asked for
+  std::optional<size_t> recent;          // exact tokens; without: the nest's
 
   void declare(CLI::App& app);
   std::string name() const;  // of what was asked for, e.g. "2bits", "KL <= 0.01" or "exact"
 };
 
+CLI::Option* add_recent(CLI::App& app, std::optional<size_t>& recent);
 void declare_sampling(CLI::App& app, SamplingOptions& options);
 void declare_json(CLI::App& app, bool& json);
 

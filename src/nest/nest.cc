@@ -38,6 +38,14 @@ Result<void> check(const NestConfig& config) {
 
 }  // namespace
 
+Result<void> Nest::set_recent(size_t recent) {
+  NestConfig changed = config_;
+  changed.recent = recent;
+  MKV_TRY(check(changed));
+  config_ = std::move(changed);
+  return {};
+}
+
 Result<Nest> Nest::create(NestConfig config) {
   MKV_TRY(check(config));
   Nest nest(std::move(config));

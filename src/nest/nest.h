@@ -97,6 +97,8 @@ class Nest {
   std::map<std::string, std::string>& origin() { return config_.origin; }
   // The model that it goes with from now on, e.g. a fine-tuned one.
   void set_model_hash(std::string hash) { config_.model_hash = std::move(hash); }
+  // Most recent tokens that stay exact from now on. Errors: not a multiple of kBlockTokens.
+  Result<void> set_recent(size_t recent);
   size_t groups() const { return config_.shape.kv_heads / config_.group_size; }
   size_t dims() const { return config_.group_size * config_.shape.head_dim; }
   size_t spaces() const { return config_.shape.layers * groups() * 2; }

@@ -114,6 +114,30 @@ TEST_P(NestTest, BudgetsOutOfRangeAreUsageErrors) {
   }
 }
 
+// More recent tokens are exact: less divergence, more bytes.
+TEST_P(NestTest, TheExactWindowIsADialToo) {
+  ASSERT_EQ(fit(GetParam()).exit_code, 0);
+  const std::string text = write_text();
+  const auto kl = [&](const char* recent) {
+    return json_of(
+        matryoshka({"eval", "kl", model_, "--nest", nest_, "--recent", recent, "--budgets", "12.5%",
+                    "--text", text, "--context", "256", "--windows", "2", "--json"}))[0];
+  };
+  const Json few = kl("64"), many = kl("192");
+  EXPECT_GT(few.at("kl"), many.at("kl"));
+  EXPECT_LT(few.at("kv_bytes_per_token"), many.at("kv_bytes_per_token"));
+  EXPECT_EQ(few.at("coded_bits_per_value"), many.at("coded_bits_per_value"));
+  EXPECT_EQ(matryoshka({"run", model_, "-p", "a", "-n", "2", "--nest", nest_, "--recent", "192"})
+                .exit_code,
+            0);
+  const Outcome outcome =
+      matryoshka({"run", model_, "-p", "a", "--nest", nest_, "--recent", "100"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("--recent"));
+  EXPECT_THAT(outcome.err, HasSubstr("100"));
+  EXPECT_EQ(matryoshka({"run", model_, "-p", "a", "--recent", "64"}).exit_code, 2);
+}
+
 TEST_P(NestTest, ATolerancePicksTheCache) {
   ASSERT_EQ(fit(GetParam()).exit_code, 0);
   const std::string text = write_text();
