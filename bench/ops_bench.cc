@@ -72,6 +72,7 @@ void shapes(benchmark::internal::Benchmark* bench) {
 BENCHMARK_CAPTURE(run_matmul, q4_1, DType::q4_1)->Apply(shapes)->Name("matmul/Q4_1");
 BENCHMARK_CAPTURE(run_matmul, q8_0, DType::q8_0)->Apply(shapes)->Name("matmul/Q8_0");
 BENCHMARK_CAPTURE(run_matmul, q4_k, DType::q4_k)->Apply(shapes)->Name("matmul/Q4_K");
+BENCHMARK_CAPTURE(run_matmul, q6_k, DType::q6_k)->Apply(shapes)->Name("matmul/Q6_K");
 BENCHMARK_CAPTURE(run_matmul, f16, DType::f16)->Apply(shapes)->Name("matmul/F16");
 
 void other_shapes(benchmark::internal::Benchmark* bench) {
@@ -82,6 +83,7 @@ BENCHMARK_CAPTURE(run_matmul, f32, DType::f32)->Apply(other_shapes)->Name("matmu
 BENCHMARK_CAPTURE(run_matmul, bf16, DType::bf16)->Apply(other_shapes)->Name("matmul/BF16");
 BENCHMARK_CAPTURE(run_matmul, q4_0, DType::q4_0)->Apply(other_shapes)->Name("matmul/Q4_0");
 BENCHMARK_CAPTURE(run_matmul, q4_1, DType::q4_1)->Apply(other_shapes)->Name("matmul/Q4_1");
+BENCHMARK_CAPTURE(run_matmul, q5_0, DType::q5_0)->Apply(other_shapes)->Name("matmul/Q5_0");
 BENCHMARK_CAPTURE(run_matmul, q5_1, DType::q5_1)->Apply(other_shapes)->Name("matmul/Q5_1");
 BENCHMARK_CAPTURE(run_matmul, q4_k, DType::q4_k)->Apply(other_shapes)->Name("matmul/Q4_K");
 BENCHMARK_CAPTURE(run_matmul, q5_k, DType::q5_k)->Apply(other_shapes)->Name("matmul/Q5_K");

@@ -10,7 +10,6 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
-#include "ops/integer-inl.h"
 #include "ops/tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -42,82 +41,51 @@ using FloatLanesV = hn::Vec<FloatLanes>;
 struct Panel {
   Buffer<int32_t> pairs;          // [groups x kPairs x kPanelRows]
   Buffer<float> scales, offsets;  // [groups x kScales x kPanelRows], [groups x kPanelRows]
-  Buffer<float> row_factors[2];   // of one row
 
   void reshape(size_t groups) {
     const auto grow = [](auto& buffer, size_t size) {
       buffer.resize(std::max(buffer.size(), size));
     };
-    const size_t padded = (groups + kMostBlocks) / kMostBlocks * kMostBlocks;
     grow(pairs, groups * kPairs * kPanelRows);
     grow(scales, groups * 2 * kPanelRows);
     grow(offsets, groups * kPanelRows);
-    for (auto& factors : row_factors) grow(factors, 2 * padded);
   }
 };
 
-// Row `row` of the panel from the blocks of one row of the weight.
-template <class Format, size_t kGroup = 0>
-HWY_INLINE void unpack_block(const uint8_t* block, int32_t* to) {
-  ByteV bytes[kByteVectors];
-  Format::template bytes<kGroup>(block, bytes);
-  static_assert(kByteVectors == 1);
-  const WordPair words = to_words<Format::kSigned>(bytes[0]);
-  alignas(64) int32_t pairs[kPairs];
-  hn::Store(hn::BitCast(Ints(), words.even), Ints(), pairs);
-  hn::Store(hn::BitCast(Ints(), words.odd), Ints(), pairs + kPairs / 2);
-  for (size_t p = 0; p < kPairs; ++p) to[(kGroup * kPairs + p) * kPanelRows] = pairs[p];
-  if constexpr (kGroup + 1 < Format::kGroups) unpack_block<Format, kGroup + 1>(block, to);
-}
-
-template <class Format>
-void unpack_row(const uint8_t* blocks, size_t groups, size_t row, Panel& panel) {
-  float* scales = panel.row_factors[0].data();
-  float* offsets = panel.row_factors[1].data();
-  const size_t count = groups / Format::kGroups;
-  constexpr size_t kStep = kMostBlocks / Format::kGroups;
-  for (size_t b = 0; b < count; b += kStep) {
-    const size_t g = b * Format::kGroups;
-    Format::factors(blocks + b * Format::kBytes, std::min(kStep, count - b),
-                    scales + g * Format::kScales, offsets + g);
+// The pairs of quads kPair ... of a group, of a part of the rows; to: the group's first pair.
+template <class Tile, size_t kPair = 0>
+HWY_INLINE void unpack_quads(const uint8_t* codes, size_t part, int32_t* to) {
+  ByteV quads[2];
+  Tile::Codes::template quads<kPair>(codes, part, quads);
+  const WordV center = hn::Set(Words(), Tile::kCenter);
+  for (size_t i = 0; i < 2; ++i) {
+    const WordPair words = to_words(quads[i]);
+    int32_t* even = to + (kPair * 2 + i) * kPanelRows;
+    hn::StoreU(hn::BitCast(Ints(), hn::Sub(words.even, center)), Ints(), even);
+    hn::StoreU(hn::BitCast(Ints(), hn::Sub(words.odd, center)), Ints(), even + kQuads * kPanelRows);
   }
-  for (size_t i = 0; i < groups * Format::kScales; ++i) {
-    panel.scales[i * kPanelRows + row] = scales[i];
-  }
-  if constexpr (Format::kOffset) {
-    for (size_t g = 0; g < groups; ++g) panel.offsets[g * kPanelRows + row] = offsets[g];
-  }
-  int32_t* to = panel.pairs.data() + row;
-  for (size_t b = 0; b < count; ++b, blocks += Format::kBytes) {
-    unpack_block<Format>(blocks, to);
-    to += Format::kGroups * kPairs * kPanelRows;
-  }
+  if constexpr (kPair + 1 < kQuads / 2) unpack_quads<Tile, kPair + 1>(codes, part, to);
 }
 
 // A tile of the weight to the rows from `row` of the panel.
 template <class Tile>
-void unpack_tile(const uint8_t* group, size_t groups, size_t row, Panel& panel) {
+void unpack_tile(const uint8_t* block, size_t groups, size_t row, Panel& panel) {
   static_assert(kParts == 2);
-  for (size_t g = 0; g < groups; ++g, group += Tile::kBytes) {
-    for (size_t part = 0; part < kParts; ++part) {
-      const size_t at = row + part * kPartRows;
-      const uint8_t* halves = group + part * kPartRows * 2;
-      hn::StoreU(load_half(Floats(), halves), Floats(), &panel.scales[g * kPanelRows + at]);
-      if constexpr (Tile::kOffset) {
-        const FloatV min = load_half(Floats(), halves + kHalves);
-        hn::StoreU(min, Floats(), &panel.offsets[g * kPanelRows + at]);
-      }
-      for (size_t pair = 0; pair < kQuads / 2; ++pair) {
-        ByteV codes[2];
-        Tile::quads(group, pair, part, codes);
-        for (size_t i = 0; i < 2; ++i) {
-          const WordPair words = to_words<false>(codes[i]);
-          const WordV center = hn::Set(Words(), Tile::kCenter);
-          int32_t* to = &panel.pairs[(g * kPairs + pair * 2 + i) * kPanelRows + at];
-          hn::StoreU(hn::BitCast(Ints(), hn::Sub(words.even, center)), Ints(), to);
-          hn::StoreU(hn::BitCast(Ints(), hn::Sub(words.odd, center)), Ints(),
-                     to + kQuads * kPanelRows);
+  for (size_t first = 0; first < groups; first += Tile::kGroups, block += Tile::kBytes) {
+    const typename Tile::Factors factors(block);
+    for (size_t i = 0; i < Tile::kGroups; ++i) {
+      const size_t g = first + i;
+      for (size_t part = 0; part < kParts; ++part) {
+        const size_t at = row + part * kPartRows;
+        for (size_t half = 0; half < Tile::kScales; ++half) {
+          hn::StoreU(factors.scale(i, half, part), Floats(),
+                     &panel.scales[(g * Tile::kScales + half) * kPanelRows + at]);
         }
+        if constexpr (Tile::kOffset) {
+          hn::StoreU(factors.offset(i, part), Floats(), &panel.offsets[g * kPanelRows + at]);
+        }
+        int32_t* to = &panel.pairs[g * kPairs * kPanelRows + at];
+        unpack_quads<Tile>(Tile::codes(block, i), part, to);
       }
     }
   }
@@ -135,7 +103,7 @@ HWY_INLINE IntLanesV add_pairs(IntLanesV sum, IntLanesV w, IntLanesV x) {
 }
 
 // All rows of the panel times kTokens tokens.
-template <class Format, size_t kTokens>
+template <class Tile, size_t kTokens>
 struct PanelTile {
   const Panel& panel;
   const IntegerRows& x;
@@ -149,11 +117,11 @@ struct PanelTile {
     for (auto& row : total) {
       for (IntLanesV& sum : row) sum = hn::Zero(IntLanes());
     }
-    constexpr size_t kRun = Format::kScales == 1 ? kPairs : kPairs / 4;
-    for (size_t start = part * kRun; start < kPairs; start += kRun * Format::kScales) {
+    constexpr size_t kRun = Tile::kScales == 1 ? kPairs : kPairs / 4;
+    for (size_t start = part * kRun; start < kPairs; start += kRun * Tile::kScales) {
       for (size_t p = start; p < start + kRun; ++p) add_pair(group, p, total);
     }
-    const size_t at = (group * Format::kScales + part) * kPanelRows;
+    const size_t at = (group * Tile::kScales + part) * kPanelRows;
     for (size_t v = 0; v < kVectors; ++v) {
       const FloatLanesV scale = hn::Load(FloatLanes(), panel.scales.data() + at + v * kLanes);
       for (size_t t = 0; t < kTokens; ++t) {
@@ -186,16 +154,16 @@ struct PanelTile {
   }
 };
 
-template <class Format, size_t kTokens>
+template <class Tile, size_t kTokens>
 void multiply_tile(const Panel& panel, const IntegerRows& x, size_t token, size_t first,
                    size_t rows, View<float> y) {
-  PanelTile<Format, kTokens> tile{panel, x, token, {}};
+  PanelTile<Tile, kTokens> tile{panel, x, token, {}};
   for (auto& row : tile.sums) {
     for (FloatLanesV& sum : row) sum = hn::Zero(FloatLanes());
   }
   for (size_t g = 0; g < x.groups; ++g) {
-    for (size_t part = 0; part < Format::kScales; ++part) tile.add_part(g, part);
-    if constexpr (Format::kOffset) tile.add_offsets(g);
+    for (size_t part = 0; part < Tile::kScales; ++part) tile.add_part(g, part);
+    if constexpr (Tile::kOffset) tile.add_offsets(g);
   }
   for (size_t t = 0; t < kTokens; ++t) {
     float out[kPanelRows];
@@ -206,23 +174,15 @@ void multiply_tile(const Panel& panel, const IntegerRows& x, size_t token, size_
   }
 }
 
-template <class Format, size_t kTokens>
+template <class Tile, size_t kTokens>
 void multiply_rest(const Panel& panel, const IntegerRows& x, size_t token, size_t first,
                    size_t rows, View<float> y) {
   if constexpr (kTokens > 0) {
     if (x.tokens - token == kTokens) {
-      return multiply_tile<Format, kTokens>(panel, x, token, first, rows, y);
+      return multiply_tile<Tile, kTokens>(panel, x, token, first, rows, y);
     }
-    multiply_rest<Format, kTokens - 1>(panel, x, token, first, rows, y);
+    multiply_rest<Tile, kTokens - 1>(panel, x, token, first, rows, y);
   }
-}
-
-template <class Format>
-void unpack_rows(const Weight& w, size_t first, size_t rows, size_t groups, Panel& panel) {
-  for (size_t r = 0; r < rows; ++r) {
-    unpack_row<Format>(reinterpret_cast<const uint8_t*>(w.row(first + r)), groups, r, panel);
-  }
-  for (size_t r = rows; r < kPanelRows; ++r) clear_row(groups, Format::kScales, r, panel);
 }
 
 template <class Tile>
@@ -232,34 +192,28 @@ void unpack_tiles(const Weight& w, size_t first, size_t rows, size_t groups, Pan
       const std::byte* tile = w.tile((first + r) / kTileRows);
       unpack_tile<Tile>(reinterpret_cast<const uint8_t*>(tile), groups, r, panel);
     } else {
-      for (size_t i = r; i < kPanelRows; ++i) clear_row(groups, 1, i, panel);
+      for (size_t i = r; i < kPanelRows; ++i) clear_row(groups, Tile::kScales, i, panel);
     }
   }
 }
 
-template <class Format>
+template <class Tile>
 void multiply_panel(const Panel& panel, const IntegerRows& x, size_t first, size_t rows,
                     View<float> y) {
   size_t token = 0;
   for (; token + kTileTokens <= x.tokens; token += kTileTokens) {
-    multiply_tile<Format, kTileTokens>(panel, x, token, first, rows, y);
+    multiply_tile<Tile, kTileTokens>(panel, x, token, first, rows, y);
   }
-  multiply_rest<Format, kTileTokens - 1>(panel, x, token, first, rows, y);
+  multiply_rest<Tile, kTileTokens - 1>(panel, x, token, first, rows, y);
 }
 
 void MultiplyIntegerPanel(const IntegerRows& x, const Weight& w, size_t first, View<float> y) {
   thread_local Panel panel;
   panel.reshape(x.groups);
   const size_t rows = std::min(kPanelRows, w.rows - first);
-  if (w.layout == Layout::tiles) {
-    return with_tile(w.type, [&](auto tile) {
-      unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel);
-      multiply_panel<decltype(tile)>(panel, x, first, rows, y);
-    });
-  }
-  with_format(w.type, [&](auto format) {
-    unpack_rows<decltype(format)>(w, first, rows, x.groups, panel);
-    multiply_panel<decltype(format)>(panel, x, first, rows, y);
+  with_tile(w.type, [&](auto tile) {
+    unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel);
+    multiply_panel<decltype(tile)>(panel, x, first, rows, y);
   });
 }
 
@@ -274,13 +228,12 @@ namespace mkv {
 HWY_EXPORT(HasIntegerPanels);
 HWY_EXPORT(MultiplyIntegerPanel);
 
-bool has_integer_panels(DType type) {
-  return has_integer_products(type) && HWY_DYNAMIC_DISPATCH(HasIntegerPanels)();
-}
+bool has_integer_panels() { return HWY_DYNAMIC_DISPATCH(HasIntegerPanels)(); }
 
 void multiply_integer_panel(const IntegerRows& x, const Weight& w, size_t first, View<float> y) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);
   MKV_CHECK(y.cols == w.rows && x.tokens == y.rows && first < w.rows);
+  MKV_CHECK(w.layout == Layout::tiles && first % kTileRows == 0);
   HWY_DYNAMIC_DISPATCH(MultiplyIntegerPanel)(x, w, first, y);
 }
 

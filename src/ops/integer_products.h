@@ -18,55 +18,47 @@
 namespace mkv {
 
 inline constexpr size_t kIntegerGroup = 32;  // elements with one scale
-// Every target's vectors may read whole, and a row's scales end in zeros up to a multiple of it.
-inline constexpr size_t kGroupPadding = 16;
 
 // A word splits in two signed bytes, 256 * high + low, both at most 127.
 inline constexpr int kLargestWord = 127 * 256 + 127;
 
+enum class Split : bool { no, yes };
+
 // Activations [tokens x groups * 32]. Reused from call to call: grows, never shrinks.
 struct IntegerRows {
   size_t tokens = 0, groups = 0;
+  bool split = false;          // whether there are bytes
   Buffer<int16_t> values;      // [tokens x groups x 32]: a group's even elements, then its odd ones
   Buffer<int8_t> bytes;        // [tokens x groups x 64]: high bytes in order, then low ones
-  Buffer<float> scales, sums;  // [tokens x padded_groups()]; sums = scale * sum of the values
-  Buffer<int32_t> integer_sums;  // the same without scale
+  Buffer<float> scales, sums;  // [tokens x groups]; sums = scale * sum of the values
+  Buffer<int32_t> integer_sums;  // [tokens x groups x 2]: of the first 16 elements, of the last
 
-  size_t padded_groups() const {
-    return (groups + kGroupPadding - 1) / kGroupPadding * kGroupPadding;
-  }
-  void reshape(size_t token_count, size_t cols);
+  void reshape(size_t token_count, size_t cols, Split wanted);
   const int16_t* row(size_t t) const { return values.data() + t * groups * kIntegerGroup; }
   const int8_t* row_bytes(size_t t) const { return bytes.data() + t * groups * 2 * kIntegerGroup; }
-  const int32_t* row_integer_sums(size_t t) const {
-    return integer_sums.data() + t * padded_groups();
-  }
-  const float* row_scales(size_t t) const { return scales.data() + t * padded_groups(); }
-  const float* row_sums(size_t t) const { return sums.data() + t * padded_groups(); }
+  const int32_t* row_integer_sums(size_t t) const { return integer_sums.data() + t * groups * 2; }
+  const float* row_scales(size_t t) const { return scales.data() + t * groups; }
+  const float* row_sums(size_t t) const { return sums.data() + t * groups; }
 };
 
-// Whether the instruction set in use has these kernels for the type: all quantised types, unless
-// there are no vectors at all. Other types are multiplied as floats (ops/weight_kernels.h).
-bool has_integer_products(DType type);
+// Whether the instruction set in use has these kernels: unless there are no vectors at all.
+// Weights in rows are multiplied as floats (ops/weight_kernels.h).
+bool has_integer_products();
 // Whether multiply_integer_panel is worth it: with VNNI it is faster than float products.
-bool has_integer_panels(DType type);
+bool has_integer_panels();
 
 // Rows first ... last-1 of x [tokens x cols] into `out`, which has its shape already. A group with
 // an infinity or a NaN gets the scale NaN, so that what it is multiplied into is no number either.
 void to_integer_rows(View<const float> x, size_t first, size_t last, IntegerRows& out);
 
-// y[t][r] = x[t] . row r of w, for the rows first ... last-1 of w and all tokens of x; for few
-// tokens, and weights in rows. What a token gets does not depend on the tokens beside it, nor on
-// the range.
-void multiply_integer_rows(const IntegerRows& x, const Weight& w, size_t first, size_t last,
-                           View<float> y);
-
-// The same for the tiles first ... last-1 of a weight in tiles.
+// y[t][r] = x[t] . row r of w, for the rows of the tiles first ... last-1 of w and all tokens of x,
+// which are split; for few tokens. What a token gets does not depend on the tokens beside it, nor
+// on the range.
 void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                             View<float> y);
 
 // The same for the kPanelRows rows of w from `first` (fewer at its end), for many tokens: the rows
-// are unpacked once into a panel that all tokens read. Either layout.
+// are unpacked once into a panel that all tokens read. Bytes are not needed.
 inline constexpr size_t kPanelRows = 32;
 void multiply_integer_panel(const IntegerRows& x, const Weight& w, size_t first, View<float> y);
 

@@ -51,14 +51,14 @@ Cut cut(const Weight& w, size_t tokens) {
   const size_t cols = std::max<size_t>(1, w.cols);
   Cut cut;
   size_t blocks = 1;
-  const bool tiles = w.layout == Layout::tiles;
-  cut.few = tokens <= (has_integer_panels(w.type) ? kFewIntegers : kFewFloats);
+  const bool tiles = w.layout == Layout::tiles, panels = tiles && has_integer_panels();
+  cut.few = tokens <= (panels ? kFewIntegers : kFewFloats);
   if (cut.few) {
-    cut.integers = has_integer_products(w.type);
+    cut.integers = tiles && has_integer_products();
     const size_t step = tiles ? kTileRows : 4;  // rows that go together
     const size_t fitting = kTaskBytes / std::max<size_t>(1, row_bytes(w.type, w.cols));
     cut.rows = std::max(step, fitting / step * step);
-  } else if (has_integer_panels(w.type)) {
+  } else if (panels) {
     cut.integers = true;
     cut.rows = kPanelRows;
   } else {
@@ -87,21 +87,18 @@ void multiply_floats(View<const float> x, const Weight& w, const Cut& cut, size_
 void multiply_integers(const IntegerRows& x, const Weight& w, const Cut& cut, size_t task,
                        View<float> y) {
   const size_t row = task * cut.rows;
-  if (cut.few && w.layout == Layout::tiles) {
+  if (cut.few) {
     const size_t last = std::min((row + cut.rows) / kTileRows, w.tiles());
     return multiply_integer_tiles(x, w, row / kTileRows, last, y);
-  }
-  if (cut.few) {
-    return multiply_integer_rows(x, w, row, std::min(row + cut.rows, w.rows), y);
   }
   multiply_integer_panel(x, w, row, y);
 }
 
 // x as integers, in a buffer of the calling thread that the workers read.
-const IntegerRows& round_to_integers(View<const float> x, Workers& workers) {
+const IntegerRows& round_to_integers(View<const float> x, Split split, Workers& workers) {
   thread_local IntegerRows kept;
   IntegerRows& rows = kept;
-  rows.reshape(x.rows, x.cols);
+  rows.reshape(x.rows, x.cols, split);
   workers.run_ranges(x.rows, kRoundingGrain, [&](size_t begin, size_t end, size_t) {
     to_integer_rows(x, begin, end, rows);
   });
@@ -119,7 +116,7 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
   if (x.rows == 0) return;
   std::array<Cut, kMaxProducts> cuts;
   size_t tasks = 0;
-  bool integers = false;
+  bool integers = false, split = false;
   for (size_t i = 0; i < products.size(); ++i) {
     const Weight& w = *products[i].weight;
     const View<float>& y = products[i].y;
@@ -127,8 +124,10 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
     cuts[i] = cut(w, x.rows);
     tasks += cuts[i].tasks;
     integers |= cuts[i].integers;
+    split |= cuts[i].integers && cuts[i].few;
   }
-  const IntegerRows* rounded = integers ? &round_to_integers(x, workers) : nullptr;
+  const IntegerRows* rounded =
+      integers ? &round_to_integers(x, split ? Split::yes : Split::no, workers) : nullptr;
   workers.run(tasks, [&](size_t task, size_t) {
     size_t i = 0;
     for (; task >= cuts[i].tasks; ++i) task -= cuts[i].tasks;

@@ -29,91 +29,157 @@ void MultiplyIntegerTiles(const IntegerRows&, const Weight&, size_t, size_t, Vie
 constexpr size_t kAhead = 4096;
 
 // The sum of a quad's products, for each row. With VNNI a word of the activations is split in two
-// bytes: unsigned codes times signed bytes, four at once.
+// bytes: unsigned codes times signed bytes, four at once. Highway 1.0.3 has no name for VNNI, nor a
+// target that may use it: so it is written as assembly, and asked for at run time.
 constexpr bool kSplitWords = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2;
 
-HWY_INLINE IntV add_bytes(IntV sum, ByteV codes, const int8_t* x) {
-#if HWY_TARGET == HWY_AVX3
-  asm("vpdpbusd %2%{1to8%}, %1, %0"
-      : "+v"(sum.raw)
-      : "v"(codes.raw), "m"(*reinterpret_cast<const int32_t*>(x)));
-#elif HWY_TARGET == HWY_AVX2
+// A quad's bytes of the activations, in every lane.
+HWY_INLINE IntV all_rows(const void* x) {
   int32_t quad;
   std::memcpy(&quad, x, sizeof(quad));
-  const IntV all = hn::Set(Ints(), quad);
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(codes.raw), "x"(all.raw));
+  return hn::Set(Ints(), quad);
+}
+
+HWY_INLINE IntV add_bytes(IntV sum, ByteV codes, IntV x) {
+#if HWY_TARGET == HWY_AVX3
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(codes.raw), "v"(x.raw));
+#elif HWY_TARGET == HWY_AVX2
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(codes.raw), "x"(x.raw));
 #else
   (void)codes, (void)x;
 #endif
   return sum;
 }
 
-HWY_INLINE IntV add_words(IntV sum, ByteV codes, const int16_t* x) {
-  const Ints d;
-  int32_t even, odd;
-  std::memcpy(&even, x, sizeof(even));
-  std::memcpy(&odd, x + kIntegerGroup / 2, sizeof(odd));
-  const WordPair w = to_words<false>(codes);
-  sum = add_products<false>(sum, w.even, hn::BitCast(Words(), hn::Set(d, even)));
-  return add_products<false>(sum, w.odd, hn::BitCast(Words(), hn::Set(d, odd)));
+HWY_INLINE IntV add_pairs(IntV sum, WordV codes, IntV x) {
+  IntV other = hn::Zero(Ints());
+  sum = hn::ReorderWidenMulAccumulate(Ints(), codes, hn::BitCast(Words(), x), sum, other);
+  return hn::Add(sum, other);
 }
 
 // A tile times kTokens tokens.
 template <class Tile, size_t kTokens, bool kBytes>
 struct TileProduct {
+  // Parts of the rows that go together, so that activations are loaded once for all: as many as the
+  // registers hold sums of.
+  static constexpr size_t kTogether = HWY_TARGET == HWY_AVX3 || kTokens == 1 ? kParts : 1;
+
   const IntegerRows& x;
   const size_t token;
   FloatV totals[kParts][kTokens];
 
-  HWY_INLINE void add_part(const uint8_t* group, size_t g, size_t part) {
-    const Ints d;
-    IntV low[kTokens], high[kTokens];
-    for (size_t t = 0; t < kTokens; ++t) {
-      low[t] = Tile::kCenter == 0 ? hn::Zero(d)
-                                  : hn::Set(d, -Tile::kCenter * x.row_integer_sums(token + t)[g]);
-      high[t] = hn::Zero(d);
-    }
-    for (size_t pair = 0; pair < kQuads / 2; ++pair) {
-      ByteV codes[2];
-      Tile::quads(group, pair, part, codes);
-      for (size_t i = 0; i < 2; ++i) {
-        const size_t quad = pair * 2 + i;
+  // The sums of products of a group, or of one half of it; with VNNI of the high bytes and of the
+  // low ones.
+  struct Sums {
+    IntV low[kTogether][kTokens], high[kTogether][kTokens];
+  };
+
+  // Group `group` of a block, whose activations are those of their group g, for the rows of
+  // kTogether parts.
+  HWY_INLINE void add_group(const uint8_t* block, const typename Tile::Factors& factors,
+                            size_t group, size_t g, size_t first_part) {
+    const uint8_t* codes = Tile::codes(block, group);
+    for (size_t half = 0; half < Tile::kScales; ++half) {
+      Sums sums;
+      clear(sums, g, half);
+      if (Tile::kScales == 1) {
+        add_quads<0, kQuads / 2>(sums, codes, g, first_part);
+      } else if (half == 0) {
+        add_quads<0, kQuads / 4>(sums, codes, g, first_part);
+      } else {
+        add_quads<kQuads / 4, kQuads / 2>(sums, codes, g, first_part);
+      }
+      const Floats df;
+      for (size_t p = 0; p < kTogether; ++p) {
+        const FloatV scale = factors.scale(group, half, first_part + p);
         for (size_t t = 0; t < kTokens; ++t) {
-          if constexpr (kBytes) {
-            const int8_t* bytes = x.row_bytes(token + t) + g * 2 * kIntegerGroup + quad * 4;
-            high[t] = add_bytes(high[t], codes[i], bytes);
-            low[t] = add_bytes(low[t], codes[i], bytes + kIntegerGroup);
-          } else {
-            low[t] = add_words(low[t], codes[i], x.row(token + t) + g * kIntegerGroup + quad * 2);
+          IntV sum = sums.low[p][t];
+          if constexpr (kBytes) sum = hn::Add(hn::ShiftLeft<8>(sums.high[p][t]), sum);
+          const FloatV x_scale = hn::Set(df, x.row_scales(token + t)[g]);
+          FloatV& total = totals[first_part + p][t];
+          total = hn::MulAdd(hn::ConvertTo(df, sum), hn::Mul(scale, x_scale), total);
+        }
+      }
+    }
+    if constexpr (Tile::kOffset) add_offsets(factors, group, g, first_part);
+  }
+
+  HWY_INLINE void add_offsets(const typename Tile::Factors& factors, size_t group, size_t g,
+                              size_t first_part) {
+    for (size_t part = first_part; part < first_part + kTogether; ++part) {
+      const FloatV offset = factors.offset(group, part);
+      for (size_t t = 0; t < kTokens; ++t) {
+        const FloatV x_sum = hn::Set(Floats(), x.row_sums(token + t)[g]);
+        totals[part][t] = hn::MulAdd(offset, x_sum, totals[part][t]);
+      }
+    }
+  }
+
+  // What a code is above its value is taken off first.
+  HWY_INLINE void clear(Sums& sums, size_t g, size_t half) const {
+    for (size_t t = 0; t < kTokens; ++t) {
+      IntV start = hn::Zero(Ints());
+      if constexpr (Tile::kCenter != 0) {
+        const int32_t* of_halves = x.row_integer_sums(token + t) + g * 2;
+        const int32_t all = Tile::kScales == 2 ? of_halves[half] : of_halves[0] + of_halves[1];
+        start = hn::Set(Ints(), -Tile::kCenter * all);
+      }
+      for (size_t p = 0; p < kTogether; ++p) {
+        sums.low[p][t] = start;
+        sums.high[p][t] = hn::Zero(Ints());
+      }
+    }
+  }
+
+  // The pairs of quads kPair ... kEnd - 1.
+  template <size_t kPair, size_t kEnd>
+  HWY_INLINE void add_quads(Sums& sums, const uint8_t* codes, size_t g, size_t first_part) const {
+    ByteV quads[kTogether][2];
+    for (size_t p = 0; p < kTogether; ++p) {
+      Tile::Codes::template quads<kPair>(codes, first_part + p, quads[p]);
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      const size_t quad = kPair * 2 + i;
+      for (size_t t = 0; t < kTokens; ++t) {
+        if constexpr (kBytes) {
+          const int8_t* bytes = x.row_bytes(token + t) + g * 2 * kIntegerGroup + quad * 4;
+          const IntV high = all_rows(bytes), low = all_rows(bytes + kIntegerGroup);
+          for (size_t p = 0; p < kTogether; ++p) {
+            sums.high[p][t] = add_bytes(sums.high[p][t], quads[p][i], high);
+            sums.low[p][t] = add_bytes(sums.low[p][t], quads[p][i], low);
+          }
+        } else {
+          const int16_t* words = x.row(token + t) + g * kIntegerGroup + quad * 2;
+          const IntV even = all_rows(words), odd = all_rows(words + kIntegerGroup / 2);
+          for (size_t p = 0; p < kTogether; ++p) {
+            const WordPair pair = to_words(quads[p][i]);
+            sums.low[p][t] = add_pairs(sums.low[p][t], pair.even, even);
+            sums.low[p][t] = add_pairs(sums.low[p][t], pair.odd, odd);
           }
         }
       }
     }
-    const Floats df;
-    const FloatV scale = load_half(df, group + part * kPartRows * 2);
-    for (size_t t = 0; t < kTokens; ++t) {
-      const IntV sum = kBytes ? hn::Add(hn::ShiftLeft<8>(high[t]), low[t]) : low[t];
-      const FloatV x_scale = hn::Set(df, x.row_scales(token + t)[g]);
-      FloatV& total = totals[part][t];
-      total = hn::MulAdd(hn::ConvertTo(df, sum), hn::Mul(scale, x_scale), total);
-      if constexpr (Tile::kOffset) {
-        const FloatV min = load_half(df, group + kHalves + part * kPartRows * 2);
-        total = hn::MulAdd(min, hn::Set(df, x.row_sums(token + t)[g]), total);
-      }
-    }
+    if constexpr (kPair + 1 < kEnd) add_quads<kPair + 1, kEnd>(sums, codes, g, first_part);
   }
 };
 
 template <class Tile, size_t kTokens, bool kBytes>
-void multiply_tile(const IntegerRows& x, const uint8_t* group, size_t token, size_t row,
+void multiply_tile(const IntegerRows& x, const uint8_t* block, size_t token, size_t row,
                    View<float> y) {
+  constexpr size_t kGroupBytes = Tile::kBytes / Tile::kGroups;
   TileProduct<Tile, kTokens, kBytes> product{x, token, {}};
   for (auto& part : product.totals) {
     for (FloatV& total : part) total = hn::Zero(Floats());
   }
-  for (size_t g = 0; g < x.groups; ++g, group += Tile::kBytes) {
-    for (size_t i = 0; i < Tile::kBytes; i += 64) hwy::Prefetch(group + kAhead + i);
-    for (size_t part = 0; part < kParts; ++part) product.add_part(group, g, part);
+  for (size_t first = 0; first < x.groups; first += Tile::kGroups, block += Tile::kBytes) {
+    const typename Tile::Factors factors(block);
+    for (size_t g = 0; g < Tile::kGroups; ++g) {
+      const uint8_t* ahead = block + kAhead + g * kGroupBytes;
+      for (size_t i = 0; i < kGroupBytes; i += 64) hwy::Prefetch(ahead + i);
+      for (size_t part = 0; part < kParts; part += product.kTogether) {
+        product.add_group(block, factors, g, first + g, part);
+      }
+    }
   }
   const size_t rows = std::min(kTileRows, y.cols - row);
   for (size_t t = 0; t < kTokens; ++t) {
@@ -160,7 +226,8 @@ HWY_EXPORT(MultiplyIntegerTiles);
 
 void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                             View<float> y) {
-  MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.layout == Layout::tiles);
+  MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);
+  MKV_CHECK(x.split && w.layout == Layout::tiles);
   MKV_CHECK(y.cols == w.rows && x.tokens == y.rows && last <= w.tiles());
   HWY_DYNAMIC_DISPATCH(MultiplyIntegerTiles)(x, w, first, last, y);
 }

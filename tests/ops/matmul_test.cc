@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 
 #include "base/buffer.h"
 #include "base/workers.h"
@@ -25,30 +26,30 @@ std::vector<double> largest_of_groups(std::span<const float> values) {
 }
 
 // How far a sum over x_i w_i may be off. Floats: c * eps * sum |x_i w_i|, the bound of any order of
-// summation. Quantised weights, multiplied as integers: each x_i is off by half a step of its group
-// of 32 as well, and the float part sees scale * q and offset, each as large as the group's largest
-// weight, in place of their sum w_i.
-double bound(std::span<const float> x, std::span<const float> w, bool quantised) {
+// summation. Tiles, multiplied as integers: each x_i is off by half a step of its group of 32 as
+// well, and the float part sees scale * q and offset, each as large as the group's largest weight,
+// in place of their sum w_i.
+double bound(std::span<const float> x, std::span<const float> w, bool tiles) {
   const std::vector<double> x_largest = largest_of_groups(x), w_largest = largest_of_groups(w);
   double magnitude = 0, rounding = 0;
   for (size_t c = 0; c < x.size(); ++c) {
     const double weight = std::abs(static_cast<double>(w[c]));
-    magnitude += std::abs(static_cast<double>(x[c])) * (quantised ? w_largest[c / 32] : weight);
-    if (quantised) rounding += weight * x_largest[c / 32] / 65278 * (1 + 1e-6);
+    magnitude += std::abs(static_cast<double>(x[c])) * (tiles ? w_largest[c / 32] : weight);
+    if (tiles) rounding += weight * x_largest[c / 32] / 65278 * (1 + 1e-6);
   }
   return 16 * 0x1p-24 * magnitude + rounding;
 }
 
-void expect_close(View<const float> x, const Weight& w, View<const float> y) {
+// w: in rows, though the products may be of the same weight in tiles.
+void expect_close(View<const float> x, const Weight& w, bool tiles, View<const float> y) {
   std::vector<float> row(w.cols);
-  const bool quantised = info(w.type).block_elements > 1;
   const size_t step = 1 + x.rows / 16;  // with many tokens some rows will do
   for (size_t r = 0; r < w.rows; r += step) {
     reference::dequantize_row(w, r, row);
     for (size_t t = 0; t < x.rows; ++t) {
       double sum = 0;
       for (size_t c = 0; c < w.cols; ++c) sum += static_cast<double>(x.at(t, c)) * row[c];
-      ASSERT_NEAR(y.at(t, r), sum, bound(x.row(t), row, quantised))
+      ASSERT_NEAR(y.at(t, r), sum, bound(x.row(t), row, tiles))
           << info(w.type).name << " " << w.rows << "x" << w.cols << ", token " << t << " of "
           << x.rows << ", row " << r;
     }
@@ -70,7 +71,7 @@ void expect_products(Rng& rng, const Weight& w, const Weight& rows) {
     matmul(x.view(), w, y1.view(), one);
     matmul(x.view(), w, y2.view(), two);
     matmul(x.view(), w, y3.view(), three);
-    expect_close(x.view(), rows, y1.view());
+    expect_close(x.view(), rows, w.layout == Layout::tiles, y1.view());
     ASSERT_EQ(std::memcmp(y1.data(), y2.data(), tokens * w.rows * sizeof(float)), 0);
     ASSERT_EQ(std::memcmp(y1.data(), y3.data(), tokens * w.rows * sizeof(float)), 0);
   }
@@ -89,10 +90,11 @@ TEST(Matmul, EqualsReferenceForAnyWorkers) {
 TEST(Matmul, TilesEqualReferenceForAnyWorkers) {
   for_each_instruction_set([&] {
     Rng rng(6);
-    for (const DType type : {DType::q4_0, DType::q4_1, DType::q8_0}) {
+    for (const DType type : testing::kQuantisedTypes) {
+      const size_t block = info(type).block_elements;
       for (const size_t rows : {1, 16, 17, 133}) {
-        for (const size_t cols : {32, 480}) {
-          const RandomWeight random(rng, type, rows, cols, -6, 1);
+        for (const size_t blocks : {size_t{1}, block == 256 ? size_t{3} : size_t{15}}) {
+          const RandomWeight random(rng, type, rows, blocks * block, -6, 1);
           expect_products(rng, TiledWeight(random.weight).weight, random.weight);
         }
       }
@@ -111,7 +113,7 @@ TEST(Matmul, SizesWithoutBlocks) {
           const Matrix<float> x = random_matrix(rng, tokens, cols);
           Matrix<float> y(tokens, 3);
           matmul(x.view(), random.weight, y.view(), workers);
-          expect_close(x.view(), random.weight, y.view());
+          expect_close(x.view(), random.weight, false, y.view());
         }
       }
     }
@@ -123,13 +125,17 @@ TEST(Matmul, StridedViewsAndManyPanels) {
   Rng rng(3);
   for (const DType type : {DType::f32, DType::q4_1, DType::q6_k}) {
     const RandomWeight random(rng, type, 300, 1536, -6, -2);
+    const bool tiles = has_tiles(type);
+    const std::optional<TiledWeight> tiled =
+        tiles ? std::optional<TiledWeight>(random.weight) : std::nullopt;
+    const Weight& w = tiles ? tiled->weight : random.weight;
     for (const size_t tokens : {1, 4, 600}) {
       const Matrix<float> x = random_matrix(rng, tokens, 1600);
       Matrix<float> y(tokens, 310);
       for (float& v : y.span()) v = 7.0f;
       const View<const float> in(x.data(), tokens, 1536, 1600);
-      matmul(in, random.weight, View<float>(y.data(), tokens, 300, 310), workers);
-      expect_close(in, random.weight, View<const float>(y.data(), tokens, 300, 310));
+      matmul(in, w, View<float>(y.data(), tokens, 300, 310), workers);
+      expect_close(in, random.weight, tiles, View<const float>(y.data(), tokens, 300, 310));
       for (size_t t = 0; t < tokens; ++t) {
         for (size_t c = 300; c < 310; ++c) ASSERT_EQ(y.at(t, c), 7.0f);
       }

@@ -46,6 +46,8 @@ struct Misaligned {
 constexpr DType kAllTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0,
                                DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,
                                DType::q4_k, DType::q5_k, DType::q6_k};
+constexpr DType kQuantisedTypes[] = {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,
+                                     DType::q8_0, DType::q4_k, DType::q5_k, DType::q6_k};
 
 // Offsets of the binary16 numbers in a block of a quantised type.
 inline std::vector<size_t> half_offsets(DType type) {

@@ -1,0 +1,126 @@
+// The rounding of activations to integers.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "ops/integer_products.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/integer_rows.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// After foreach_target.h.
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mkv {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+#if HWY_TARGET == HWY_SCALAR
+
+bool HasIntegerProducts() { return false; }
+void ToIntegerRows(View<const float>, size_t, size_t, IntegerRows&) { MKV_CHECK(false); }
+
+#else
+
+bool HasIntegerProducts() { return true; }
+
+// Below it a group is taken for zeros: 1 / scale would not be finite.
+constexpr float kSmallest = 0x1p-100f;
+constexpr size_t kHalf = kIntegerGroup / 2;
+
+// The bytes of a group's words: high ones in order, then low ones.
+HWY_INLINE void split_words(const int16_t* words, int8_t* bytes) {
+  const hn::CappedTag<int16_t, kHalf> d;
+  const hn::Repartition<int8_t, decltype(d)> d8;
+  const auto mask = hn::Set(d, 0xff);
+  for (size_t i = 0; i < kHalf; i += hn::MaxLanes(d)) {
+    const auto even = hn::LoadU(d, words + i), odd = hn::LoadU(d, words + kHalf + i);
+    // Rounded, as the low byte is signed.
+    const auto even_high = hn::ShiftRight<8>(hn::Add(even, hn::Set(d, 128)));
+    const auto odd_high = hn::ShiftRight<8>(hn::Add(odd, hn::Set(d, 128)));
+    const auto high = hn::Or(hn::And(even_high, mask), hn::ShiftLeft<8>(odd_high));
+    const auto low = hn::Or(hn::And(even, mask), hn::ShiftLeft<8>(odd));
+    hn::StoreU(hn::BitCast(d8, high), d8, bytes + 2 * i);
+    hn::StoreU(hn::BitCast(d8, low), d8, bytes + kIntegerGroup + 2 * i);
+  }
+}
+
+// One group: 32 elements of x to 32 words, its scale and the sums of the words of its halves.
+HWY_INLINE void to_integers(const float* x, int16_t* words, float& scale, int32_t* sums) {
+  const hn::CappedTag<float, kHalf / 2> d;  // times 2 as even and odd ones: at most half a group
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  const hn::Rebind<int16_t, decltype(d)> d16;
+  constexpr size_t kStep = hn::MaxLanes(d), kCount = kHalf / kStep;
+  hn::Vec<decltype(d)> even[kCount], odd[kCount];
+  auto largest = hn::Zero(d32);  // of the bits without sign: a NaN is above all numbers
+  for (size_t i = 0; i < kCount; ++i) {
+    hn::LoadInterleaved2(d, x + i * kStep * 2, even[i], odd[i]);
+    largest = hn::Max(largest, hn::BitCast(d32, hn::Abs(even[i])));
+    largest = hn::Max(largest, hn::BitCast(d32, hn::Abs(odd[i])));
+  }
+  const float top = std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(d32, largest)));
+  const bool finite = top <= std::numeric_limits<float>::max();
+  const float inverse = finite && top > kSmallest ? kLargestWord / top : 0.0f;
+  const auto factor = hn::Set(d, inverse);
+  for (size_t half = 0; half < 2; ++half) {
+    auto total = hn::Zero(d32);
+    for (size_t i = half * kCount / 2; i < (half + 1) * kCount / 2; ++i) {
+      const auto a = hn::NearestInt(hn::Mul(even[i], factor));
+      const auto b = hn::NearestInt(hn::Mul(odd[i], factor));
+      total = hn::Add(total, hn::Add(a, b));
+      hn::StoreU(hn::DemoteTo(d16, a), d16, words + i * kStep);
+      hn::StoreU(hn::DemoteTo(d16, b), d16, words + kHalf + i * kStep);
+    }
+    sums[half] = hn::GetLane(hn::SumOfLanes(d32, total));
+  }
+  scale = finite ? top * (1.0f / kLargestWord) : std::numeric_limits<float>::quiet_NaN();
+}
+
+void ToIntegerRows(View<const float> x, size_t first, size_t last, IntegerRows& out) {
+  for (size_t t = first; t < last; ++t) {
+    const float* from = x.row(t).data();
+    for (size_t i = t * out.groups; i < (t + 1) * out.groups; ++i, from += kIntegerGroup) {
+      int16_t* words = out.values.data() + i * kIntegerGroup;
+      int32_t* sums = out.integer_sums.data() + i * 2;
+      to_integers(from, words, out.scales[i], sums);
+      out.sums[i] = out.scales[i] * static_cast<float>(sums[0] + sums[1]);
+      if (out.split) split_words(words, out.bytes.data() + i * 2 * kIntegerGroup);
+    }
+  }
+}
+
+#endif  // HWY_TARGET == HWY_SCALAR
+
+}  // namespace HWY_NAMESPACE
+}  // namespace mkv
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mkv {
+HWY_EXPORT(HasIntegerProducts);
+HWY_EXPORT(ToIntegerRows);
+
+void IntegerRows::reshape(size_t token_count, size_t cols, Split wanted) {
+  MKV_CHECK(cols % kIntegerGroup == 0);
+  tokens = token_count;
+  groups = cols / kIntegerGroup;
+  split = wanted == Split::yes;
+  const auto grow = [](auto& buffer, size_t size) { buffer.resize(std::max(buffer.size(), size)); };
+  grow(values, tokens * cols);
+  grow(scales, tokens * groups);
+  grow(sums, tokens * groups);
+  grow(integer_sums, tokens * groups * 2);
+  if (split) grow(bytes, tokens * cols * 2);
+}
+
+bool has_integer_products() { return HWY_DYNAMIC_DISPATCH(HasIntegerProducts)(); }
+
+void to_integer_rows(View<const float> x, size_t first, size_t last, IntegerRows& out) {
+  MKV_CHECK(out.tokens == x.rows && out.groups * kIntegerGroup == x.cols && last <= x.rows);
+  HWY_DYNAMIC_DISPATCH(ToIntegerRows)(x, first, last, out);
+}
+
+}  // namespace mkv
+#endif  // HWY_ONCE
