@@ -7,7 +7,9 @@
 #include <memory>
 
 #include "base/rng.h"
+#include "nest/beam_kernels.h"
 #include "nest/kv_cache.h"
+#include "nest/slab_kernels.h"
 
 namespace mkv {
 namespace {
@@ -124,6 +126,41 @@ void shapes(benchmark::internal::Benchmark* bench) {
     }
   }
 }
+// A block of 64 tokens of one side of a layer in codes of two bits, by paths that are followed at
+// once.
+void run_coding(benchmark::State& state) {
+  const auto beam = static_cast<size_t>(state.range(0));
+  constexpr size_t kStages = 2;
+  const Nest nest = make_nest(kStages);
+  const Basis& basis = nest.basis({0, 0, Side::key});
+  std::vector<std::vector<const CodeSlab*>> stages(kWidth / kSlabColumns);
+  for (const CodeSlab& slab : basis.slabs) {
+    stages[slab.first_column / kSlabColumns].push_back(&slab);
+  }
+  const Matrix<float> latents = random_matrix(kWidth, kBlockTokens, 4);
+  Matrix<float> left = latents.clone();
+  uint8_t codes[kMostSlabsPerColumn][kBlockTokens];
+  for (auto _ : state) {
+    if (beam == 1) std::ranges::copy(latents.span(), left.span().begin());
+    for (size_t i = 0; i < stages.size(); ++i) {
+      const float* columns = latents.row(i * kSlabColumns).data();
+      if (beam > 1) {
+        encode_beam(stages[i], columns, kBlockTokens, beam, codes);
+      } else {
+        for (const CodeSlab* slab : stages[i]) {
+          encode_slab(slab->codebook, left.row(slab->first_column).data(), kBlockTokens, codes[0]);
+        }
+      }
+      benchmark::DoNotOptimize(codes);
+    }
+  }
+}
+
+BENCHMARK(run_coding)
+    ->Name("code")
+    ->ArgName("beam")
+    ->DenseRange(1, kMostBeam)
+    ->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(run_attention, decode, 1)->Apply(shapes)->Name("attend/decode");
 BENCHMARK_CAPTURE(run_attention, prefill, kChunk)->Apply(shapes)->Name("attend/prefill512");
 

@@ -15,7 +15,7 @@ void BudgetOptions::declare(CLI::App& app) {
   model_.declare(app);
   CLI::Option* with_nest =
       app.add_option("--nest", cache_.nest, "Nest folder, for budgets that are a size of it");
-  add_recent(app, cache_.recent)->needs(with_nest);
+  declare_coding(app, cache_, with_nest);
   app.add_option("--budgets", budgets_,
                  "Caches to compare: exact, f32 (exact without rounding to 16 bits), q8_0 and q4_0 "
                  "(rounded as llama.cpp's), and of the nest 25%, 2bits or max; without any: exact, "
@@ -30,7 +30,8 @@ Result<CacheFactory> BudgetOptions::caches_of(const std::string& budget) const {
   if (budget == "q8_0") return CacheFactory::rounded(model, Rounding::q8_0);
   if (budget == "q4_0") return CacheFactory::rounded(model, Rounding::q4_0);
   MKV_ASSIGN(const size_t rung, rung_for_budget(*engine_->nest, budget));
-  return CacheFactory::coded(model, *engine_->nest, engine_->nest->ranks_at(rung));
+  return CacheFactory::coded(model, *engine_->nest, engine_->nest->ranks_at(rung),
+                             {.beam = engine_->beam});
 }
 
 Result<void> BudgetOptions::open() {

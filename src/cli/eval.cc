@@ -38,7 +38,7 @@ class Evaluation : public Command {
 
   Result<CacheFactory> caches(const Ranks& ranks) const {
     if (!engine_->nest) return CacheFactory::exact(engine_->model, {.exact = engine_->exact});
-    return CacheFactory::coded(engine_->model, *engine_->nest, ranks);
+    return CacheFactory::coded(engine_->model, *engine_->nest, ranks, {.beam = engine_->beam});
   }
 
   ModelOptions model_;

@@ -95,7 +95,7 @@ class Fit : public Command {
               "code: windows of the text on which gains are corrected by measurement; 0 is none");
     add_count(app, "--most-per-column", codes_.most_per_column,
               "code: slabs on the same columns, i.e. bits a column")
-        ->check(CLI::Range(1, 64));
+        ->check(CLI::Range(size_t{1}, kMostSlabsPerColumn));
   }
   void declare_shared(CLI::App& app) {
     add_count(app, "--group-size", group_size_,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "nest/beam_kernels.h"
 #include "ops/instruction_set.h"
 
 namespace mkv::cli {
@@ -73,15 +74,20 @@ void CacheOptions::declare(CLI::App& app) {
                  "Smallest cache that the nest measured at most this for, e.g. 1%")
       ->needs(with_nest)
       ->excludes("--budget");
-  add_recent(app, recent)->needs(with_nest);
+  declare_coding(app, *this, with_nest);
 }
 
-CLI::Option* add_recent(CLI::App& app, std::optional<size_t>& recent) {
-  return app
-      .add_option("--recent", recent,
-                  "Most recent tokens that stay exact, a multiple of 64; without: the nest's. More "
-                  "are worth their bytes in long contexts")
+void declare_coding(CLI::App& app, CacheOptions& cache, CLI::Option* with_nest) {
+  app.add_option("--recent", cache.recent,
+                 "Most recent tokens that stay exact, a multiple of 64; without: the nest's. More "
+                 "are worth their bytes in long contexts")
+      ->needs(with_nest)
       ->check(check_whole_number);
+  add_count(app, "--beam", cache.beam,
+            "Choices that are followed at once when a token is coded: more take time and bring "
+            "less error; a cache that shrinks later equals one of the smaller size only with 1")
+      ->needs(with_nest)
+      ->check(CLI::Range(size_t{1}, kMostBeam));
 }
 
 std::string CacheOptions::name() const {
@@ -126,7 +132,7 @@ void declare_json(CLI::App& app, bool& json) {
 }
 
 KvCache Engine::make_cache(size_t capacity) const {
-  const KvOptions options{.exact = exact, .arithmetic = Arithmetic::fast};
+  const KvOptions options{.exact = exact, .arithmetic = Arithmetic::fast, .beam = beam};
   if (!nest) return model.exact_cache(capacity, options);
   return KvCache(*nest, ranks, model.config().layer_types, capacity, options);
 }
@@ -177,7 +183,8 @@ Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const Cac
     ranks = nest->ranks_at(rung);
   }
   return std::make_unique<Engine>(Engine{std::move(loaded), std::move(nest), rung, std::move(ranks),
-                                         std::make_unique<Workers>(model.threads), cache.exact});
+                                         std::make_unique<Workers>(model.threads), cache.exact,
+                                         cache.beam});
 }
 
 }  // namespace mkv::cli

@@ -40,12 +40,14 @@ struct CacheOptions {
   DType exact = DType::f16;              // keys and values of an exact cache: f16 or f32
   std::string max_kl, max_ppl_increase;  // instead of a budget; empty: not asked for
   std::optional<size_t> recent;          // exact tokens; without: the nest's
+  size_t beam = 1;                       // paths when coding
 
   void declare(CLI::App& app);
   std::string name() const;  // of what was asked for, e.g. "2bits", "KL <= 0.01" or "exact"
 };
 
-CLI::Option* add_recent(CLI::App& app, std::optional<size_t>& recent);
+// --recent and --beam: how a nest is used, whatever its budget.
+void declare_coding(CLI::App& app, CacheOptions& cache, CLI::Option* with_nest);
 void declare_sampling(CLI::App& app, SamplingOptions& options);
 void declare_json(CLI::App& app, bool& json);
 
@@ -57,6 +59,7 @@ struct Engine {
   Ranks ranks;      // at that rung
   std::unique_ptr<Workers> workers;
   DType exact = DType::f16;  // of exact tokens
+  size_t beam = 1;           // paths when coding
 
   KvCache make_cache(size_t capacity) const;
   // min(what the model was trained for, kDefaultContext) unless asked for something else.

@@ -35,7 +35,8 @@ Result<CacheFactory> CacheFactory::rounded(const Model& model, Rounding rounding
   return factory;
 }
 
-Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, Ranks ranks) {
+Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, Ranks ranks,
+                                         KvOptions options) {
   const KvShape expected = model.config().kv_shape();
   if (!(nest.config().shape == expected)) {
     return invalid("the nest is for " + shape_text(nest.config().shape) + ", the model has " +
@@ -55,12 +56,13 @@ Result<CacheFactory> CacheFactory::coded(const Model& model, const Nest& nest, R
   CacheFactory factory(model);
   factory.nest_ = &nest;
   factory.ranks_ = std::move(ranks);
+  factory.options_ = options;
   return factory;
 }
 
 KvCache CacheFactory::make(size_t capacity) const {
   if (nest_ == nullptr) return model_->exact_cache(capacity, options_);
-  return KvCache(*nest_, ranks_, model_->config().layer_types, capacity);
+  return KvCache(*nest_, ranks_, model_->config().layer_types, capacity, options_);
 }
 
 double CacheFactory::coded_bits_per_value() const {

@@ -27,7 +27,8 @@ class CacheFactory {
   // Errors: a token's keys are no multiple of kRoundingBlock values.
   static Result<CacheFactory> rounded(const Model& model, Rounding rounding);
   // Errors: the nest is not of the model's shape, or has another number of ranks.
-  static Result<CacheFactory> coded(const Model& model, const Nest& nest, Ranks ranks);
+  static Result<CacheFactory> coded(const Model& model, const Nest& nest, Ranks ranks,
+                                    KvOptions options = {});
 
   KvCache make(size_t capacity) const;
   Rounding rounding() const { return options_.rounding; }

@@ -1,6 +1,7 @@
 // Coding of tokens into latents and back.
 #include <algorithm>
 
+#include "nest/beam_kernels.h"
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "nest/slab_kernels.h"
@@ -61,18 +62,47 @@ void code_columns(const Matrix<float>& latents, size_t rank, size_t begin, size_
   }
 }
 
+// Writes the codes of rows begin ... end of a block; others, coded before, stay. fresh: 64 codes
+// as they are stored.
+void write_codes(const uint8_t* fresh, size_t begin, size_t end, uint8_t* codes) {
+  constexpr size_t kHalf = kBlockTokens / 2;
+  for (size_t i = 0; i < kHalf; ++i) {
+    const unsigned mask =
+        (i >= begin && i < end ? 0x0fu : 0u) | (i + kHalf >= begin && i + kHalf < end ? 0xf0u : 0u);
+    codes[i] = static_cast<uint8_t>((codes[i] & ~mask) | (fresh[i] & mask));
+  }
+}
+
 void code_slabs(const Basis& basis, Matrix<float>& latents, size_t rank, size_t begin, size_t end,
-                std::byte* block) {
+                uint8_t* block) {
   constexpr size_t kHalf = kBlockTokens / 2;
   for (size_t s = 0; s < rank; ++s) {
     const CodeSlab& slab = basis.slabs[s];
-    auto* codes = reinterpret_cast<uint8_t*>(block) + s * kHalf;
     uint8_t fresh[kHalf];
     encode_slab(slab.codebook, latents.row(slab.first_column).data(), kBlockTokens, fresh);
-    for (size_t i = 0; i < kHalf; ++i) {  // rows of the block that were coded before stay
-      const unsigned mask = (i >= begin && i < end ? 0x0fu : 0u) |
-                            (i + kHalf >= begin && i + kHalf < end ? 0xf0u : 0u);
-      codes[i] = static_cast<uint8_t>((codes[i] & ~mask) | (fresh[i] & mask));
+    write_codes(fresh, begin, end, block + s * kHalf);
+  }
+}
+
+void code_slabs_by_beam(const Basis& basis, size_t rank, size_t beam, size_t begin, size_t end,
+                        CodingScratch& scratch, uint8_t* block) {
+  constexpr size_t kHalf = kBlockTokens / 2;
+  uint8_t codes[kMostSlabsPerColumn][kBlockTokens], fresh[kHalf];
+  for (size_t first = 0; first < scratch.latents.rows(); first += kSlabColumns) {
+    scratch.slabs.clear();
+    scratch.stages.clear();
+    for (size_t s = 0; s < rank; ++s) {
+      if (basis.slabs[s].first_column != first) continue;
+      scratch.slabs.push_back(s);
+      scratch.stages.push_back(&basis.slabs[s]);
+    }
+    if (scratch.stages.empty()) continue;
+    encode_beam(scratch.stages, scratch.latents.row(first).data(), kBlockTokens, beam, codes);
+    for (size_t i = 0; i < scratch.slabs.size(); ++i) {
+      for (size_t t = 0; t < kHalf; ++t) {
+        fresh[t] = static_cast<uint8_t>(codes[i][t] | codes[i][t + kHalf] << 4);
+      }
+      write_codes(fresh, begin, end, block + scratch.slabs[i] * kHalf);
     }
   }
 }
@@ -96,7 +126,10 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
     code_columns(scratch.latents, rank, begin, end, coded);
     return;
   }
-  code_slabs(basis, scratch.latents, rank, begin, end, coded);
+  auto* codes = reinterpret_cast<uint8_t*>(coded);
+  if (state.beam > 1)
+    return code_slabs_by_beam(basis, rank, state.beam, begin, end, scratch, codes);
+  code_slabs(basis, scratch.latents, rank, begin, end, codes);
 }
 
 void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,

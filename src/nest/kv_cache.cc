@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nest/angle_kernels.h"
+#include "nest/beam_kernels.h"
 #include "nest/kv_state.h"
 #include "ops/ops.h"
 
@@ -189,6 +190,8 @@ KvCache::KvCache(KvShape shape, const LayerTypes& types, size_t capacity, KvOpti
   state_->exact_type = options.exact;
   state_->arithmetic = options.arithmetic;
   state_->rounding = options.rounding;
+  MKV_CHECK(options.beam >= 1 && options.beam <= kMostBeam);
+  state_->beam = options.beam;
   state_->shape = shape;
   state_->types = &types;
   state_->capacity = capacity;

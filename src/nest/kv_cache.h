@@ -49,6 +49,9 @@ enum class Arithmetic : uint8_t {
 struct KvOptions {
   DType exact = DType::f16;  // of exact tokens: f16 or f32
   Arithmetic arithmetic = Arithmetic::float32;
+  // Paths when coding slabs, 1 to kMostBeam. 1 takes the nearest entry of each slab in turn, and
+  // only then a cache that shrinks equals, bit for bit, one that was coded at the smaller size.
+  size_t beam = 1;
   // Of an exact cache: every key and value is rounded so before it is stored, for comparisons;
   // needs a token of a multiple of kRoundingBlock values a side.
   Rounding rounding = Rounding::none;

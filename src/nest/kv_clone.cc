@@ -44,9 +44,11 @@ LayerCache clone_layer(const LayerCache& layer) {
 
 KvCache KvCache::clone() const {
   const State& from = *state_;
-  KvCache copy(
-      from.shape, *from.types, from.capacity,
-      {.exact = from.exact_type, .arithmetic = from.arithmetic, .rounding = from.rounding});
+  KvCache copy(from.shape, *from.types, from.capacity,
+               {.exact = from.exact_type,
+                .arithmetic = from.arithmetic,
+                .beam = from.beam,
+                .rounding = from.rounding});
   State& to = *copy.state_;
   to.nest = from.nest;
   to.length = from.length;

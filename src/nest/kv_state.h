@@ -89,6 +89,7 @@ struct KvCache::State {
   size_t sinks = 0;
   DType exact_type = DType::f16;
   Arithmetic arithmetic = Arithmetic::float32;
+  size_t beam = 1;
   Rounding rounding = Rounding::none;
   size_t window_blocks = kAllBlocks;  // blocks seen exactly: the query's own and those before it
   Ranks ranks;
@@ -133,6 +134,8 @@ void add_position_mean(const AngleTables& angles, size_t block, std::span<const 
 // Codes rows [begin, end) of one block of a space, from the exact block of its side.
 struct CodingScratch {
   Matrix<float> columns, latents;
+  std::vector<size_t> slabs;            // of four columns, by their place in the block
+  std::vector<const CodeSlab*> stages;  // the same
 };
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch);

@@ -30,6 +30,7 @@ enum class SlabKind : uint8_t {
 };
 
 inline constexpr size_t kCodebookEntries = 16, kSlabColumns = 4;
+inline constexpr size_t kMostSlabsPerColumn = 64;
 
 // The 16 entries of a code slab, column by column, and half of their squared lengths (for coding).
 struct Codebook {

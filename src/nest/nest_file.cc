@@ -241,6 +241,7 @@ Result<void> read_slabs(const TensorReader& reader, const NestConfig& config, Gr
       const std::vector<float> scales,
       reader.floats(tensor_name(id.layer, id.side, "scales" + suffix), "F16", {n, kSlabColumns}));
   basis.slabs.resize(n);
+  std::vector<size_t> on_columns(dims / kSlabColumns);
   for (size_t s = 0; s < n; ++s) {
     CodeSlab& slab = basis.slabs[s];
     const size_t first = static_cast<size_t>(columns->bytes[s]) * kSlabColumns;
@@ -249,6 +250,11 @@ Result<void> read_slabs(const TensorReader& reader, const NestConfig& config, Gr
                                                 std::to_string(s) + " begins at column " +
                                                 std::to_string(first) + " of " +
                                                 std::to_string(dims));
+    }
+    if (++on_columns[first / kSlabColumns] > kMostSlabsPerColumn) {
+      return make_error(ErrorCode::corrupt, "tensor " + columns_name + ": more than " +
+                                                std::to_string(kMostSlabsPerColumn) +
+                                                " slabs begin at column " + std::to_string(first));
     }
     slab.first_column = static_cast<uint16_t>(first);
     const float* from = entries.data() + s * kSlabColumns * kCodebookEntries;

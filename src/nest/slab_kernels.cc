@@ -8,32 +8,13 @@
 #define HWY_TARGET_INCLUDE "nest/slab_kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
-#include "hwy/highway.h"
+#include "nest/look_up-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mkv {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns = kSlabColumns;
-using F32 = hn::ScalableTag<float>;
-using I32 = hn::RebindToSigned<F32>;
-using V = hn::Vec<F32>;
-
-// table[index] for 16 floats.
-HWY_INLINE V look_up(F32 d, const float* table, hn::Vec<I32> index) {
-  if constexpr (hn::MaxLanes(F32()) >= 16) {
-    return hn::TableLookupLanes(hn::LoadU(d, table), hn::IndicesFromVec(d, index));
-  } else if constexpr (hn::MaxLanes(F32()) == 8) {
-    const I32 di;
-    const auto within = hn::IndicesFromVec(d, hn::And(index, hn::Set(di, 7)));
-    const V low = hn::TableLookupLanes(hn::LoadU(d, table), within);
-    const V high = hn::TableLookupLanes(hn::LoadU(d, table + 8), within);
-    return hn::IfThenElse(hn::RebindMask(d, hn::Gt(index, hn::Set(di, 7))), high, low);
-  } else {
-    return hn::GatherIndex(d, table, index);
-  }
-}
 
 void Encode(const Codebook& codebook, float* residual, size_t stride, uint8_t* codes) {
   const F32 d;

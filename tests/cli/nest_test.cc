@@ -138,6 +138,27 @@ TEST_P(NestTest, TheExactWindowIsADialToo) {
   EXPECT_EQ(matryoshka({"run", model_, "-p", "a", "--recent", "64"}).exit_code, 2);
 }
 
+// More paths when coding: less divergence at the same bytes.
+TEST_P(NestTest, ABeamCodesWithLessError) {
+  if (std::string(GetParam()) != "code") GTEST_SKIP() << "columns are rounded, not coded";
+  ASSERT_EQ(fit(GetParam()).exit_code, 0);
+  const std::string text = write_text();
+  const auto kl = [&](const char* beam) {
+    return json_of(
+        matryoshka({"eval", "kl", model_, "--nest", nest_, "--beam", beam, "--budgets", "3bits",
+                    "--text", text, "--context", "256", "--windows", "2", "--json"}))[0];
+  };
+  const Json one = kl("1"), four = kl("4");
+  EXPECT_LT(four.at("kl"), one.at("kl"));
+  EXPECT_EQ(one.at("kv_bytes_per_token"), four.at("kv_bytes_per_token"));
+  for (const char* beam : {"0", "5", "-1"}) {
+    EXPECT_EQ(matryoshka({"run", model_, "-p", "a", "--nest", nest_, "--beam", beam}).exit_code, 2);
+  }
+  EXPECT_EQ(
+      matryoshka({"run", model_, "-p", "a", "-n", "2", "--nest", nest_, "--beam", "2"}).exit_code,
+      0);
+}
+
 TEST_P(NestTest, ATolerancePicksTheCache) {
   ASSERT_EQ(fit(GetParam()).exit_code, 0);
   const std::string text = write_text();

@@ -55,6 +55,19 @@ TEST_P(CodeCache, DecodeEqualsPrefill) {
   EXPECT_LT(largest_difference(feed(all, kTokens, kTokens), feed(single, kTokens, 1)), 1e-4);
 }
 
+// With a beam as well: each token is coded for itself.
+TEST_P(CodeCache, DecodeEqualsPrefillWithABeam) {
+  const KvOptions beam{.beam = 3};
+  KvCache all(nest_, some_ranks(), types_, kTokens, beam);
+  KvCache single(nest_, some_ranks(), types_, kTokens, beam);
+  KvCache greedy(nest_, some_ranks(), types_, kTokens);
+  const Matrix<float> expected = feed(all, kTokens, kTokens);
+  EXPECT_LT(largest_difference(expected, feed(single, kTokens, 1)), 1e-4);
+  EXPECT_GT(largest_difference(expected, feed(greedy, kTokens, kTokens)), 1e-3);
+  KvCache copy = all.clone();
+  EXPECT_EQ(copy.bytes(), greedy.bytes());
+}
+
 // Integer tables and weights against floats, as a part of what the codes themselves lose.
 TEST_P(CodeCache, IntegerDecodeIsCloseToFloat) {
   const KvOptions fast{.arithmetic = Arithmetic::fast};
