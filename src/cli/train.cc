@@ -9,6 +9,7 @@
 #include "cli/calibration_text.h"
 #include "cli/command.h"
 #include "cli/hold_out.h"
+#include "cli/ladder_measurement.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/peers.h"
@@ -43,6 +44,7 @@ class Train : public Command {
     declare_schedule(*app);
     declare_optimiser(*app);
     declare_run(*app);
+    measurement_.declare(*app);
     declare_peers(*app, options_.peers);
     sft_.declare(*app);
     app_ = app;
@@ -81,9 +83,10 @@ class Train : public Command {
     MKV_ASSIGN(const Windows held_out, hold_out(text.sequences));
     MKV_ASSIGN(const TrainReport report, train_nest(engine->model, text.sequences, held_out,
                                                     options_, nest, *engine->workers));
-    bar.finish();
     if (!leads) return {};  // rank 0 has the same, and writes it
     describe(nest, text, report);
+    MKV_TRY(measurement_.run(*engine, nest, bar.sink()));
+    bar.finish();
     MKV_TRY(nest.save(output_));
     std::fprintf(stderr, "%s: saved, as of step %zu of %zu%s\n", output_.c_str(), report.best_step,
                  report.steps, report.finished ? "" : "; stopped, the same command goes on");
@@ -222,6 +225,7 @@ class Train : public Command {
   ModelOptions model_;
   CalibrationText calibration_{1000000};
   TrainOptions options_;
+  LadderMeasurement measurement_;
   TrainSft sft_;
   CLI::App* app_ = nullptr;
   std::string nest_, output_, checkpoint_, log_;

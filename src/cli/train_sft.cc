@@ -18,9 +18,9 @@ const std::map<std::string, DType> kTypes{
     {"f32", DType::f32}, {"f16", DType::f16}, {"bf16", DType::bf16}, {"q8_0", DType::q8_0}};
 
 // Those that only training on text reads.
-constexpr const char* kOfText[] = {"--text",          "--tokens",           "--window",
-                                   "--held-out",      "--windows-per-step", "--learning-rate",
-                                   "--relative-loss", "--train-means",      "--basis-rate"};
+constexpr const char* kOfText[] = {
+    "--text",          "--tokens",        "--window",      "--held-out",   "--windows-per-step",
+    "--learning-rate", "--relative-loss", "--train-means", "--basis-rate", "--measure"};
 
 // The value given, or fine-tuning's own.
 template <class T>

@@ -1,7 +1,9 @@
 // Attention tile by tile: scores of a tile of queries live only while it is worked on, and are
 // computed again for the gradient from their log-sum-exp (arXiv:2205.14135, Algorithms 1 and 4,
 // over queries alone).
+#include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "nest/kv_cache.h"
@@ -14,80 +16,62 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kTile =
-    64;  // queries of a tile, times repeats: its scores stay in a core's cache
+// Queries of a tile: a block, so that all of them see the same keys exactly.
+constexpr auto kTile = static_cast<int64_t>(kBlockTokens);
 
+// Keys before `exact` are seen as codes, the others exactly.
 struct Tile {
-  int64_t begin, end;
+  int64_t begin, end, exact;
   Tensor hidden;  // [end - begin x end - begin]: -inf above the diagonal
-  Tensor exact;  // [end - begin x end]: 1 where the key is seen exactly; undefined without a window
 };
 
 // The rule of CodedView: a key of block b is seen as codes from `recent` after its block's start.
-Tensor exact_pairs(int64_t begin, int64_t end, const AttentionView& view,
-                   const torch::TensorOptions& options) {
-  const auto longs = options.dtype(torch::kLong);
-  constexpr auto kBlock = static_cast<int64_t>(kBlockTokens);
-  const Tensor keys = torch::arange(end, longs) - view.sinks;
-  const Tensor first_coded = keys.div(kBlock, "floor") * kBlock + (view.recent + view.sinks);
-  const Tensor queries = torch::arange(begin, end, longs).unsqueeze(1);
-  return (queries < first_coded.unsqueeze(0)).logical_and_(keys.ge(0)).to(options.dtype());
-}
-
+// Blocks begin after the sinks and `recent` is whole blocks, so the same holds for a tile's
+// queries.
 std::vector<Tile> tiles_of(int64_t tokens, const AttentionView& view,
                            const torch::TensorOptions& options) {
   std::vector<Tile> tiles;
-  for (int64_t begin = 0; begin < tokens; begin += kTile) {
-    Tile tile{begin, std::min(tokens, begin + kTile), {}, {}};
+  int64_t end = view.sinks > 0 ? view.sinks : kTile;
+  for (int64_t begin = 0; begin < tokens; begin = std::exchange(end, end + kTile)) {
+    Tile tile{begin, std::min(tokens, end), {}, {}};
+    tile.exact = view.recent > 0 ? std::max(view.sinks, begin - view.recent + kTile) : tile.end;
+    tile.exact = std::min(tile.exact, tile.end);
     const int64_t n = tile.end - begin;
     tile.hidden = torch::full({n, n}, -std::numeric_limits<double>::infinity(), options).triu_(1);
-    if (view.recent > 0) tile.exact = exact_pairs(begin, tile.end, view, options);
     tiles.push_back(tile);
   }
   return tiles;
 }
 
-// a where `exact` is 1 and b elsewhere; [kv x repeats x n x keys].
-Tensor choose(const Tensor& exact, const Tensor& a, const Tensor& b) { return b + exact * (a - b); }
+// A tile's keys or values [kv x end x head_dim].
+Tensor seen(const Tile& tile, const Tensor& coded, const Tensor& exact) {
+  if (tile.exact == tile.end) return coded.slice(1, 0, tile.end);
+  return torch::cat({coded.slice(1, 0, tile.exact), exact.slice(1, tile.exact, tile.end)}, 1);
+}
+void add_seen(const Tile& tile, const Tensor& d, Tensor& coded, Tensor& exact) {
+  coded.slice(1, 0, tile.exact).add_(d.slice(1, 0, tile.exact));
+  if (tile.exact == tile.end) return;
+  exact.slice(1, tile.exact, tile.end).add_(d.slice(1, tile.exact));
+}
 
-// One tile's products. Queries and what has their shape come as [kv x repeats*n x head_dim].
-struct TileProducts {
+// Queries and what has their shape come as [kv x repeats*n x head_dim], scores as
+// [kv x repeats*n x keys].
+struct TileRows {
   const Tile& tile;
-  const variable_list& kv;  // coded keys, coded values, exact keys, exact values
   int64_t repeats;
 
-  int64_t rows() const { return tile.end - tile.begin; }
-  bool windowed() const { return tile.exact.defined(); }
-  Tensor of(size_t which) const { return kv[which].slice(1, 0, tile.end); }
-  Tensor by_rows(const Tensor& m) const { return m.view({m.size(0), repeats, rows(), -1}); }
-  Tensor flat(const Tensor& m) const { return m.view({m.size(0), repeats * rows(), -1}); }
-
-  // a [kv x repeats*n x head_dim] against keys or values `side`: [kv x repeats x n x keys].
-  Tensor against(const Tensor& a, size_t side) const {
-    Tensor coded = by_rows(a.bmm(of(side).transpose(1, 2)));
-    if (!windowed()) return coded;
-    return choose(tile.exact, by_rows(a.bmm(of(side + 2).transpose(1, 2))), coded);
+  Tensor of(const Tensor& m) const {
+    return m.slice(2, tile.begin, tile.end).reshape({m.size(0), -1, m.size(3)});
   }
-  // weights [kv x repeats x n x keys] times keys or values: [kv x repeats*n x head_dim].
-  Tensor mix(const Tensor& weights, size_t side) const {
-    if (!windowed()) return flat(weights).bmm(of(side));
-    const Tensor exact = weights * tile.exact;
-    return flat(weights - exact).bmm(of(side)) + flat(exact).bmm(of(side + 2));
+  Tensor by_rows(const Tensor& m) const {
+    return m.view({m.size(0), repeats, tile.end - tile.begin, -1});
   }
-  // The gradients of mix() with respect to keys or values, added.
-  void mix_backward(const Tensor& weights, const Tensor& d, size_t side,
-                    variable_list& gradients) const {
-    const auto add = [&](const Tensor& w, size_t which) {
-      gradients[which].slice(1, 0, tile.end).add_(flat(w).transpose(1, 2).bmm(d));
-    };
-    if (!windowed()) return add(weights, side);
-    const Tensor exact = weights * tile.exact;
-    add(weights - exact, side);
-    add(exact, side + 2);
+  void store(const Tensor& m, Tensor& to) const {
+    to.slice(2, tile.begin, tile.end).copy_(by_rows(m));
   }
-  Tensor scores(const Tensor& q, double scale) const {
-    Tensor s = against(q, 0).mul_(scale);
-    s.slice(3, tile.begin, tile.end).add_(tile.hidden);
+  Tensor scores(const Tensor& scaled_queries, const Tensor& keys) const {
+    Tensor s = scaled_queries.bmm(keys.transpose(1, 2));
+    by_rows(s).slice(3, tile.begin, tile.end).add_(tile.hidden);
     return s;
   }
 };
@@ -100,15 +84,15 @@ struct TiledAttention : Function<TiledAttention> {
     const variable_list kv{coded_keys, coded_values, windowed ? exact_keys : Tensor(),
                            windowed ? exact_values : Tensor()};
     Tensor out = torch::empty_like(q);
-    Tensor log_sums = q.new_empty({q.size(0), q.size(1), q.size(2)});
+    Tensor log_sums = q.new_empty({q.size(0), q.size(1), q.size(2), 1});
     for (const Tile& tile : tiles_of(q.size(2), {sinks, recent}, q.options())) {
-      const TileProducts products{tile, kv, q.size(1)};
-      const Tensor part = q.slice(2, tile.begin, tile.end);
-      Tensor s = products.scores(products.flat(part.contiguous()), scale);
-      const Tensor log_sum = s.logsumexp(-1, true);
-      log_sums.slice(2, tile.begin, tile.end).copy_(log_sum.squeeze(-1));
-      s.sub_(log_sum).exp_();
-      out.slice(2, tile.begin, tile.end).copy_(products.by_rows(products.mix(s, 1)));
+      const TileRows rows{tile, q.size(1)};
+      Tensor s = rows.scores(rows.of(q) * scale, seen(tile, kv[0], kv[2]));
+      const Tensor most = s.amax(-1, true);
+      s.sub_(most).exp_();
+      const Tensor sum = s.sum(-1, true);
+      rows.store(s.bmm(seen(tile, kv[1], kv[3])).div_(sum), out);
+      rows.store(sum.log() + most, log_sums);
     }
     context->saved_data["scale"] = scale;
     context->saved_data["sinks"] = sinks;
@@ -130,18 +114,15 @@ struct TiledAttention : Function<TiledAttention> {
     }
     Tensor d_q = torch::empty_like(q);
     for (const Tile& tile : tiles_of(q.size(2), view, q.options())) {
-      const TileProducts products{tile, kv, q.size(1)};
-      const auto part = [&](const Tensor& m) {
-        return products.flat(m.slice(2, tile.begin, tile.end).contiguous());
-      };
-      const Tensor queries = part(q), d = part(d_out);
-      Tensor p = products.scores(queries, scale);
-      p.sub_(log_sums.slice(2, tile.begin, tile.end).unsqueeze(-1)).exp_();
-      products.mix_backward(p, d, 1, d_kv);
-      const Tensor mean = products.by_rows((d * part(out)).sum(-1, true));
-      Tensor ds = products.against(d, 1).sub_(mean).mul_(p).mul_(scale);
-      d_q.slice(2, tile.begin, tile.end).copy_(products.by_rows(products.mix(ds, 0)));
-      products.mix_backward(ds, queries, 0, d_kv);
+      const TileRows rows{tile, q.size(1)};
+      const Tensor queries = rows.of(q) * scale, d = rows.of(d_out);
+      const Tensor keys = seen(tile, kv[0], kv[2]), values = seen(tile, kv[1], kv[3]);
+      const Tensor p = rows.scores(queries, keys).sub_(rows.of(log_sums)).exp_();
+      add_seen(tile, p.transpose(1, 2).bmm(d), d_kv[1], d_kv[3]);
+      const Tensor mean = (d * rows.of(out)).sum(-1, true);
+      const Tensor ds = d.bmm(values.transpose(1, 2)).sub_(mean).mul_(p);
+      rows.store(ds.bmm(keys).mul_(scale), d_q);
+      add_seen(tile, ds.transpose(1, 2).bmm(queries), d_kv[0], d_kv[2]);
     }
     return {d_q, d_kv[0], d_kv[1], d_kv[2], d_kv[3], Tensor(), Tensor(), Tensor()};
   }

@@ -1,6 +1,7 @@
 #include "train/torch/loss.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace mkv::training {
 namespace {
@@ -8,33 +9,68 @@ namespace {
 constexpr int64_t kRows = 64;              // of logits at once
 constexpr double kLeastDivergence = 1e-6;  // nats a token; a smaller one is divided by this
 
+// Of logits [rows x vocab], whose softmax is known, the logarithms of the sums of exponentials
+// [rows x 1]: by the largest, without another pass of exponentials.
+Tensor log_sums(const Tensor& logits, const Tensor& softmax) {
+  const auto [most, where] = logits.max(-1, true);
+  return most - softmax.gather(1, where).log();
+}
+
+void append(const Tensor& column, std::vector<double>& to) {
+  const Tensor values = column.to(torch::kCPU, torch::kDouble).contiguous();
+  to.insert(to.end(), values.data_ptr<double>(), values.data_ptr<double>() + values.numel());
+}
+
+double sum_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
 }  // namespace
 
-WindowLoss window_loss(const Twin& twin, const Tensor& teacher, const Tensor& student,
-                       std::span<const TokenId> tokens, const LossWeights& weights) {
+RowLosses row_losses(const Twin& twin, const Tensor& teacher, const Tensor& student,
+                     std::span<const TokenId> next, const LossWeights& weights) {
   const torch::NoGradGuard none;
-  const auto scored = static_cast<int64_t>(tokens.size()) - 1;
-  const std::vector<int64_t> next(tokens.begin() + 1, tokens.end());
+  const auto rows = static_cast<int64_t>(next.size());
+  const std::vector<int64_t> ids(next.begin(), next.end());
   const Tensor targets =
-      torch::tensor(at::ArrayRef<int64_t>(next), torch::kLong).to(student.device()).unsqueeze(1);
-  WindowLoss loss;
-  loss.gradient = torch::zeros_like(student);
-  for (int64_t row = 0; row < scored; row += kRows) {
-    const int64_t end = std::min(scored, row + kRows);
-    const Tensor log_p = twin.logits(teacher.slice(0, row, end)).log_softmax(-1);
-    const Tensor log_q = twin.logits(student.slice(0, row, end)).log_softmax(-1);
+      torch::tensor(at::ArrayRef<int64_t>(ids), torch::kLong).to(student.device()).unsqueeze(1);
+  RowLosses loss;
+  loss.gradient = torch::empty_like(student);
+  const double kl_weight = teacher.defined() ? weights.kl : 0.0;
+  for (int64_t row = 0; row < rows; row += kRows) {
+    const int64_t end = std::min(rows, row + kRows);
+    const Tensor s = twin.logits(student.slice(0, row, end));
     const Tensor target = targets.slice(0, row, end);
-    const Tensor p = log_p.exp();
-    loss.kl += (p * (log_p - log_q)).sum(-1).sum(torch::kDouble).item<double>();
-    loss.cross_entropy -= log_q.gather(1, target).sum(torch::kDouble).item<double>();
+    Tensor d = s.softmax(-1);  // q
+    const Tensor log_sum = log_sums(s, d);
+    append(log_sum - s.gather(1, target), loss.cross_entropy);
+    d.mul_(kl_weight + weights.cross_entropy);
+    if (teacher.defined()) {
+      const Tensor t = twin.logits(teacher.slice(0, row, end));
+      const Tensor p = t.softmax(-1);
+      const Tensor mean_difference = p.unsqueeze(1).bmm((t - s).unsqueeze(2)).squeeze(2);
+      append(mean_difference + log_sum - log_sums(t, p), loss.kl);
+      d.sub_(p, kl_weight);
+    }
     // d KL = q - p, d CE = q - one-hot
-    Tensor d = log_q.exp().mul_(weights.kl + weights.cross_entropy).sub_(p, weights.kl);
     d.scatter_add_(1, target, torch::full_like(target, -weights.cross_entropy, d.options()));
     loss.gradient.slice(0, row, end).copy_(twin.logits_backward(d));
   }
+  if (!teacher.defined()) loss.kl.assign(next.size(), 0.0);
+  return loss;
+}
+
+WindowLoss window_loss(const Twin& twin, const Tensor& teacher, const Tensor& student,
+                       std::span<const TokenId> tokens, const LossWeights& weights) {
+  const int64_t scored = static_cast<int64_t>(tokens.size()) - 1;
+  const RowLosses rows = row_losses(twin, teacher.slice(0, 0, scored), student.slice(0, 0, scored),
+                                    tokens.subspan(1), weights);
   const auto count = static_cast<double>(scored);
-  loss.kl /= count;
-  loss.cross_entropy /= count;
+  WindowLoss loss;
+  loss.kl = sum_of(rows.kl) / count;
+  loss.cross_entropy = sum_of(rows.cross_entropy) / count;
+  loss.gradient = torch::zeros_like(student);
+  loss.gradient.slice(0, 0, scored).copy_(rows.gradient);
   loss.gradient.div_(weights.relative ? count * std::max(loss.kl, kLeastDivergence) : count);
   return loss;
 }

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include <span>
+#include <vector>
 
 #include "train/torch/twin.h"
 
@@ -16,13 +17,22 @@ struct LossWeights {
   bool relative = false;  // the loss is divided by its KL, which counts as a constant
 };
 
+struct RowLosses {
+  std::vector<double> kl, cross_entropy;  // nats, by row
+  Tensor gradient;                        // of their weighted sum, as the student's rows
+};
+
+// teacher, student: hidden states [rows x hidden], neither with a gradient, that predict `next`. An
+// undefined teacher: no KL, whatever its weight.
+RowLosses row_losses(const Twin& twin, const Tensor& teacher, const Tensor& student,
+                     std::span<const TokenId> next, const LossWeights& weights);
+
 struct WindowLoss {
   double kl = 0, cross_entropy = 0;  // nats a token
   Tensor gradient;                   // of the weighted loss, with respect to `student`'s rows
 };
 
-// teacher, student: hidden states [tokens x hidden], neither with a gradient; the last row has no
-// next token and is left out.
+// Means over a window; the last row has no next token and is left out.
 WindowLoss window_loss(const Twin& twin, const Tensor& teacher, const Tensor& student,
                        std::span<const TokenId> tokens, const LossWeights& weights);
 

@@ -1,5 +1,6 @@
-// One step of supervised fine-tuning: examples are independent, so each runs on a worker of its own
-// with torch on one thread, and gradients are added in order, as in step.h.
+// One step of supervised fine-tuning: some examples are one pass, passes are independent, so each
+// runs on a worker of its own with torch on one thread, and gradients are added in order, as in
+// step.h.
 #pragma once
 
 #include <span>

@@ -149,62 +149,84 @@ Tensor Twin::linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
 
 Tensor Twin::heads(const Tensor& y, const Tensor& norm) const {
   const auto head_dim = static_cast<int64_t>(config_.head_dim);
-  const Tensor split = y.view({y.size(0), -1, head_dim}).transpose(0, 1).contiguous();
+  const Tensor split = y.reshape({y.size(0), -1, head_dim}).transpose(0, 1).contiguous();
   return norm.defined() ? rms_norm(split, norm, config_.rms_norm_epsilon) : split;
 }
 
-Tensor Twin::attend(const Layer& layer, const Tensor& x, const Angles& at,
-                    const std::array<SideCode, 2>* code, const CacheCode& all) const {
+Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const CacheCode* all,
+                          const Angles& at) const {
+  const Layer& layer = layers_[index];
   const auto kv_heads = static_cast<int64_t>(config_.num_kv_heads);
   const auto head_dim = static_cast<int64_t>(config_.head_dim);
-  const LayerAdapters& adapters = layer.adapters;
-  const Tensor query = linear(x, layer.query, layer.query_bias, adapters.query);
-  const Tensor key = linear(x, layer.key, layer.key_bias, adapters.key);
-  const Tensor value = linear(x, layer.value, layer.value_bias, adapters.value);
-  const Tensor q = rotate(heads(query, layer.query_norm), at.cos, at.sin);
+  const Tensor q = rotate(heads(qkv[0], layer.query_norm), at.cos, at.sin);
   AttentionInputs in;
   in.queries = q.view({kv_heads, -1, q.size(1), head_dim});
-  in.exact_keys = rotate(heads(key, layer.key_norm), at.cos, at.sin);
-  in.exact_values = heads(value, {});
-  if (all.rounded && code != nullptr && !(*code)[0].slabs.empty()) {
+  in.exact_keys = rotate(heads(qkv[1], layer.key_norm), at.cos, at.sin);
+  in.exact_values = heads(qkv[2], {});
+  const bool coded = all != nullptr && !all->layers.empty();
+  if (coded && all->rounded && !all->layers[index][0].slabs.empty()) {
     in.exact_keys = as_halves(in.exact_keys);
     in.exact_values = as_halves(in.exact_values);
   }
   in.coded_keys = in.exact_keys;
   in.coded_values = in.exact_values;
   AttentionView view;
-  if (code != nullptr) {
+  if (coded) {
+    const auto& [key, value] = all->layers[index];
     const auto mean_of = [&](const SideCode& side) {
       return side.mean.defined() ? side.mean.reshape({kv_heads, 1, head_dim}) : Tensor();
     };
-    view = all.view;
-    Tensor key_mean = mean_of((*code)[0]);
-    if (key_mean.defined() && all.position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
-    in.coded_keys = code_side(in.exact_keys, (*code)[0], key_mean, all);
-    in.coded_values = code_side(in.exact_values, (*code)[1], mean_of((*code)[1]), all);
+    view = all->view;
+    Tensor key_mean = mean_of(key);
+    if (key_mean.defined() && all->position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
+    in.coded_keys = code_side(in.exact_keys, key, key_mean, *all);
+    in.coded_values = code_side(in.exact_values, value, mean_of(value), *all);
   }
   const Tensor out = attention(in, config_.attention_scale(), view);
-  const Tensor rows = out.view({-1, x.size(0), head_dim}).transpose(0, 1).reshape({x.size(0), -1});
+  const int64_t tokens = q.size(1);
+  return out.view({-1, tokens, head_dim}).transpose(0, 1).reshape({tokens, -1});
+}
+
+Tensor Twin::attend(size_t index, const LayerAdapters& adapters, const Tensor& x,
+                    std::span<const Sequence> sequences, const Angles& angles) const {
+  const Layer& layer = layers_[index];
+  const Tensor query = linear(x, layer.query, layer.query_bias, adapters.query);
+  const Tensor key = linear(x, layer.key, layer.key_bias, adapters.key);
+  const Tensor value = linear(x, layer.value, layer.value_bias, adapters.value);
+  std::vector<Tensor> out;
+  int64_t begin = 0;
+  for (const Sequence& sequence : sequences) {
+    const auto count = static_cast<int64_t>(sequence.tokens.size());
+    const auto own = [&](const Tensor& rows) { return rows.narrow(0, begin, count); };
+    const Angles at{angles.cos.narrow(0, 0, count), angles.sin.narrow(0, 0, count)};
+    out.push_back(attend_alone(index, {own(query), own(key), own(value)}, sequence.code, at));
+    begin += count;
+  }
+  const Tensor rows = out.size() == 1 ? out[0] : torch::cat(out);
   return linear(rows, layer.output, layer.output_bias, adapters.output);
 }
 
-Tensor Twin::hidden(std::span<const TokenId> tokens, const CacheCode& code,
+Tensor Twin::hidden(std::span<const Sequence> sequences,
                     const std::vector<LayerAdapters>& adapters) const {
-  const std::vector<int64_t> ids(tokens.begin(), tokens.end());
+  std::vector<int64_t> ids;
+  size_t longest = 0;
+  for (const Sequence& sequence : sequences) {
+    ids.insert(ids.end(), sequence.tokens.begin(), sequence.tokens.end());
+    longest = std::max(longest, sequence.tokens.size());
+  }
   const Tensor at_ids = torch::tensor(at::ArrayRef<int64_t>(ids), torch::kLong).to(options_.device);
   Tensor hidden = embedding_.index_select(0, at_ids).to(torch::kFloat32);
-  const Angles at = angles(tokens.size());
+  const Angles at = angles(longest);
   const double epsilon = config_.rms_norm_epsilon;
   for (size_t l = 0; l < layers_.size(); ++l) {
-    Layer layer = layers_[l];  // handles, not values
-    if (!adapters.empty()) layer.adapters = adapters[l];
-    const auto* coded = code.layers.empty() ? nullptr : &code.layers[l];
+    const Layer& layer = layers_[l];
+    const LayerAdapters own = adapters.empty() ? LayerAdapters() : adapters[l];
     hidden =
-        hidden + attend(layer, rms_norm(hidden, layer.attention_norm, epsilon), at, coded, code);
+        hidden + attend(l, own, rms_norm(hidden, layer.attention_norm, epsilon), sequences, at);
     const Tensor normed = rms_norm(hidden, layer.ffn_norm, epsilon);
-    const Tensor wide = swiglu(linear(normed, layer.gate, layer.gate_bias, layer.adapters.gate),
-                               linear(normed, layer.up, layer.up_bias, layer.adapters.up));
-    hidden = hidden + linear(wide, layer.down, layer.down_bias, layer.adapters.down);
+    const Tensor wide = swiglu(linear(normed, layer.gate, layer.gate_bias, own.gate),
+                               linear(normed, layer.up, layer.up_bias, own.up));
+    hidden = hidden + linear(wide, layer.down, layer.down_bias, own.down);
   }
   return rms_norm(hidden, final_norm_, epsilon);
 }

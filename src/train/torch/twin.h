@@ -41,6 +41,12 @@ struct LayerAdapters {
   Adapter query, key, value, output, gate, up, down;
 };
 
+// Tokens from position 0 of a cache of their own.
+struct Sequence {
+  std::span<const TokenId> tokens;
+  const CacheCode* code = nullptr;  // null: all exact
+};
+
 struct TwinOptions {
   torch::Device device = torch::kCPU;
   bool bf16 = false;  // of the products with weights
@@ -51,12 +57,15 @@ class Twin {
  public:
   Twin(const Model& model, const TwinOptions& options);
 
-  // [tokens x hidden], after the last norm; tokens from position 0 of a cache of their own.
-  Tensor hidden(std::span<const TokenId> tokens, const CacheCode& code) const {
-    return hidden(tokens, code, {});
-  }
-  // With adapters, by layer; none if empty.
+  // [tokens x hidden], after the last norm.
   Tensor hidden(std::span<const TokenId> tokens, const CacheCode& code,
+                const std::vector<LayerAdapters>& adapters = {}) const {
+    const Sequence one{tokens, &code};
+    return hidden(std::span(&one, 1), adapters);
+  }
+  // Of several sequences, one after the other: the products of all tokens are one. With adapters,
+  // by layer; none if empty.
+  Tensor hidden(std::span<const Sequence> sequences,
                 const std::vector<LayerAdapters>& adapters) const;
   // hidden [rows x hidden] -> [rows x vocab]
   Tensor logits(const Tensor& hidden) const { return product(hidden, output_); }
@@ -70,7 +79,6 @@ class Twin {
     Tensor attention_norm, ffn_norm, query_norm, key_norm;
     Tensor query, key, value, output, gate, up, down;
     Tensor query_bias, key_bias, value_bias, output_bias, gate_bias, up_bias, down_bias;
-    LayerAdapters adapters;  // a pass's own
   };
   struct Angles {
     Tensor cos, sin;  // [tokens x head_dim/2]
@@ -81,8 +89,12 @@ class Twin {
                 const Adapter& adapter) const;
   // y, of linear(), as heads [heads x tokens x head_dim] with a norm.
   Tensor heads(const Tensor& y, const Tensor& norm) const;
-  Tensor attend(const Layer& layer, const Tensor& x, const Angles& at,
-                const std::array<SideCode, 2>* code, const CacheCode& all) const;
+  // x [tokens x hidden] of all sequences; `angles` as long as the longest.
+  Tensor attend(size_t layer, const LayerAdapters& adapters, const Tensor& x,
+                std::span<const Sequence> sequences, const Angles& angles) const;
+  // One sequence's, of linear()'s rows: [tokens x heads * head_dim].
+  Tensor attend_alone(size_t layer, const std::array<Tensor, 3>& qkv, const CacheCode* code,
+                      const Angles& at) const;
 
   ModelConfig config_;
   TwinOptions options_;

@@ -74,8 +74,8 @@ TEST_P(CodedTwins, LogitsAreTheEngines) {
       EXPECT_LT(apart(DType::f32).root_mean_square, 1e-4)
           << "recent " << recent << ", mean " << static_cast<int>(mean);
       // Where a key rounds the other way, a token between two entries may get the other one.
-      // Without rounding it is ten times this.
-      EXPECT_LT(apart(DType::f16).root_mean_square, 3e-3)
+      // Without rounding it is six times this.
+      EXPECT_LT(apart(DType::f16).root_mean_square, 5e-3)
           << "recent " << recent << ", mean " << static_cast<int>(mean);
     }
   }

@@ -149,6 +149,56 @@ TEST_F(SftTest, GradientsAgreeWithFiniteDifferences) {
   }
 }
 
+// However many are one pass: examples of several lengths, enough for two passes, exact and coded.
+TEST_F(SftTest, ExamplesTogetherAreExamplesAlone) {
+  const Twin twin(model_, {});
+  Lora lora = random_lora(model_, options_);
+  const Nest nest = start();
+  training::Bases bases(nest, false, torch::kCPU);
+  const training::SftModel model{twin, lora, &bases};
+  std::vector<ScoredTokens> texts;
+  std::vector<training::SftExample> examples;
+  size_t answers = 0;
+  for (size_t i = 0; i < 8; ++i) {
+    const size_t length = 20 + 7 * i;
+    texts.push_back({.tokens = random_tokens(length, model_.config().vocab_size, 40 + i),
+                     .first = length - 1 - i});
+    answers += 1 + i;
+  }
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const Ranks ranks = i % 3 == 0 ? Ranks() : nest.ranks_at(1 + i * nest.ladder().rungs() / 9);
+    examples.push_back({&texts[i], ranks});
+  }
+  const training::LossWeights weights{.kl = 0.25, .cross_entropy = 0.75};
+  const auto together = sft_gradients(model, examples, weights, answers, workers_);
+  ASSERT_EQ(together.kl.size(), examples.size());
+  std::vector<torch::Tensor> lora_sum;
+  torch::Tensor turns_sum = torch::zeros_like(bases.turns());
+  for (size_t i = 0; i < examples.size(); ++i) {
+    const auto alone =
+        sft_gradients(model, std::span(examples).subspan(i, 1), weights, answers, workers_);
+    EXPECT_NEAR(together.kl[i], alone.kl[0], 1e-5 + 1e-4 * alone.kl[0]);
+    EXPECT_EQ(i % 3 != 0, alone.kl[0] > 1e-4);
+    EXPECT_NEAR(together.cross_entropy[i], alone.cross_entropy[0], 1e-4);
+    if (i == 0) lora_sum = alone.lora;
+    for (size_t k = 0; i > 0 && k < lora_sum.size(); ++k) lora_sum[k].add_(alone.lora[k]);
+    turns_sum.add_(alone.turns[0]);
+  }
+  const auto apart = [](const torch::Tensor& a, const torch::Tensor& b) {
+    return ((a - b).norm() / b.norm()).item<double>();
+  };
+  EXPECT_LT(apart(together.turns[0], turns_sum), 1e-3);
+  for (size_t k = 0; k < lora_sum.size(); ++k) {
+    EXPECT_LT(apart(together.lora[k], lora_sum[k]), 1e-3) << k;
+  }
+  const Ranks half = nest.ranks_at(*rung_for_budget(nest, "50%"));
+  double nats = 0.0;
+  for (const ScoredTokens& text : texts) {
+    nats += answer_nats(model, std::span(&text, 1), half, workers_);
+  }
+  EXPECT_NEAR(answer_nats(model, texts, half, workers_), nats, 1e-4 * nats);
+}
+
 TEST_F(SftTest, BothStagesLearnTheAnswers) {
   Nest nest = start();
   const SftReport report = must(tune(&nest));
