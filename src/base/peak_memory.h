@@ -9,8 +9,9 @@ namespace mkv {
 size_t peak_rss_bytes();
 void restart_peak_rss();
 
-// From now on freed buffers of 128 KiB and more go back to the system at once. glibc's own threshold
-// grows with the largest buffer that was ever freed, and caches that grow leave holes in the heap.
+// From now on freed buffers of 128 KiB and more go back to the system at once. glibc's own
+// threshold grows with the largest buffer that was ever freed, and caches that grow leave holes in
+// the heap.
 void give_back_freed_buffers();
 
 }  // namespace mkv
