@@ -179,6 +179,11 @@ Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const Cac
         return in_context("--recent", std::move(set).error());
       }
     }
+    if (cache.beam > 1 && nest->config().slab_kind == SlabKind::column) {
+      return make_error(ErrorCode::invalid_argument,
+                        "--beam " + std::to_string(cache.beam) + ": " + cache.nest +
+                            " holds columns, which are rounded and not coded");
+    }
     MKV_ASSIGN(rung, chosen_rung(*nest, cache));
     ranks = nest->ranks_at(rung);
   }
