@@ -4,24 +4,30 @@
 
 #include <atomic>
 #include <cstdint>
+#include <iterator>
 #include <string>
 
 #include "hwy/targets.h"
+#include "ops/amx.h"
 
 namespace mkv {
 namespace {
+
+// What Highway's targets know nothing of: integer dot products, and beside them products of tiles.
+enum class Extra : uint8_t { none, vnni, amx };
 
 struct Set {
   std::string_view name;
   int64_t target;  // of Highway: a lower bit is a better target
   int dnnl_isa;    // the most that oneDNN may use beside it
-  bool vnni = false;
+  Extra extra = Extra::none;
 };
 
 constexpr Set kSets[] = {
-    {"avx512_vnni", HWY_AVX3, dnnl_cpu_isa_all, true},
+    {"avx512_amx", HWY_AVX3, dnnl_cpu_isa_all, Extra::amx},
+    {"avx512_vnni", HWY_AVX3, dnnl_cpu_isa_avx512_core_bf16, Extra::vnni},
     {"avx512", HWY_AVX3, dnnl_cpu_isa_avx512_core},
-    {"avx2_vnni", HWY_AVX2, dnnl_cpu_isa_avx2, true},
+    {"avx2_vnni", HWY_AVX2, dnnl_cpu_isa_avx2, Extra::vnni},
     {"avx2", HWY_AVX2, dnnl_cpu_isa_avx2},
     {"sse4", HWY_SSE4, dnnl_cpu_isa_sse41},
     {"ssse3", HWY_SSSE3, dnnl_cpu_isa_sse41},
@@ -30,35 +36,40 @@ constexpr Set kSets[] = {
     {"scalar", HWY_SCALAR, dnnl_cpu_isa_sse41},
 };
 
-// Whether the machine has the integer dot products of a target.
-bool machine_has_vnni(int64_t target) {
+bool machine_has(Extra extra, int64_t target) {
 #if HWY_ARCH_X86
   __builtin_cpu_init();
-  if (target == HWY_AVX3) return __builtin_cpu_supports("avx512vnni") != 0;
+  if (target == HWY_AVX3) {
+    if (extra == Extra::amx && !machine_has_amx()) return false;
+    return __builtin_cpu_supports("avx512vnni") != 0;
+  }
   if (target == HWY_AVX2) return __builtin_cpu_supports("avxvnni") != 0;
 #endif
   return false;
 }
 
 bool runs(const Set& set, int64_t targets) {
-  return (set.target & targets) != 0 && (!set.vnni || machine_has_vnni(set.target));
+  return (set.target & targets) != 0 &&
+         (set.extra == Extra::none || machine_has(set.extra, set.target));
 }
 
 // What the build has and the machine runs. Only the chosen target is ever changed, not this.
 int64_t machine_targets() { return hwy::SupportedTargets() & HWY_TARGETS; }
 
-// The target whose VNNI may be used, if any: that of the best set, if it has VNNI.
-int64_t best_vnni_target() {
+const Set& best_set() {
   for (const Set& set : kSets) {
-    if (runs(set, machine_targets())) return set.vnni ? set.target : 0;
+    if (runs(set, machine_targets())) return set;
   }
-  return 0;
+  return kSets[std::size(kSets) - 1];
 }
 
-// Beside Highway's choice of a target, which knows no VNNI.
-std::atomic<int64_t> vnni_target{best_vnni_target()};
+// Beside Highway's choice of a target: the set whose extras may be used.
+std::atomic<const Set*> chosen_set{&best_set()};
 
-bool vnni_chosen(int64_t target) { return vnni_target.load(std::memory_order_relaxed) == target; }
+bool chosen(int64_t target, Extra least) {
+  const Set& set = *chosen_set.load(std::memory_order_relaxed);
+  return set.target == target && set.extra >= least;
+}
 
 std::vector<std::string_view> names_of(int64_t targets) {
   std::vector<std::string_view> names;
@@ -72,31 +83,18 @@ std::vector<std::string_view> names_of(int64_t targets) {
 
 std::vector<std::string_view> instruction_sets() { return names_of(machine_targets()); }
 
-std::string_view instruction_set() {
-  if (hwy::GetChosenTarget().IsInitialized()) {
-    const size_t chosen = hwy::GetChosenTarget().GetIndex();
-    for (const Set& set : kSets) {
-      const bool scalar = (set.target & (HWY_SCALAR | HWY_EMU128)) != 0;
-      const int64_t bit =
-          scalar ? HWY_CHOSEN_TARGET_MASK_SCALAR : HWY_CHOSEN_TARGET_SHIFT(set.target);
-      if (bit == int64_t{1} << chosen && set.vnni == vnni_chosen(set.target)) {
-        return set.name;
-      }
-    }
-  }
-  return instruction_sets().front();
-}
+std::string_view instruction_set() { return chosen_set.load(std::memory_order_relaxed)->name; }
 
 Result<void> set_instruction_set(std::string_view name) {
   const int64_t machine = machine_targets();
   if (name == "auto") {
     hwy::GetChosenTarget().Update(machine);
-    vnni_target = best_vnni_target();
+    chosen_set = &best_set();
     return {};
   }
   for (const Set& set : kSets) {
     if (set.name == name && runs(set, machine)) {
-      vnni_target = set.vnni ? set.target : 0;
+      chosen_set = &set;
       hwy::GetChosenTarget().Update(machine & ~(set.target - 1));
       // Refused once oneDNN has looked at the processor; its result differs by rounding only.
       (void)dnnl_set_max_cpu_isa(static_cast<dnnl_cpu_isa_t>(set.dnnl_isa));
@@ -110,8 +108,10 @@ Result<void> set_instruction_set(std::string_view name) {
                                                      ")");
 }
 
-bool has_vnni() { return vnni_chosen(HWY_AVX3); }
+bool has_amx() { return chosen(HWY_AVX3, Extra::amx); }
 
-bool has_avx2_vnni() { return vnni_chosen(HWY_AVX2); }
+bool has_vnni() { return chosen(HWY_AVX3, Extra::vnni); }
+
+bool has_avx2_vnni() { return chosen(HWY_AVX2, Extra::vnni); }
 
 }  // namespace mkv
