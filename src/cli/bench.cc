@@ -41,11 +41,17 @@ class Bench : public Command {
     add_counts(*app, "--depths", depths_, "Tokens in the cache before, e.g. 0,4096");
     add_count(*app, "--repetitions", repetitions_, "Of each figure, by turns")
         ->check(CLI::Range(1, 1000));
-    CLI::Option* against = app->add_option("--against", against_,
-                                           "Folder with the llama-bench of a peer, run by turns");
+    CLI::Option* against = app->add_option(
+        "--against", against_, "Folders with the llama-bench of a peer each, run by turns");
     app->add_option("--against-kv", against_kv_, "Types of the peer's cache: f16, q8_0, q4_0")
         ->delimiter(',')
         ->check(CLI::IsMember({"f16", "q8_0", "q4_0"}))
+        ->capture_default_str()
+        ->needs(against);
+    app->add_option("--against-flash", against_flash_,
+                    "The peer's flash attention: on, off (with f16 only)")
+        ->delimiter(',')
+        ->check(CLI::IsMember({"on", "off"}))
         ->capture_default_str()
         ->needs(against);
     declare_json(*app, json_);
@@ -58,15 +64,14 @@ class Bench : public Command {
   Result<void> run() override {
     MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, cache_));
     MKV_TRY(check(engine->model));
+    MKV_ASSIGN(const std::vector<PeerMode> modes, peer_modes());
     for (const size_t depth : depths_) {
       DepthSpeed speed;
       speed.depth = depth;
       ours_.push_back(std::move(speed));
-      std::vector<PeerSpeed> peers;
-      if (!against_.empty()) {
-        for (const std::string& type : against_kv_) peers.push_back({type, depth, {}, {}});
-      }
-      peers_.push_back(std::move(peers));
+      std::vector<PeerSpeed> speeds;
+      for (const PeerMode& mode : modes) speeds.push_back({mode, depth, {}, {}});
+      peers_.push_back(std::move(speeds));
     }
     MKV_TRY(repeat(*engine));
     weight_bytes_ = engine->model.weight_bytes();
@@ -97,6 +102,23 @@ class Bench : public Command {
     return {};
   }
 
+  // Without flash attention a peer refuses quantised values.
+  Result<std::vector<PeerMode>> peer_modes() const {
+    std::vector<PeerMode> modes;
+    for (const std::string& folder : against_) {
+      for (const std::string& type : against_kv_) {
+        for (const std::string& flash : against_flash_) {
+          if (flash == "on" || type == "f16") modes.push_back({folder, type, flash == "on"});
+        }
+      }
+    }
+    if (modes.empty() && !against_.empty()) {
+      return make_error(ErrorCode::invalid_argument,
+                        "--against-flash off: goes with --against-kv f16 alone");
+    }
+    return modes;
+  }
+
   // One repetition of everything after the other, so that what disturbs the machine disturbs all;
   // before them one that warms up and is not counted.
   Result<void> repeat(const Engine& engine) {
@@ -112,8 +134,7 @@ class Bench : public Command {
         bar.update({"bench", r * depths_.size() + d, total, {}});
         MKV_TRY(test.repeat(ours_[d]));
         for (PeerSpeed& peer : peers_[d]) {
-          MKV_TRY(measure_peer(
-              {against_, model_.model, peer.kv_type, engine.workers->count(), lengths_}, peer));
+          MKV_TRY(measure_peer({model_.model, engine.workers->count(), lengths_}, peer));
         }
       }
     }
@@ -148,11 +169,20 @@ class Bench : public Command {
   }
 
   static OrderedJson peer_json(const PeerSpeed& peer, const DepthSpeed& speed) {
-    OrderedJson json{{"kv_type", peer.kv_type}};
+    OrderedJson json{{"peer", peer.mode.folder.string()},
+                     {"kv_type", peer.mode.kv_type},
+                     {"flash_attention", peer.mode.flash_attention}};
     add_samples(json, peer.prefill, peer.decode);
     json["prefill_ratio"] = speed.prefill.median() / peer.prefill.median();
     json["decode_ratio"] = speed.decode.median() / peer.decode.median();
     return json;
+  }
+
+  // With the place of its folder among those given, where there are several.
+  std::string peer_name(const PeerMode& mode) const {
+    const auto place = std::ranges::find(against_, mode.folder.string()) - against_.begin();
+    return "  peer " + (against_.size() > 1 ? std::to_string(place + 1) + " " : std::string()) +
+           mode.kv_type + (mode.flash_attention ? "" : ", no flash");
   }
 
   void print_as_table() const {
@@ -170,7 +200,7 @@ class Bench : public Command {
                       byte_text(static_cast<double>(speed.peak_rss_bytes)), speed.output_hash});
       for (const PeerSpeed& peer : peers_[d]) {
         rows.push_back(
-            {"  peer " + peer.kv_type, samples_text(peer.prefill), samples_text(peer.decode)});
+            {peer_name(peer.mode), samples_text(peer.prefill), samples_text(peer.decode)});
         rows.push_back({"  ratio", format("%.2f x", speed.prefill.median() / peer.prefill.median()),
                         format("%.2f x", speed.decode.median() / peer.decode.median())});
       }
@@ -183,12 +213,11 @@ class Bench : public Command {
   BenchLengths lengths_;
   std::vector<size_t> depths_{0};
   size_t repetitions_ = 5;
-  std::string against_;
-  std::vector<std::string> against_kv_{"f16"};
+  std::vector<std::string> against_, against_kv_{"f16"}, against_flash_{"on"};
   bool json_ = false;
 
   std::vector<DepthSpeed> ours_;               // by depth
-  std::vector<std::vector<PeerSpeed>> peers_;  // by depth, then by type
+  std::vector<std::vector<PeerSpeed>> peers_;  // by depth, then by mode
   size_t weight_bytes_ = 0;
   double read_bandwidth_ = 0;  // bytes/s
 };

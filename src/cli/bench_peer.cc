@@ -73,7 +73,7 @@ Result<std::string> output_of(const std::vector<std::string>& command) {
 }
 
 Result<void> measure_peer(const PeerRun& run, PeerSpeed& speed) {
-  const std::string program = (run.folder / "llama-bench").string();
+  const std::string program = (speed.mode.folder / "llama-bench").string();
   const auto text = [](size_t number) { return std::to_string(number); };
   MKV_ASSIGN(const std::string report, output_of({program,
                                                   "-m",
@@ -87,11 +87,11 @@ Result<void> measure_peer(const PeerRun& run, PeerSpeed& speed) {
                                                   "-t",
                                                   text(run.threads),
                                                   "-ctk",
-                                                  run.kv_type,
+                                                  speed.mode.kv_type,
                                                   "-ctv",
-                                                  run.kv_type,
+                                                  speed.mode.kv_type,
                                                   "-fa",
-                                                  "1",
+                                                  speed.mode.flash_attention ? "1" : "0",
                                                   "-r",
                                                   "1",
                                                   "-o",

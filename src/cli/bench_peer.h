@@ -11,21 +11,26 @@
 
 namespace mkv::cli {
 
-struct PeerRun {
+// How a peer is run.
+struct PeerMode {
   std::filesystem::path folder;  // holds llama-bench
-  std::string model;             // GGUF file
   std::string kv_type;           // f16, q8_0, q4_0, as llama-bench names them
+  bool flash_attention = true;
+};
+
+struct PeerRun {
+  std::string model;  // GGUF file
   size_t threads = 1;
   BenchLengths lengths;
 };
 
 struct PeerSpeed {
-  std::string kv_type;
+  PeerMode mode;
   size_t depth = 0;
   Samples prefill, decode;  // tokens/s
 };
 
-// One repetition at speed.depth, with flash attention.
+// One repetition at speed.depth.
 Result<void> measure_peer(const PeerRun& run, PeerSpeed& speed);
 
 // What a program says on stdout; its stderr is dropped. An exit code other than 0 is an error.

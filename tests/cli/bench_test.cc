@@ -94,6 +94,30 @@ TEST(Bench, RunsAPeerByTurns) {
   EXPECT_THAT(lines[2], HasSubstr("-d 40 -t 2 -ctk f16 -ctv f16"));
 }
 
+TEST(Bench, RunsSeveralPeersWithAndWithoutFlashAttention) {
+  const ScratchFolder fast, slow;
+  write_llama_bench(fast.path(),
+                    "echo '[{\"n_gen\": 0, \"avg_ts\": 4}, {\"n_gen\": 4, \"avg_ts\": 2}]'");
+  write_llama_bench(slow.path(),
+                    "echo '[{\"n_gen\": 0, \"avg_ts\": 2}, {\"n_gen\": 4, \"avg_ts\": 1}]'");
+  const Json list = bench({"--against", fast.path().string(), slow.path().string(), "--against-kv",
+                           "f16,q8_0", "--against-flash", "on,off"});
+  const Json& against = list[1].at("against");
+  ASSERT_EQ(against.size(), 6u);
+  EXPECT_EQ(against[0].at("peer"), fast.path().string());
+  EXPECT_EQ(against[1].at("flash_attention"), false);
+  EXPECT_EQ(against[2].at("kv_type"), "q8_0");
+  EXPECT_EQ(against[2].at("flash_attention"), true);
+  EXPECT_EQ(against[3].at("peer"), slow.path().string());
+  EXPECT_EQ(against[3].at("decode_tokens_per_s"), 1);
+  std::ifstream calls(slow.path() / "calls");
+  std::string first, second;
+  std::getline(calls, first);
+  std::getline(calls, second);
+  EXPECT_THAT(first, HasSubstr("-ctk f16 -ctv f16 -fa 1"));
+  EXPECT_THAT(second, HasSubstr("-ctk f16 -ctv f16 -fa 0"));
+}
+
 TEST(Bench, TablesAreForPeople) {
   const Outcome outcome = matryoshka({"bench", golden_model("llama.gguf"), "--prefill", "3",
                                       "--decode", "2", "--repetitions", "1"});
@@ -118,6 +142,8 @@ TEST(Bench, WrongUse) {
   expect_error({"--prefill", "0"}, 2, "--prefill");
   expect_error({"--repetitions", "0"}, 2, "--repetitions");
   expect_error({"--against-kv", "f16"}, 2, "--against");
+  expect_error({"--against", "nowhere", "--against-kv", "q4_0", "--against-flash", "off"}, 2,
+               "--against-flash off");
   expect_error({"--against", "/", "--against-kv", "q9"}, 2, "q9");
   expect_error({"--budget", "2bits"}, 2, "--nest");
 }
