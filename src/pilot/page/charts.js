@@ -130,8 +130,14 @@ class Chart {
     this.parts.push(`<line class="change" x1="${at}" x2="${at}" y1="${this.box.top}" y2="${this.box.bottom}"/>`);
   }
 
-  label(x, text) {
-    this.parts.push(`<text class="name" x="${fixed(this.x.place(x))}" y="${this.box.top + 10}">${escapeText(text)}</text>`);
+  // A stretch of x, tinted from top to bottom.
+  band(low, high, hint) {
+    const [from, to] = [this.x.place(low), this.x.place(high)];
+    this.parts.push(`<rect class="band" x="${fixed(from)}" y="${this.box.top}" width="${fixed(to - from)}" height="${this.box.bottom - this.box.top}" data-hint="${escapeText(hint)}"/>`);
+  }
+
+  label(x, text, dy = 10) {
+    this.parts.push(`<text class="name" x="${fixed(this.x.place(x))}" y="${this.box.top + dy}">${escapeText(text)}</text>`);
   }
 
   // Beside a point; dx, dy in pixels from it.
