@@ -36,12 +36,13 @@ function shapeBytes(report, point, tokens) {
   return bytes;
 }
 
-// Bytes of one session of so many tokens: what was counted, and what tokens more or less take.
+// Bytes of one session of so many tokens: by its shape, and what was counted beyond it (padding; a recent window that is not full).
 function sessionBytes(report, point, tokens) {
-  const exact = shapeBytes(report, { coded_bits_per_value: 16 }, tokens);
-  if (point.budget === 'exact' || (point.rung !== undefined && tokens <= report.nest.sinks + report.nest.recent)) return exact;
-  const counted = point.kv_bytes_per_token * point.context;
-  return Math.min(exact, counted + shapeBytes(report, point, tokens) - shapeBytes(report, point, point.context));
+  const bytes = (each) => {
+    const beyond = each.kv_bytes_per_token * each.context - shapeBytes(report, each, each.context);
+    return shapeBytes(report, each, tokens) + beyond * Math.min(1, tokens / each.context);
+  };
+  return Math.min(bytes(point), bytes(report.quality.find((each) => each.budget === 'exact')));
 }
 
 const sessionsThatFit = (report, point, tokens, memoryBytes) =>
