@@ -41,6 +41,10 @@ function logScale(low, high, from, to) {
   return { low, high, place, ticks: inside.length > 8 && decades.length > 2 ? decades : inside };
 }
 
+// Without ticks whose texts would cover the one before.
+const apart = ({ ticks, place }, gap) =>
+  ticks.reduce((kept, tick) => (kept.length && Math.abs(place(tick) - place(kept[kept.length - 1])) < gap ? kept : [...kept, tick]), []);
+
 // Moves labels apart that would cover each other; from top to bottom, within [top, bottom].
 function spread(labels, gap, bottom) {
   labels.sort((a, b) => a.y - b.y);
@@ -61,6 +65,7 @@ class Chart {
     const scale = (axis, from, to) => kinds[axis.kind](axis.low, axis.high, from, to);
     this.x = scale(options.x, left, right);
     this.y = scale(options.y, bottom, top);
+    this.y.ticks = apart(this.y, 13);
     this.options = options;
     this.clip = `clip-${++Chart.count}`;
     this.parts = [`<clipPath id="${this.clip}"><rect x="${left - 3}" y="${top}" width="${right - left + 6}" height="${bottom - top + 3}"/></clipPath>`];
