@@ -2,13 +2,16 @@
 """Compares the log-likelihoods of `matryoshka eval tasks` with transformers', which reads the same GGUF
 (float32, the cache of both too).
 
-usage: check_tasks.py PROGRAM MODEL.gguf LIMIT ISA TASK.jsonl...
+usage: check_tasks.py [--isa ISA] PROGRAM MODEL.gguf LIMIT TASK.jsonl...
 
-ISA is what --isa takes: auto rounds activations to 16 bits; avx2 multiplies floats where there are many tokens.
+It checks how tasks are read, cut into tokens and scored, so both sides multiply floats: ISA is avx2, whose products of
+many tokens are of floats, as transformers' are. With --isa auto it shows what integer products with activations of
+16 bits (docs/decisions/0008) add to that.
 
 Prints for each task the accuracies of both and the largest difference of a log-likelihood; exits 1 if one is
 above 0.01. Needs, from PyPI: torch, transformers, gguf, accelerate.
 """
+import argparse
 import json
 import subprocess
 import sys
@@ -51,9 +54,14 @@ def log_likelihood(tokenizer, model, context, continuation):
 
 
 def main():
-    if len(sys.argv) < 6:
-        sys.exit(__doc__)
-    program, path, limit, isa, tasks = *sys.argv[1:5], sys.argv[5:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--isa", default="avx2", help="instruction set of the program (default: %(default)s)")
+    parser.add_argument("program")
+    parser.add_argument("model", metavar="MODEL.gguf")
+    parser.add_argument("limit", type=int)
+    parser.add_argument("tasks", nargs="+", metavar="TASK.jsonl")
+    options = parser.parse_args()
+    program, path, limit, isa, tasks = options.program, options.model, str(options.limit), options.isa, options.tasks
     ours = json.loads(subprocess.run([program, "eval", "tasks", path, "--budgets", "f32", "--json", "--examples", "--limit", limit,
                                       "--isa", isa, "--tasks", *tasks], check=True, capture_output=True, text=True).stdout)[0]["tasks"]
     tokenizer, model = load(path)

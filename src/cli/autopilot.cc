@@ -8,6 +8,7 @@
 #include "cli/output.h"
 #include "cli/page_output.h"
 #include "cli/progress.h"
+#include "cli/refit.h"
 #include "cli/text_files.h"
 #include "pilot/stream_report.h"
 
@@ -36,6 +37,7 @@ class AutopilotCommand : public Command {
         ->capture_default_str();
     app->add_option("--seed", options_.seed, "Of the choice of shadowed requests")
         ->capture_default_str();
+    declare_refit(*app);
     output_.declare(*app);
     declare_json(*app, json_);
     app->footer(
@@ -53,8 +55,15 @@ class AutopilotCommand : public Command {
     MKV_ASSIGN(Autopilot autopilot, Autopilot::create(*std::move(levels), options_));
     MKV_ASSIGN(const std::vector<StreamPart> parts, read_parts(engine->model));
     ProgressBar bar;
-    MKV_ASSIGN(const StreamReport report, run_stream(engine->model, nest, parts, autopilot,
-                                                     {.progress = bar.sink()}, *engine->workers));
+    StreamOptions stream;
+    stream.eval.progress = bar.sink();
+    stream.refit = refit_options_;
+    if (refit_) {
+      MKV_ASSIGN(stream.refit.make, make_refit(engine->model, nest, windows_.context,
+                                               std::max<size_t>(1, engine->workers->count() / 2)));
+    }
+    MKV_ASSIGN(const StreamReport report,
+               run_stream(engine->model, nest, parts, autopilot, stream, *engine->workers));
     bar.finish();
     const Json json = stream_json(report, parts, options_, context(engine->model));
     MKV_ASSIGN(const std::string page, stream_page(json));
@@ -64,6 +73,23 @@ class AutopilotCommand : public Command {
   }
 
  private:
+  void declare_refit(CLI::App& app) {
+    CLI::Option* refit = app.add_flag("--refit", refit_,
+                                      "Where drift is noticed, fit a nest to the text that is "
+                                      "served, in the background, and keep "
+                                      "it if it is better");
+    add_count(app, "--refit-tokens", refit_options_.tokens, "Served tokens that a refit looks at")
+        ->check(CLI::PositiveNumber)
+        ->needs(refit);
+    add_count(app, "--refit-requests", refit_options_.requests,
+              "Requests that are served while it is made; then it is waited for")
+        ->needs(refit);
+    add_count(app, "--refit-trial", refit_options_.trial,
+              "Requests on which the old nest and the new are compared")
+        ->check(CLI::PositiveNumber)
+        ->needs(refit);
+  }
+
   Result<std::vector<StreamPart>> read_parts(const Model& model) const {
     std::vector<StreamPart> parts;
     for (const std::string& text : texts_) {
@@ -82,8 +108,13 @@ class AutopilotCommand : public Command {
     context.command +=
         format(" --max-kl %g --requests %zu --context %zu --shadow-share %g --margin %g --seed %zu",
                options_.tolerance, windows_.limit, windows_.context, options_.shadow_share,
-               options_.margin, static_cast<size_t>(options_.seed)) +
-        " -o " + output_.path();
+               options_.margin, static_cast<size_t>(options_.seed));
+    if (refit_) {
+      context.command +=
+          format(" --refit --refit-tokens %zu --refit-requests %zu --refit-trial %zu",
+                 refit_options_.tokens, refit_options_.requests, refit_options_.trial);
+    }
+    context.command += " -o " + output_.path();
     context.created = today();
     context.model = model.config().name;
     context.nest = nest_;
@@ -100,6 +131,7 @@ class AutopilotCommand : public Command {
                   {"mean_kl", report.kl},
                   {"mean_bits_per_value", report.bits_per_value},
                   {"drifts", drifts},
+                  {"refits", json.at("refits")},
                   {"parts", json.at("parts")}});
       return;
     }
@@ -112,6 +144,18 @@ class AutopilotCommand : public Command {
                       format("%.2f", part.at("mean_bits_per_value").get<double>())});
     }
     print_table(rows);
+    for (const RefitRecord& refit : report.refits) std::printf("\n%s\n", refit_text(refit).c_str());
+  }
+
+  // What became of a refit, in a line; requests are counted from 1.
+  static std::string refit_text(const RefitRecord& refit) {
+    const std::string asked = format("refit asked for by request %zu: ", refit.asked + 1);
+    if (!refit.failed.empty()) return asked + "failed, " + refit.failed;
+    if (!refit.made) return asked + "the stream ended before there was enough text";
+    if (!refit.decided) return asked + "the stream ended before it was tried";
+    return asked + format("%zu tokens, KL %.4f before and %.4f after, %s from request %zu on",
+                          refit.tokens, refit.kl_before, refit.kl_after,
+                          refit.kept ? "kept" : "dropped", *refit.decided + 2);
   }
 
   ModelOptions model_;
@@ -120,7 +164,8 @@ class AutopilotCommand : public Command {
   std::string nest_;
   std::vector<std::string> texts_;
   WindowOptions windows_{.context = 512, .limit = 100};
-  bool json_ = false;
+  RefitOptions refit_options_;
+  bool refit_ = false, json_ = false;
 };
 
 }  // namespace

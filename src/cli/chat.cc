@@ -1,11 +1,14 @@
 // matryoshka chat: a conversation, a line of stdin a turn.
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
+#include <optional>
 #include <string>
 
+#include "cli/chat_autopilot.h"
 #include "cli/command.h"
 #include "cli/generation.h"
 #include "cli/options.h"
@@ -46,6 +49,14 @@ class Chat : public Command {
         ->allow_extra_args(false);
     add_count(*app, "--context", context_, "Most tokens in all; 0 is min(model's limit, 8192)");
     cache_.declare(*app);
+    CLI::Option* autopilot = app->add_flag("--autopilot", autopilot_,
+                                           "Compute some answers with the exact cache too, and "
+                                           "move to more or fewer bits between turns, "
+                                           "so that the mean KL stays within --max-kl")
+                                 ->needs("--max-kl");
+    app->add_option("--shadow-share", piloting_.shadow_share, "Share of those answers")
+        ->capture_default_str()
+        ->needs(autopilot);
     declare_sampling(*app, request_.sampling);
     app->add_flag("--json", json_, "Each answer as a JSON object on one line");
     app->footer(
@@ -59,7 +70,10 @@ class Chat : public Command {
     MKV_ASSIGN(const std::unique_ptr<Engine> engine, open_engine(model_, cache_));
     MKV_ASSIGN(const size_t context, engine->context(context_));
     MKV_ASSIGN(Conversation conversation, Conversation::create(engine->model, system_));
-    Session session(engine->model, engine->make_cache(context), *engine->workers);
+    MKV_ASSIGN(std::optional<ChatAutopilot> autopilot, open_autopilot(*engine));
+    Session session(engine->model,
+                    autopilot ? autopilot->make_cache(context) : engine->make_cache(context),
+                    *engine->workers);
     request_.cancelled = [] { return interrupted != 0; };
     std::string line;
     while (read_line(line)) {
@@ -68,11 +82,29 @@ class Chat : public Command {
       MKV_ASSIGN(const Completion answer, reply(session));
       const bool by_token = !answer.tokens.empty() && conversation.ends(answer.tokens.back());
       conversation.answered(answer, request_.stop.empty() || by_token);
+      if (!autopilot) continue;
+      MKV_ASSIGN(const std::string said,
+                 autopilot->answered(session, answer_in_cache(answer, session)));
+      if (!said.empty()) std::fprintf(stderr, "%s\n", said.c_str());
     }
     return {};
   }
 
  private:
+  Result<std::optional<ChatAutopilot>> open_autopilot(const Engine& engine) {
+    if (!autopilot_) return std::optional<ChatAutopilot>();
+    MKV_ASSIGN(piloting_.tolerance, parse_fraction(cache_.max_kl));
+    auto made = ChatAutopilot::create(engine, piloting_);
+    if (!made) return in_context("--autopilot", std::move(made).error());
+    return std::optional<ChatAutopilot>(*std::move(made));
+  }
+
+  // The last token of an answer is sampled, but not always read.
+  static size_t answer_in_cache(const Completion& answer, const Session& session) {
+    return session.tokens().size() -
+           std::min(session.tokens().size(), answer.timings.prompt_tokens);
+  }
+
   static bool read_line(std::string& line) {
     if (isatty(STDIN_FILENO) == 1) std::fputs("> ", stderr);
     if (!std::getline(std::cin, line)) return false;
@@ -102,7 +134,8 @@ class Chat : public Command {
   std::string system_;
   size_t context_ = 0;
   Request request_;
-  bool json_ = false;
+  AutopilotOptions piloting_;
+  bool autopilot_ = false, json_ = false;
 };
 
 }  // namespace

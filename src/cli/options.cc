@@ -132,9 +132,13 @@ void declare_json(CLI::App& app, bool& json) {
 }
 
 KvCache Engine::make_cache(size_t capacity) const {
+  if (nest) return make_cache(capacity, ranks);
+  return model.exact_cache(capacity, {.exact = exact, .arithmetic = Arithmetic::fast});
+}
+
+KvCache Engine::make_cache(size_t capacity, const Ranks& at) const {
   const KvOptions options{.exact = exact, .arithmetic = Arithmetic::fast, .beam = beam};
-  if (!nest) return model.exact_cache(capacity, options);
-  return KvCache(*nest, ranks, model.config().layer_types, capacity, options);
+  return KvCache(*nest, at, model.config().layer_types, capacity, options);
 }
 
 Result<size_t> Engine::context(size_t asked) const {

@@ -62,6 +62,8 @@ struct Engine {
   size_t beam = 1;           // paths when coding
 
   KvCache make_cache(size_t capacity) const;
+  // Coded at other ranks of the nest, which there is.
+  KvCache make_cache(size_t capacity, const Ranks& at) const;
   // min(what the model was trained for, kDefaultContext) unless asked for something else.
   Result<size_t> context(size_t asked) const;
 };

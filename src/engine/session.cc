@@ -40,6 +40,12 @@ void Session::clear() {
   history_.clear();
 }
 
+void Session::restart(KvCache cache) {
+  MKV_CHECK(cache.length() == 0);
+  cache_ = std::move(cache);
+  history_.clear();
+}
+
 Result<Completion> Session::generate(const Request& request, const TokenSink& sink) {
   MKV_TRY(check(request));
   MKV_ASSIGN(Sampler sampler, Sampler::create(request.sampling));

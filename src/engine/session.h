@@ -65,7 +65,10 @@ class Session {
   Result<Completion> generate(const Request& request, const TokenSink& sink);
 
   void clear();
+  // An empty cache instead: the next request reads its whole prompt into it.
+  void restart(KvCache cache);
   const KvCache& cache() const { return cache_; }
+  const std::vector<TokenId>& tokens() const { return history_; }  // in the cache
   Result<void> shrink(const Ranks& ranks) { return cache_.shrink(ranks); }
 
  private:

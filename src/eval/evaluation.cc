@@ -101,17 +101,15 @@ Result<void> check_evaluation(const Model& model, const Windows& windows,
   return {};
 }
 
-Result<void> WindowPass::run(const Windows& windows, size_t index, KvCache& cache,
-                             View<float> scored) {
-  const std::span<const TokenId> window = windows.window(index);
-  const size_t first = windows.first_scored();
-  MKV_CHECK(scored.rows == windows.scored());
-  for (size_t begin = 0; begin < window.size(); begin += options_.chunk) {
-    const size_t count = std::min(options_.chunk, window.size() - begin);
-    const SequenceSlice slice{window.subspan(begin, count), &cache};
+Result<void> TextPass::run(std::span<const TokenId> text, size_t first, KvCache& cache,
+                           View<float> kept) {
+  MKV_CHECK(first + kept.rows <= text.size());
+  for (size_t begin = 0; begin < text.size(); begin += options_.chunk) {
+    const size_t count = std::min(options_.chunk, text.size() - begin);
+    const SequenceSlice slice{text.subspan(begin, count), &cache};
     MKV_TRY(model_.forward({&slice, 1}, hidden_, scratch_, workers_));
-    for (size_t t = std::max(begin, first); t < std::min(begin + count, first + scored.rows); ++t) {
-      std::ranges::copy(hidden_.row(t - begin), scored.row(t - first).begin());
+    for (size_t t = std::max(begin, first); t < std::min(begin + count, first + kept.rows); ++t) {
+      std::ranges::copy(hidden_.row(t - begin), kept.row(t - first).begin());
     }
   }
   return {};

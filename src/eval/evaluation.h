@@ -1,6 +1,7 @@
 // What perplexity and KL divergence share: which cache is evaluated, and the pass over a window.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -55,14 +56,19 @@ KvFigures kv_figures(const Model& model, const CacheFactory& caches, const KvCac
 Result<void> check_evaluation(const Model& model, const Windows& windows,
                               const EvalOptions& options);
 
-// Runs windows through a model, one after the other.
-class WindowPass {
+// Runs texts through a model, one after the other.
+class TextPass {
  public:
-  WindowPass(const Model& model, const EvalOptions& options, Workers& workers)
+  TextPass(const Model& model, const EvalOptions& options, Workers& workers)
       : model_(model), options_(options), workers_(workers) {}
 
-  // scored[windows.scored() x hidden] = the last hidden states that score a token.
-  Result<void> run(const Windows& windows, size_t index, KvCache& cache, View<float> scored);
+  // Reads `text` into an empty cache; kept[n x hidden] = the last hidden states of the n tokens
+  // from `first` on.
+  Result<void> run(std::span<const TokenId> text, size_t first, KvCache& cache, View<float> kept);
+  // Of a window: those that score a token.
+  Result<void> run(const Windows& windows, size_t index, KvCache& cache, View<float> scored) {
+    return run(windows.window(index), windows.first_scored(), cache, scored);
+  }
 
  private:
   const Model& model_;
@@ -70,6 +76,30 @@ class WindowPass {
   Workers& workers_;
   Scratch scratch_;
   Matrix<float> hidden_;
+};
+
+// Turns hidden states into logits, at most EvalOptions::logit_rows at once.
+class LogitRows {
+ public:
+  LogitRows(const Model& model, const EvalOptions& options, Workers& workers)
+      : model_(model), most_(options.logit_rows), workers_(workers) {}
+
+  // use(row, logits) once for each row of `hidden`, from several threads.
+  template <class Use>
+  void visit(View<const float> hidden, const Use& use) {
+    for (size_t first = 0; first < hidden.rows; first += most_) {
+      const size_t rows = std::min(most_, hidden.rows - first);
+      logits_.reshape(rows, model_.config().vocab_size);
+      model_.logits(hidden.rows_from(first, rows), logits_.view(), workers_);
+      workers_.run(rows, [&](size_t row, size_t) { use(first + row, logits_.row(row)); });
+    }
+  }
+
+ private:
+  const Model& model_;
+  size_t most_;
+  Workers& workers_;
+  Matrix<float> logits_;  // [rows x vocab]
 };
 
 }  // namespace mkv

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 #include "eval/evaluation.h"
 
@@ -34,6 +35,7 @@ class BaseHidden {
                                     Workers& workers);
 
   const Windows& windows() const { return windows_; }
+  const KvFigures& kv() const { return kv_; }  // of the exact cache
   // [scored x hidden] of one window.
   View<const float> hidden(size_t window) const {
     return hidden_.view().rows_from(window * windows_.scored(), windows_.scored());
@@ -42,10 +44,20 @@ class BaseHidden {
  private:
   Windows windows_;
   Matrix<float> hidden_;
+  KvFigures kv_;
 };
+
+// What evaluate_kl says of the exact cache itself, without another pass.
+KlReport report_exact(const Model& model, const BaseHidden& base, const EvalOptions& options,
+                      Workers& workers);
 
 // `base` is of the same model. For a nest at given ranks: CacheFactory::coded(model, nest, ranks).
 Result<KlReport> evaluate_kl(const Model& model, const BaseHidden& base, const CacheFactory& caches,
                              const EvalOptions& options, Workers& workers);
+
+// Mean KL of the tokens of one text from `first` on (1 or more), each after all before it.
+Result<double> text_kl(const Model& model, const CacheFactory& caches,
+                       std::span<const TokenId> text, size_t first, const EvalOptions& options,
+                       Workers& workers);
 
 }  // namespace mkv

@@ -30,39 +30,6 @@ Result<void> check(const Model& model, const LongOptions& options) {
   return {};
 }
 
-// -ln p of each token but the first, into nll[position].
-class PiecePass {
- public:
-  PiecePass(const Model& model, const EvalOptions& options, Workers& workers)
-      : model_(model), options_(options), workers_(workers) {}
-
-  Result<void> run(std::span<const TokenId> piece, KvCache& cache, std::span<double> nll) {
-    for (size_t begin = 0; begin < piece.size(); begin += options_.chunk) {
-      const size_t count = std::min(options_.chunk, piece.size() - begin);
-      const SequenceSlice slice{piece.subspan(begin, count), &cache};
-      MKV_TRY(model_.forward({&slice, 1}, hidden_, scratch_, workers_));
-      const size_t scored = std::min(count, piece.size() - 1 - begin);
-      for (size_t at = 0; at < scored; at += options_.logit_rows) {
-        const size_t rows = std::min(options_.logit_rows, scored - at);
-        logits_.reshape(rows, model_.config().vocab_size);
-        model_.logits(hidden_.view().rows_from(at, rows), logits_.view(), workers_);
-        workers_.run(rows, [&](size_t row, size_t) {
-          const size_t position = begin + at + row + 1;
-          nll[position] = negative_log_likelihood(logits_.row(row), piece[position]);
-        });
-      }
-    }
-    return {};
-  }
-
- private:
-  const Model& model_;
-  const EvalOptions& options_;
-  Workers& workers_;
-  Scratch scratch_;
-  Matrix<float> hidden_, logits_;
-};
-
 LongBucket summarise(size_t first, size_t end, std::span<const double> nll) {
   LongBucket bucket{.first = first, .end = end, .tokens = nll.size(), .perplexity = 0, .nll = {}};
   bucket.nll = average(nll);
@@ -106,7 +73,9 @@ Result<LongReport> evaluate_long(const Model& model, const CacheFactory& caches,
   const size_t bucket_count = (options.context + options.bucket - 1) / options.bucket;
   std::vector<std::vector<double>> by_bucket(bucket_count);
   std::vector<double> all, nll;
-  PiecePass pass(model, options.eval, workers);
+  TextPass pass(model, options.eval, workers);
+  LogitRows logits(model, options.eval, workers);
+  Matrix<float> hidden;
   LongReport out;
   size_t longest = 0;
   for (const std::vector<TokenId>& piece : pieces) {
@@ -115,8 +84,12 @@ Result<LongReport> evaluate_long(const Model& model, const CacheFactory& caches,
           concat("a piece of ", piece.size(), " tokens, 2 to ", options.context, " are right"));
     }
     KvCache cache = caches.make(piece.size());
+    hidden.reshape(piece.size() - 1, model.config().hidden_size);
+    MKV_TRY(pass.run(piece, 0, cache, hidden.view()));
     nll.assign(piece.size(), 0.0);
-    MKV_TRY(pass.run(piece, cache, nll));
+    logits.visit(hidden.view(), [&](size_t row, std::span<const float> of_row) {
+      nll[row + 1] = negative_log_likelihood(of_row, piece[row + 1]);
+    });
     for (size_t t = 1; t < nll.size(); ++t) by_bucket[t / options.bucket].push_back(nll[t]);
     all.insert(all.end(), nll.begin() + 1, nll.end());
     if (piece.size() > longest) out.kv = kv_figures(model, caches, cache);

@@ -1,6 +1,5 @@
 #include "eval/perplexity.h"
 
-#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -14,23 +13,18 @@ Result<PerplexityReport> evaluate_perplexity(const Model& model, const CacheFact
                                              Workers& workers) {
   MKV_TRY(check_evaluation(model, windows, options));
   const Stopwatch watch;
-  const size_t scored = windows.scored(), vocab = model.config().vocab_size;
+  const size_t scored = windows.scored();
   Matrix<float> hidden(scored, model.config().hidden_size);
-  Matrix<float> logits(std::min(options.logit_rows, scored), vocab);
   std::vector<double> nll(windows.count() * scored);
-  WindowPass pass(model, options, workers);
+  TextPass pass(model, options, workers);
+  LogitRows logits(model, options, workers);
   PerplexityReport out;
   for (size_t w = 0; w < windows.count(); ++w) {
     KvCache cache = caches.make(windows.context);
     MKV_TRY(pass.run(windows, w, cache, hidden.view()));
-    for (size_t first = 0; first < scored; first += logits.rows()) {
-      const size_t rows = std::min(logits.rows(), scored - first);
-      model.logits(hidden.view().rows_from(first, rows), logits.view().rows_from(0, rows), workers);
-      workers.run(rows, [&](size_t row, size_t) {
-        nll[w * scored + first + row] =
-            negative_log_likelihood(logits.row(row), windows.target(w, first + row));
-      });
-    }
+    logits.visit(hidden.view(), [&](size_t row, std::span<const float> of_row) {
+      nll[w * scored + row] = negative_log_likelihood(of_row, windows.targets(w)[row]);
+    });
     out.kv = kv_figures(model, caches, cache);
     const double so_far = std::exp(average({nll.data(), (w + 1) * scored}).mean);
     report(options.progress,

@@ -32,8 +32,9 @@ struct Windows {
   }
   size_t first_scored() const { return context / 2; }  // its logits score the token after it
   size_t scored() const { return context - 1 - context / 2; }  // positions scored in a window
-  TokenId target(size_t window_index, size_t scored_index) const {
-    return tokens[window_index * context + first_scored() + scored_index + 1];
+  // The tokens that a window's scored positions foretell.
+  std::span<const TokenId> targets(size_t i) const {
+    return window(i).subspan(first_scored() + 1, scored());
   }
 };
 

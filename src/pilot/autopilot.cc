@@ -67,9 +67,18 @@ Result<Autopilot> Autopilot::create(std::vector<AutopilotLevel> levels,
 }
 
 Autopilot::Autopilot(std::vector<AutopilotLevel> levels, const AutopilotOptions& options)
-    : levels_(std::move(levels)), options_(options), rng_(options.seed), level_(level_within(1)) {}
+    : levels_(std::move(levels)), options_(options), rng_(options.seed), level_(level_within(1)) {
+  next_shadow_ = rng_.uniform() / options_.shadow_share;
+}
 
-bool Autopilot::wants_shadow() { return rng_.uniform() < options_.shadow_share; }
+bool Autopilot::wants_shadow() {
+  ++requests_;
+  const bool due = static_cast<double>(requests_) > next_shadow_;
+  if (due) {
+    next_shadow_ = (static_cast<double>(++stretches_) + rng_.uniform()) / options_.shadow_share;
+  }
+  return due || in_doubt();
+}
 
 size_t Autopilot::level_within(double factor) const {
   const double most = options_.tolerance * (1 - options_.margin);
@@ -90,6 +99,10 @@ Autopilot::Estimate Autopilot::estimate() const {
   return out;
 }
 
+double Autopilot::latest(size_t count) const {
+  return average(std::span(factors_).last(std::min(count, factors_.size()))).mean;
+}
+
 void Autopilot::watch(double factor, AutopilotDecision& decision) {
   const double logarithm = std::log(std::max(factor, 1e-9));
   if (first_.size() < options_.reference) {
@@ -107,9 +120,14 @@ void Autopilot::watch(double factor, AutopilotDecision& decision) {
   low_ = std::max(0.0, low_ - away - slack);
   high_run_ = high_ > 0 ? high_run_ + 1 : 0;
   low_run_ = low_ > 0 ? low_run_ + 1 : 0;
+  if (high_run_ == 0) high_since_ = requests_;
+  if (low_run_ == 0) low_since_ = requests_;
+  decision.alert = high_ > options_.alert;
   if (std::max(high_, low_) <= options_.drift_alarm) return;
   // The change was where the sum last left 0.
-  const size_t since = std::min(high_ > low_ ? high_run_ : low_run_, factors_.size());
+  const bool worse = high_ > low_;
+  const size_t since = std::min(worse ? high_run_ : low_run_, factors_.size());
+  decision.drift_requests = requests_ - (worse ? high_since_ : low_since_);
   factors_.erase(factors_.begin(), factors_.end() - static_cast<std::ptrdiff_t>(since));
   std::vector<double> logarithms;
   for (const double each : factors_) logarithms.push_back(std::log(std::max(each, 1e-9)));
@@ -119,14 +137,17 @@ void Autopilot::watch(double factor, AutopilotDecision& decision) {
   first_.clear();  // not those: they were picked by the alarm
   high_ = low_ = 0;
   high_run_ = low_run_ = 0;
+  high_since_ = low_since_ = requests_;
   since_move_ = 0;
 }
 
 AutopilotMove Autopilot::move(const Estimate& now) {
   const size_t before = level_;
-  if (factors_.size() >= 2 && now.upper * levels_[level_].kl > options_.tolerance) {
-    level_ = std::min(level_, level_within(now.upper));
-  } else if (since_move_ >= options_.settle && level_within(now.upper) > level_) {
+  double factor = factors_.size() >= 2 ? now.upper : 0;
+  if (high_ > options_.alert) factor = std::max(factor, latest(high_run_));
+  if (factor * levels_[level_].kl > options_.tolerance) {
+    level_ = std::min(level_, level_within(factor));
+  } else if (since_move_ >= options_.settle && high_ == 0 && level_within(now.upper) > level_) {
     ++level_;
   }
   if (level_ == before) return AutopilotMove::stay;

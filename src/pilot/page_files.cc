@@ -24,11 +24,13 @@ struct Part {
 
 }  // namespace
 
-Result<std::string> fill_page(std::string_view html,
-                              std::span<const std::pair<std::string_view, std::string_view>> files,
-                              const Json& report) {
+Result<std::string> fill_page(std::string_view title, std::string_view body,
+                              std::span<const std::string_view> scripts, const Json& report) {
   MKV_ASSIGN(const std::string json, dump_json(report));
   const std::string data = json_for_html(json);
+  std::string script(page_files::charts_js);
+  for (const std::string_view each : scripts) script += each;
+  const std::string_view html = page_files::frame_html;
   std::vector<Part> parts;
   const auto add = [&](std::string_view name, std::string_view text) {
     const std::string mark = concat("/*{", name, "}*/");
@@ -36,8 +38,11 @@ Result<std::string> fill_page(std::string_view html,
     MKV_CHECK(at != std::string_view::npos);
     parts.push_back({at, mark.size(), text});
   };
-  for (const auto& [name, text] : files) add(name, text);
+  add("title", title);
+  add("page.css", page_files::page_css);
+  add("body", body);
   add("report", data);
+  add("scripts", script);
   // From the end of the page to its beginning: what was put in is not looked into.
   std::ranges::sort(parts, std::greater<>(), &Part::at);
   std::string page(html);

@@ -5,22 +5,20 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "store/json.h"
 
 namespace mkv {
 
 namespace page_files {
-extern const std::string_view page_html, page_css, model_js, charts_js, page_js, autopilot_html,
-    autopilot_js;
+extern const std::string_view frame_html, page_css, charts_js;  // of both pages
+extern const std::string_view page_html, model_js, page_js;     // the pilot's
+extern const std::string_view autopilot_html, autopilot_js;     // the autopilot's
 }  // namespace page_files
 
-// `html` with each "/*{NAME}*/" replaced by the text of that name, and "/*{report}*/" by the
-// report. All names must be there, as the page is ours. Errors: text in the report that is not
-// UTF-8.
-Result<std::string> fill_page(std::string_view html,
-                              std::span<const std::pair<std::string_view, std::string_view>> files,
-                              const Json& report);
+// frame.html around a page's body, with its scripts (charts.js before them) and the report as data.
+// Errors: text in the report that is not UTF-8.
+Result<std::string> fill_page(std::string_view title, std::string_view body,
+                              std::span<const std::string_view> scripts, const Json& report);
 
 }  // namespace mkv

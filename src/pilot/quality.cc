@@ -26,7 +26,7 @@ class Sweep {
       : model_(model), nest_(nest), base_(base), options_(options), workers_(workers) {}
 
   Result<void> measure_others() {
-    MKV_TRY(measure("exact", CacheFactory::exact(model_)));
+    add("exact", report_exact(model_, base_, options_.eval, workers_));
     for (const auto& [name, rounding] :
          {std::pair{"q8_0", Rounding::q8_0}, {"q4_0", Rounding::q4_0}}) {
       auto caches = CacheFactory::rounded(model_, rounding);
@@ -75,8 +75,14 @@ class Sweep {
   Result<void> measure(std::string budget, const CacheFactory& caches) {
     EvalOptions quiet = options_.eval;
     quiet.progress = {};
+    MKV_ASSIGN(KlReport quality, evaluate_kl(model_, base_, caches, quiet, workers_));
+    add(std::move(budget), std::move(quality));
+    return {};
+  }
+
+  void add(std::string budget, KlReport quality) {
     QualityPoint point;
-    MKV_ASSIGN(point.quality, evaluate_kl(model_, base_, caches, quiet, workers_));
+    point.quality = std::move(quality);
     point.context = base_.windows().context;
     const auto values = static_cast<double>(model_.config().kv_shape().values_per_token());
     point.coded_bytes_per_token = point.quality.kv.coded_bits_per_value * values / 8;
@@ -87,7 +93,6 @@ class Sweep {
     points.push_back(std::move(point));
     report(options_.eval.progress,
            {"quality", std::min(points.size(), planned()), planned(), detail});
-    return {};
   }
 
   const Model& model_;

@@ -17,7 +17,7 @@ struct QualityPoint {
   std::optional<size_t> rung;        // of the nest's ladder
   KlReport quality;                  // against the exact cache
   size_t context = 0;                // tokens at which quality.kv was counted
-  double coded_bytes_per_token = 0;  // what one more token takes
+  double coded_bytes_per_token = 0;  // what a coded token takes, in all layers
 
   // exp(ln ratio + errors * standard error) - 1: the increase itself for errors = 0.
   double perplexity_increase(double errors) const;

@@ -24,6 +24,16 @@ std::string shell_word(const std::string& text) {
   return quoted + "'";
 }
 
+// Of each layer: tokens that its sliding window holds; null: the whole context.
+Json layer_windows(const ModelConfig& config) {
+  Json windows = Json::array();
+  for (size_t l = 0; l < config.kv_shape().layers; ++l) {
+    const size_t window = config.layer_types.of(l).window;
+    windows.push_back(window == kWholeContext ? Json() : Json(window));
+  }
+  return windows;
+}
+
 Json model_json(const Model& model, const PilotContext& context) {
   const ModelConfig& config = model.config();
   const KvShape shape = config.kv_shape();
@@ -35,6 +45,7 @@ Json model_json(const Model& model, const PilotContext& context) {
           {"num_kv_heads", shape.kv_heads},
           {"head_dim", shape.head_dim},
           {"max_position_embeddings", config.max_position_embeddings},
+          {"layer_windows", layer_windows(config)},
           {"exact_bytes_per_token", 2 * shape.values_per_token()}};
 }
 
@@ -176,11 +187,8 @@ Json pilot_json(const Model& model, const Nest& nest, const PilotResult& result,
 
 Result<std::string> pilot_page(const Json& report) {
   using namespace page_files;
-  const std::pair<std::string_view, std::string_view> files[] = {{"page.css", page_css},
-                                                                 {"model.js", model_js},
-                                                                 {"charts.js", charts_js},
-                                                                 {"page.js", page_js}};
-  return fill_page(page_html, files, report);
+  const std::string_view scripts[] = {model_js, page_js};
+  return fill_page("KV cache pilot", page_html, scripts, report);
 }
 
 }  // namespace mkv

@@ -7,6 +7,7 @@
 
 #include "eval/evaluation.h"
 #include "pilot/autopilot.h"
+#include "pilot/refit.h"
 
 namespace mkv {
 
@@ -14,6 +15,11 @@ namespace mkv {
 struct StreamPart {
   std::string name;
   Windows windows;
+};
+
+struct StreamOptions {
+  EvalOptions eval;
+  RefitOptions refit;  // without RefitOptions::make drift is only reported
 };
 
 struct StreamRequest {
@@ -25,17 +31,21 @@ struct StreamRequest {
 };
 
 struct StreamReport {
-  std::vector<AutopilotLevel> levels;
+  std::vector<AutopilotLevel> levels;  // of the nest that it began with
   std::vector<StreamRequest> requests;
+  std::vector<RefitRecord> refits;
   double kl = 0;              // mean over all requests
   double bits_per_value = 0;  // the same
   double seconds = 0;
 };
 
-// The parts one after the other, request by request at the level that the autopilot keeps. Errors:
-// no request, a level's rung that the nest does not have, what evaluate_kl refuses.
+// The parts one after the other, request by request at the level that the autopilot keeps. While a
+// refit is made on a thread of its own the old nest serves; then every request is served by the old
+// one and measured with both; the new one serves from the next on if it was better, with an
+// autopilot of its own. The report's seconds apart, it is the same in every run.
+// Errors: no request, a level's rung that the nest does not have, what evaluate_kl refuses.
 Result<StreamReport> run_stream(const Model& model, const Nest& nest,
-                                const std::vector<StreamPart>& parts, Autopilot& autopilot,
-                                const EvalOptions& options, Workers& workers);
+                                const std::vector<StreamPart>& parts, Autopilot autopilot,
+                                const StreamOptions& options, Workers& workers);
 
 }  // namespace mkv

@@ -32,10 +32,26 @@ Json request_json(const StreamRequest& request) {
   json["move"] = name(decision.move);
   json["kl_estimate"] = decision.kl;
   json["kl_upper"] = decision.kl_upper;
+  json["alert"] = decision.alert;
   if (decision.drift) {
     json["drift_factor"] = decision.drift_factor;
     json["refit"] = decision.refit;
   }
+  return json;
+}
+
+Json optional_json(const std::optional<size_t>& value) { return value ? Json(*value) : Json(); }
+
+Json refit_json(const RefitRecord& refit) {
+  Json json{{"asked", refit.asked},     {"made", optional_json(refit.made)},
+            {"tokens", refit.tokens},   {"tried", optional_json(refit.tried)},
+            {"seconds", refit.seconds}, {"decided", optional_json(refit.decided)},
+            {"kept", refit.kept}};
+  if (refit.decided) {
+    json["kl_before"] = refit.kl_before;
+    json["kl_after"] = refit.kl_after;
+  }
+  if (!refit.failed.empty()) json["failed"] = refit.failed;
   return json;
 }
 
@@ -57,6 +73,7 @@ Json stream_json(const StreamReport& report, const std::vector<StreamPart>& part
             {"seconds", report.seconds},
             {"levels", Json::array()},
             {"parts", Json::array()},
+            {"refits", Json::array()},
             {"requests", Json::array()}};
   for (const AutopilotLevel& level : report.levels) {
     json["levels"].push_back(
@@ -78,6 +95,7 @@ Json stream_json(const StreamReport& report, const std::vector<StreamPart>& part
                              {"mean_kl", kl / requests},
                              {"mean_bits_per_value", bits / requests}});
   }
+  for (const RefitRecord& refit : report.refits) json["refits"].push_back(refit_json(refit));
   for (const StreamRequest& request : report.requests) {
     json["requests"].push_back(request_json(request));
   }
@@ -86,9 +104,8 @@ Json stream_json(const StreamReport& report, const std::vector<StreamPart>& part
 
 Result<std::string> stream_page(const Json& report) {
   using namespace page_files;
-  const std::pair<std::string_view, std::string_view> files[] = {
-      {"page.css", page_css}, {"charts.js", charts_js}, {"autopilot.js", autopilot_js}};
-  return fill_page(autopilot_html, files, report);
+  const std::string_view scripts[] = {autopilot_js};
+  return fill_page("Autopilot", autopilot_html, scripts, report);
 }
 
 }  // namespace mkv

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "base/rng.h"
 #include "cli/program.h"
 #include "store/json.h"
 
@@ -170,6 +171,110 @@ TEST_F(PilotCommand, AutopilotWritesItsTrace) {
   std::vector<std::string> wrong = fly;
   wrong[8] = "0";  // --max-kl
   EXPECT_EQ(matryoshka(wrong).exit_code, 2);
+}
+
+TEST_F(PilotCommand, AutopilotRefitsWhereItIsAsked) {
+  const std::string nest = path("nest"), text = path("text.txt"), other = path("other.txt");
+  {
+    Rng rng(1);  // nothing like the first text
+    std::ofstream file(other);
+    for (int i = 0; i < 20000; ++i) file << static_cast<char>(33 + rng.below(90));
+  }
+  ASSERT_EQ(matryoshka({"fit", golden_model("llama.gguf"), "-o", nest, "--text", text, "--tokens",
+                        "1024", "--window", "256", "--recent", "64", "--measure", text,
+                        "--measure-windows", "1", "--measure-rungs", "6"})
+                .exit_code,
+            0);
+  const auto fly = [&](const char* threads, const char* page) {
+    const Outcome outcome = matryoshka({"autopilot",
+                                        golden_model("llama.gguf"),
+                                        "--nest",
+                                        nest,
+                                        "--stream",
+                                        text,
+                                        other,
+                                        "--max-kl",
+                                        "0.5",
+                                        "-o",
+                                        path(page),
+                                        "--json",
+                                        "--requests",
+                                        "40",
+                                        "--context",
+                                        "160",
+                                        "--shadow-share",
+                                        "1",
+                                        "--threads",
+                                        threads,
+                                        "--refit",
+                                        "--refit-tokens",
+                                        "1600",
+                                        "--refit-requests",
+                                        "5",
+                                        "--refit-trial",
+                                        "4"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return *parse_json(outcome.out, "output");
+  };
+  Json refits = fly("2", "fly.html").at("refits");
+  ASSERT_EQ(refits.size(), 1u) << refits;
+  EXPECT_GE(refits[0].at("asked"), 40);
+  EXPECT_EQ(refits[0].at("tokens"), 1600);
+  EXPECT_EQ(refits[0].at("tried").get<int>(), refits[0].at("made").get<int>() + 5);
+  EXPECT_EQ(refits[0].at("decided").get<int>(), refits[0].at("tried").get<int>() + 3);
+  EXPECT_EQ(refits[0].at("kept"), refits[0].at("kl_after") < refits[0].at("kl_before"));
+  Json report = read(path("fly.json"));
+  fly("1", "again.html");
+  Json again = read(path("again.json"));
+  EXPECT_EQ(report.at("requests"), again.at("requests"));  // whoever was faster
+
+  const Outcome alone =
+      matryoshka({"autopilot", golden_model("llama.gguf"), "--nest", nest, "--stream", text, "-o",
+                  path("fly.html"), "--refit-tokens", "100"});
+  EXPECT_EQ(alone.exit_code, 2);
+  EXPECT_THAT(alone.err, HasSubstr("--refit"));
+}
+
+TEST_F(PilotCommand, AChatIsHeldWithinATolerance) {
+  const std::string nest = path("nest"), text = path("text.txt");
+  const auto fit = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"fit",      golden_model("llama.gguf"),
+                                       "-o",       nest,
+                                       "--tokens", "1024",
+                                       "--window", "256",
+                                       "--recent", "64"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return matryoshka(arguments).exit_code;
+  };
+  const auto chat = [&](const std::vector<std::string>& more) {
+    std::string input;
+    for (int i = 0; i < 9; ++i) input += "Once upon a time there was a number.\n";
+    std::vector<std::string> arguments{"chat",
+                                       golden_model("llama.gguf"),
+                                       "--nest",
+                                       nest,
+                                       "-n",
+                                       "24",
+                                       "--temperature",
+                                       "0",
+                                       "--json",
+                                       "--stop",
+                                       ""};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return matryoshka(arguments, {.input = input});
+  };
+  ASSERT_EQ(fit({}), 0);
+  EXPECT_THAT(chat({"--max-kl", "1", "--autopilot"}).err, HasSubstr("--measure"));
+  ASSERT_EQ(fit({"--measure", text, "--measure-windows", "1", "--measure-rungs", "6"}), 0);
+  EXPECT_EQ(chat({"--autopilot"}).exit_code, 2);
+  EXPECT_EQ(chat({"--max-kl", "1", "--shadow-share", "1"}).exit_code, 2);
+  EXPECT_EQ(chat({"--max-kl", "1", "--autopilot", "--shadow-share", "2"}).exit_code, 2);
+  const Outcome outcome = chat({"--max-kl", "1", "--autopilot", "--shadow-share", "1"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(count_lines(outcome.out), 9u);
+  EXPECT_THAT(outcome.err, HasSubstr("autopilot: KL "));
+  EXPECT_THAT(outcome.err, HasSubstr("from now on"));  // its text is unlike the one measured on
+  EXPECT_THAT(outcome.err, HasSubstr("bits a value"));
 }
 
 }  // namespace

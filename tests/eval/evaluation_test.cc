@@ -108,6 +108,39 @@ TEST(Kl, OfAFullRankNestIsRoundingAndOfACutIsNot) {
   EXPECT_GT(rounding.log_ratio_stderr, 0.0);
 }
 
+TEST(Kl, TheExactCachesOwnReportNeedsNoSecondPass) {
+  const Model model = tiny_model();
+  Workers workers(2);
+  const BaseHidden base = must(BaseHidden::compute(model, tiny_windows(model, 64, 2), {}, workers));
+  const KlReport second = must(evaluate_kl(model, base, CacheFactory::exact(model), {}, workers));
+  const KlReport got = report_exact(model, base, {.logit_rows = 5, .progress = {}}, workers);
+  EXPECT_EQ(got.kl, 0);
+  EXPECT_EQ(got.top1_agreement, 1);
+  EXPECT_EQ(got.tokens, second.tokens);
+  EXPECT_EQ(got.windows, 2u);
+  EXPECT_NEAR(got.perplexity, second.perplexity, 1e-9 * second.perplexity);
+  EXPECT_EQ(got.perplexity, got.perplexity_base);
+  EXPECT_EQ(got.kv.kv_bytes_per_token, second.kv.kv_bytes_per_token);
+  EXPECT_EQ(got.kv.coded_bits_per_value, second.kv.coded_bits_per_value);
+}
+
+TEST(Kl, OfATextsEndIsThatOfItsWindow) {
+  const Model model = tiny_model();
+  const Windows windows = tiny_windows(model, 64, 1);
+  const Nest nest = identity_nest(model, 0);
+  Workers workers(2);
+  const CacheFactory caches = must(CacheFactory::coded(model, nest, cut_ranks(nest, 0.5)));
+  const BaseHidden base = must(BaseHidden::compute(model, windows, {}, workers));
+  const KlReport window = must(evaluate_kl(model, base, caches, {}, workers));
+  const auto of_text = [&](size_t first) {
+    return text_kl(model, caches, windows.tokens, first, {}, workers);
+  };
+  EXPECT_NEAR(must(of_text(windows.first_scored() + 1)), window.kl, 1e-6 * window.kl);
+  EXPECT_TRUE(of_text(63));
+  EXPECT_FALSE(of_text(0));
+  EXPECT_FALSE(of_text(64));
+}
+
 TEST(Kl, IsTheSameForAnyNumberOfWorkersAndRows) {
   const Model model = tiny_model();
   const Nest nest = identity_nest(model, 64);

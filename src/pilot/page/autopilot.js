@@ -25,6 +25,7 @@ function drawKl() {
   const positive = kls.filter((kl) => kl > 0);
   const chart = makeChart('KL divergence by request', { kind: 'log', low: Math.min(...positive) * 0.7, high: Math.max(...kls, tolerance * 2) * 1.4, text: (v) => significant(v, 2) }, 380);
   chart.limit(tolerance, `${significant(tolerance)} accepted`);
+  drawRefits(chart);
   drawParts(chart);
   requests.forEach((request, i) => {
     const hint = `request ${i + 1}: KL ${significant(request.kl)} at ${significant(request.bits_per_value)} bits\n${request.shadowed ? 'shadowed' : 'not shadowed: measured for this page only'}`;
@@ -43,9 +44,33 @@ function drawKl() {
   element('chart-kl').innerHTML = chart.svg();
 }
 
+// Refits: while one is made, and where the new nest takes over.
+function drawRefits(chart) {
+  for (const refit of report.refits) {
+    if (refit.made === null) continue;
+    const end = refit.tried ?? requests.length;
+    chart.band(refit.made, end, `a nest of the new text is made in the background\n${number(refit.tokens, 0)} tokens`);
+    chart.label(refit.made + 1, 'refit', 28);
+    if (refit.kept) {
+      chart.bar(refit.decided + 1);
+      chart.label(refit.decided + 2, 'new nest', 28);
+    }
+  }
+}
+
+function refitText(refit) {
+  const asked = `Request ${refit.asked + 1}: a refit is asked for`;
+  if (refit.failed) return `${asked}; it failed: ${refit.failed}.`;
+  if (refit.made === null) return `${asked}; the stream ended before there was enough text.`;
+  const made = `${asked}; begun at request ${refit.made + 1} with ${number(refit.tokens, 0)} tokens of the latest text, on a thread of its own (${number(refit.seconds, 0)} s)`;
+  if (refit.decided === null) return `${made}; the stream ended before it was tried.`;
+  return `${made}; tried on requests ${refit.tried + 1} to ${refit.decided + 1}: KL ${significant(refit.kl_before)} with the old nest, ${significant(refit.kl_after)} with the new one at no more bits: ${refit.kept ? 'it serves from then on' : 'dropped'}.`;
+}
+
 function drawBits() {
   const bits = requests.map((request) => request.bits_per_value);
   const chart = makeChart('Bits a value by request', { kind: 'linear', low: 0, high: Math.max(...bits) * 1.15, text: (v) => significant(v, 2) }, 230);
+  drawRefits(chart);
   drawParts(chart);
   const steps = requests.flatMap((request, i) => [{ x: i, y: request.bits_per_value }, { x: i + 1, y: request.bits_per_value }]);
   chart.curve(steps, 'c-nest');
@@ -63,7 +88,7 @@ function drawWords() {
   const within = report.mean_kl <= tolerance;
   element('title').textContent = `Mean KL ${significant(report.mean_kl)} with ${significant(tolerance)} accepted, at ${significant(report.mean_bits_per_value)} bits a value`;
   element('lead').textContent =
-    `A shadowed request (${number(100 * report.shadow_share, 0)} %, filled dots) is computed with the exact cache too; only those the autopilot sees. It moves when the upper end of its confidence interval does.` +
+    `A shadowed request (${number(100 * report.shadow_share, 0)} %, and all while in doubt: filled dots) is computed with the exact cache too; only those the autopilot sees. It moves when the upper end of its confidence interval does, or the latest values are unlike the ones before.` +
     (within ? '' : ' Over this stream the tolerance was not held.');
   element('tiles').style.gridTemplateColumns = `repeat(${Math.min(parts.length, 4)}, 1fr)`;
   element('tiles').innerHTML = parts
@@ -71,11 +96,12 @@ function drawWords() {
     .join('');
   const events = [];
   requests.forEach((request, i) => {
+    report.refits.filter((refit) => (refit.decided ?? refit.tried ?? refit.made ?? refit.asked) === i).forEach((refit) => events.push(refitText(refit)));
     if (request.drift_factor !== undefined) {
       events.push(`Request ${i + 1}: drift. Texts cost ${significant(request.drift_factor, 2)} times as much as in the beginning${request.refit ? '; a nest fitted to such text is recommended (matryoshka fit --text)' : ''}.`);
     }
     const next = requests[i + 1];
-    if (next && next.rung !== request.rung) events.push(`Request ${i + 1}: from ${significant(request.bits_per_value)} to ${significant(next.bits_per_value)} bits.`);
+    if (next && next.rung !== request.rung) events.push(`Request ${i + 1}: from ${significant(request.bits_per_value)} to ${significant(next.bits_per_value)} bits${request.alert ? ', as the latest values are unlike the ones before' : ''}.`);
   });
   element('events').innerHTML = events.map((event) => `<li>${escapeText(event)}</li>`).join('') || '<li>Nothing: one size served all.</li>';
   element('command').textContent = report.command;

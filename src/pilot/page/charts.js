@@ -41,6 +41,10 @@ function logScale(low, high, from, to) {
   return { low, high, place, ticks: inside.length > 8 && decades.length > 2 ? decades : inside };
 }
 
+// Without ticks whose texts would cover the one before.
+const apart = ({ ticks, place }, gap) =>
+  ticks.reduce((kept, tick) => (kept.length && Math.abs(place(tick) - place(kept[kept.length - 1])) < gap ? kept : [...kept, tick]), []);
+
 // Moves labels apart that would cover each other; from top to bottom, within [top, bottom].
 function spread(labels, gap, bottom) {
   labels.sort((a, b) => a.y - b.y);
@@ -61,6 +65,7 @@ class Chart {
     const scale = (axis, from, to) => kinds[axis.kind](axis.low, axis.high, from, to);
     this.x = scale(options.x, left, right);
     this.y = scale(options.y, bottom, top);
+    this.y.ticks = apart(this.y, 13);
     this.options = options;
     this.clip = `clip-${++Chart.count}`;
     this.parts = [`<clipPath id="${this.clip}"><rect x="${left - 3}" y="${top}" width="${right - left + 6}" height="${bottom - top + 3}"/></clipPath>`];
@@ -130,8 +135,14 @@ class Chart {
     this.parts.push(`<line class="change" x1="${at}" x2="${at}" y1="${this.box.top}" y2="${this.box.bottom}"/>`);
   }
 
-  label(x, text) {
-    this.parts.push(`<text class="name" x="${fixed(this.x.place(x))}" y="${this.box.top + 10}">${escapeText(text)}</text>`);
+  // A stretch of x, tinted from top to bottom.
+  band(low, high, hint) {
+    const [from, to] = [this.x.place(low), this.x.place(high)];
+    this.parts.push(`<rect class="band" x="${fixed(from)}" y="${this.box.top}" width="${fixed(to - from)}" height="${this.box.bottom - this.box.top}" data-hint="${escapeText(hint)}"/>`);
+  }
+
+  label(x, text, dy = 10) {
+    this.parts.push(`<text class="name" x="${fixed(this.x.place(x))}" y="${this.box.top + dy}">${escapeText(text)}</text>`);
   }
 
   // Beside a point; dx, dy in pixels from it.

@@ -16,13 +16,33 @@ function choose(report, tolerance, confident) {
   return chosen;
 }
 
-// Bytes of one session of so many tokens: what was counted, and what each token more or less takes.
+// What a session of so many tokens holds by its shape, layer by layer and without padding: bytes. Layers with a sliding window hold no
+// more tokens than it; of the nest's, the first and the latest are exact.
+function shapeBytes(report, point, tokens) {
+  const { num_layers: layers, exact_bytes_per_token: allLayers, layer_windows: windows } = report.model;
+  const { sinks, recent, groups, slab_bits: slabBits } = report.nest;
+  const exact = allLayers / layers;
+  let bytes = 0;
+  for (let layer = 0; layer < layers; ++layer) {
+    const held = Math.min(tokens, windows[layer] ?? Infinity);
+    if (point.rung === undefined) {
+      bytes += (held * exact * point.coded_bits_per_value) / 16;
+      continue;
+    }
+    const slabs = point.ranks.slice(layer * groups * 2, (layer + 1) * groups * 2).reduce((a, b) => a + b, 0);
+    const kept = Math.min(held, recent + (held < tokens ? 0 : sinks)); // a window that slides has left the first ones
+    bytes += kept * exact + ((held - kept) * slabs * slabBits) / 8;
+  }
+  return bytes;
+}
+
+// Bytes of one session of so many tokens: by its shape, and what was counted beyond it (padding; a recent window that is not full).
 function sessionBytes(report, point, tokens) {
-  const exact = report.model.exact_bytes_per_token * tokens;
-  if (point.budget === 'exact') return exact;
-  const counted = point.kv_bytes_per_token * point.context + point.coded_bytes_per_token * (tokens - point.context);
-  const recent = point.rung === undefined ? 0 : Math.min(tokens, report.nest.sinks + report.nest.recent);
-  return Math.min(exact, Math.max(counted, report.model.exact_bytes_per_token * recent));
+  const bytes = (each) => {
+    const beyond = each.kv_bytes_per_token * each.context - shapeBytes(report, each, each.context);
+    return shapeBytes(report, each, tokens) + beyond * Math.min(1, tokens / each.context);
+  };
+  return Math.min(bytes(point), bytes(report.quality.find((each) => each.budget === 'exact')));
 }
 
 const sessionsThatFit = (report, point, tokens, memoryBytes) =>

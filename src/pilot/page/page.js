@@ -178,7 +178,7 @@ function drawQuality(state) {
   const head = ['size', '--budget', 'bytes a token', 'of exact', 'perplexity', 'change', 'KL', 'same first choice'];
   const rows = report.quality.map((point) => {
     const bytes = sessionBytes(report, point, state.context) / state.context;
-    const cells = [sizeName(point), point.rung === undefined ? '' : point.budget, number(bytes, 0), `${number((100 * bytes) / report.model.exact_bytes_per_token, 1)} %`,
+    const cells = [sizeName(point), point.rung === undefined ? '' : point.budget, number(bytes, 0), `${number((100 * bytes * state.context) / sessionBytes(report, exactPoint, state.context), 1)} %`,
       number(point.perplexity, 3), percent(point.perplexity_increase), significant(point.kl), `${number(100 * point.top1_agreement, 1)} %`];
     return `<tr${point === state.chosen ? ' class="chosen"' : ''}><td>${cells.map(escapeText).join('</td><td>')}</td></tr>`;
   });
@@ -310,12 +310,13 @@ function drawAnswers() {
 
 function drawNotes() {
   const { text, model, nest, seconds } = report;
+  const sliding = model.layer_windows.filter((window) => window !== null).length;
   const origin = Object.entries(nest.origin).map(([key, value]) => `${key.replace(/_/g, ' ')}: ${value}`);
   const notes = [
     `Text: ${text.files.join(', ')}; ${text.windows} windows of ${number(text.context, 0)} tokens, the second half of each scored (${number(text.scored_tokens, 0)} tokens), as llama.cpp's perplexity does.`,
     `Every token sees what it would see when decoding: the first ${nest.sinks} and the last ${nest.recent} tokens at most exact, codes of the rest, in every layer.`,
     `Beyond ${number(text.context, 0)} tokens quality was not measured here; memory and speed follow the context that you enter.`,
-    `Bytes: counted at ${number(text.context, 0)} tokens; each further token takes what a coded token takes.`,
+    `Bytes: counted at ${number(text.context, 0)} tokens; each further token takes what a coded token takes${sliding ? `, in the layers that see the whole context: ${sliding} of ${model.num_layers} hold a sliding window alone` : ''}.`,
     `Model: ${model.num_layers} layers, ${model.num_kv_heads} KV heads of ${model.head_dim}, ${number(model.parameters / 1e6, 0)} million parameters. Nest: ${origin.join('; ')}.`,
     `Time: quality ${number(seconds.quality, 0)} s, speed ${number(seconds.speed, 0)} s, answers ${number(seconds.answers, 0)} s. Speed counts only what else the machine did not do meanwhile.`,
   ];
