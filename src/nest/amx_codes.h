@@ -63,8 +63,8 @@ struct BlockAngles {
 };
 
 struct Scratch {
-  uint8_t* joined = nullptr;  // [slab of a plane][64]
-  int8_t* turned = nullptr;   // [angle tile][high, low][kLanes][64]
+  uint8_t* joined = nullptr;  // [pair][slab of a plane][64]
+  int8_t* turned = nullptr;   // [pair][angle tile][high, low][kLanes][64]
 };
 
 // scores[head][pair][place]; interleaved planes. An odd last block's partner gets scores that mean
@@ -81,8 +81,8 @@ void soften(View<const float> scores, uint8_t* weights, float* tops, float* sums
 void by_head(const float* sums, View<float> out);
 
 // sums[column][head] += sum over groups g of factor[g][head] * sum of weight * column of their
-// tokens. factor [group][kLanes].
+// tokens. factor [group][kLanes], sums [columns][kLanes]; lanes that are no head get anything.
 void weigh_codes(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
-                 const float* factor, View<float> sums);
+                 const float* factor, size_t heads, float* sums);
 
 }  // namespace mkv::amx

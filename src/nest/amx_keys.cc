@@ -187,54 +187,65 @@ HWY_INLINE void multiply_angles(const Queries& queries, const int8_t* turned, si
   }
 }
 
-// The scores of a pair, a quarter of its tokens after the other. What is expanded is multiplied only
-// when the next planes have been expanded, and sums are read as late: so nothing waits for stores to
-// reach the cache, and products run while vectors do.
-class PairScores {
+// The scores of some pairs, for a quarter of the tokens after the other: so a quarter's angles, the
+// queries and the entries stay in the first cache. What is expanded is multiplied only when the next
+// planes have been expanded, and sums are read as late: nothing waits for stores to reach the cache,
+// and products run while vectors do.
+class Scores {
  public:
-  PairScores(const CodePlanes& planes, const Queries& queries, const int8_t* within,
-             const Scratch& scratch, View<float> scores)
-      : planes_(planes), queries_(queries), within_(within), scratch_(scratch), scores_(scores) {}
+  Scores(const CodePlanes& planes, const Queries& queries, const int8_t* within,
+         const Scratch& scratch, View<float> scores)
+      : planes_(planes),
+        queries_(queries),
+        within_(within),
+        scratch_(scratch),
+        scores_(scores),
+        tiles_(query_tiles_of(planes)),
+        pairs_(scores.cols / kPair),
+        joined_size_(planes.slabs.size() * kBytes),
+        turned_size_(angle_tiles_of(queries.pairs) * 2 * kTile) {}
 
   HWY_INLINE void run() {
-    const size_t count = planes_.planes.size(), tiles = query_tiles_of(planes_);
-    for (size_t step = 0; step < 4 * tiles; ++step) {
-      const size_t p = step % tiles * kTilePlanes;
-      expand(planes_, p, std::min(count, p + kTilePlanes), scratch_.joined, step / tiles,
-             right_[step % 2]);
+    const size_t count = planes_.planes.size(), steps = 4 * pairs_ * tiles_;
+    for (size_t step = 0; step < steps; ++step) {
+      const size_t p = step % tiles_ * kTilePlanes, part = step / tiles_;
+      expand(planes_, p, std::min(count, p + kTilePlanes),
+             scratch_.joined + part % pairs_ * joined_size_, part / pairs_, right_[step % 2]);
       stores_are_done();
-      if (step > 0) multiply_step(step - 1, tiles);
+      if (step > 0) multiply_step(step - 1);
     }
-    multiply_step(4 * tiles - 1, tiles);
-    add_up(3);
+    multiply_step(steps - 1);
+    add_up(4 * pairs_ - 1);
   }
 
  private:
-  HWY_INLINE void multiply_step(size_t step, size_t tiles) {
-    const size_t quarter = step / tiles, tile = step % tiles;
+  // A part is a quarter of a pair.
+  HWY_INLINE void multiply_step(size_t step) {
+    const size_t part = step / tiles_, tile = step % tiles_;
     if (tile == 0) {
-      if (quarter > 0) add_up(quarter - 1);
+      if (part > 0) add_up(part - 1);
       _tile_zero(0);
       _tile_zero(1);
       _tile_zero(2);
       _tile_zero(3);
-      multiply_angles(queries_, scratch_.turned, quarter, within_);
+      multiply_angles(queries_, scratch_.turned + part % pairs_ * turned_size_, part / pairs_,
+                      within_);
     }
     const int8_t* right = right_[step % 2];
     multiply(queries_.bytes + tile * 2 * kTile, right, right + kTile);
-    if (tile + 1 < tiles) return;
+    if (tile + 1 < tiles_) return;
     _tile_stored(0, sums_[0], kBytes);
     _tile_stored(1, sums_[1], kBytes);
     _tile_stored(2, sums_[2], kBytes);
     _tile_stored(3, sums_[3], kBytes);
   }
 
-  HWY_INLINE void add_up(size_t quarter) {
+  HWY_INLINE void add_up(size_t part) {
     for (size_t h = 0; h < queries_.heads; ++h) {
       const __m512 unit = _mm512_set1_ps(queries_.unit[h]);
       const __m512 high_unit = _mm512_set1_ps(256.0f * queries_.unit[h]);
       const __m512 base = _mm512_set1_ps(queries_.base[h]);
-      float* to = scores_.row(h).data() + 2 * quarter * 16;
+      float* to = scores_.row(h).data() + part % pairs_ * kPair + part / pairs_ * 2 * 16;
       for (size_t i = 0; i < 2; ++i) {
         const __m512 high = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i][h]));
         const __m512 low = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i + 1][h]));
@@ -249,6 +260,7 @@ class PairScores {
   const int8_t* within_;
   const Scratch& scratch_;
   const View<float> scores_;
+  const size_t tiles_, pairs_, joined_size_, turned_size_;
   alignas(64) int8_t right_[2][2 * kTile];
   alignas(64) int32_t sums_[4][kLanes][16];
 };
@@ -302,13 +314,14 @@ void score_codes(const CodePlanes& planes, const Queries& queries, const BlockAn
   for (size_t b = 0; b < blocks.count; b += 2) {
     const uint8_t* first = blocks.data + b * blocks.stride;
     const uint8_t* second = b + 1 < blocks.count ? first + blocks.stride : first;
-    join_blocks(planes, first, second, ahead, scratch.joined);
-    if (queries.pairs > 0) turn_terms(queries, angles.first + b * angles.stride, scratch.turned);
-    stores_are_done();
-    PairScores(planes, queries, angles.within, scratch,
-               {scores.data + b * kBlock, scores.rows, kPair, scores.stride})
-        .run();
+    join_blocks(planes, first, second, ahead,
+                scratch.joined + b / 2 * planes.slabs.size() * kBytes);
+    if (queries.pairs == 0) continue;
+    turn_terms(queries, angles.first + b * angles.stride,
+               scratch.turned + b / 2 * angle_tiles_of(queries.pairs) * 2 * kTile);
   }
+  stores_are_done();
+  if (scores.cols > 0) Scores(planes, queries, angles.within, scratch, scores).run();
 }
 
 }  // namespace mkv::amx

@@ -162,6 +162,67 @@ TileConfig shapes_of(size_t heads) {
   return config;
 }
 
+// A step is what fills a left side. Its sums are added up when the next one has been multiplied:
+// products run while vectors expand.
+class Weigh {
+ public:
+  Weigh(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+        const float* factor, float* sums)
+      : planes_(planes), blocks_(blocks), weights_(weights), factor_(factor), sums_(sums) {}
+
+  HWY_INLINE void run() {
+    const size_t steps = (planes_.planes.size() + kPlanesOfTile - 1) / kPlanesOfTile;
+    Prefetcher ahead(blocks_.ahead, planes_.planes.size());
+    for (size_t step = 0; step < steps; ++step) {
+      int8_t* left = left_;
+      for (size_t p = step * kPlanesOfTile; p < end_of(step); ++p, left += kColumns * kBytes) {
+        ahead.step();
+        expand_blocks(planes_, p, blocks_, left);
+      }
+      stores_are_done();
+      multiply_step(step);
+      if (step > 0) add_up(step - 1);
+    }
+    if (steps > 0) add_up(steps - 1);
+  }
+
+ private:
+  size_t end_of(size_t step) const {
+    return std::min(planes_.planes.size(), (step + 1) * kPlanesOfTile);
+  }
+  HWY_INLINE void multiply_step(size_t step) {
+    for (size_t b = 0; b < blocks_.count; b += 2 * kGroupBlocks) {
+      multiply(left_ + b * kTile, weights_ + b * kTile,
+               std::min(2 * kGroupBlocks, blocks_.count - b), whole_[step % 2] + b / kGroupBlocks);
+    }
+  }
+  HWY_INLINE void add_up(size_t step) {
+    for (size_t p = step * kPlanesOfTile; p < end_of(step); ++p) {
+      const CodePlanes::Plane& plane = planes_.planes[p];
+      for (size_t c = 0; c < kColumns; ++c) {
+        const size_t row = p % kPlanesOfTile * kColumns + c;
+        __m512 sum = _mm512_setzero_ps();
+        for (size_t g = 0; g * kGroupBlocks < blocks_.count; ++g) {
+          const __m512i whole = _mm512_load_si512(whole_[step % 2][g].of[row]);
+          sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), _mm512_loadu_ps(factor_ + g * kLanes),
+                                sum);
+        }
+        float* to = sums_ + (plane.first_column + c) * kLanes;
+        const __m512 scale = _mm512_set1_ps(plane.scale[c]);
+        _mm512_storeu_ps(to, _mm512_fmadd_ps(sum, scale, _mm512_loadu_ps(to)));
+      }
+    }
+  }
+
+  const CodePlanes& planes_;
+  const CodeBlocks& blocks_;
+  const uint8_t* weights_;
+  const float* factor_;
+  float* sums_;
+  alignas(64) int8_t left_[kMostBlocks * kTile];
+  Whole whole_[2][kMostBlocks / kGroupBlocks];
+};
+
 }  // namespace
 
 void soften(View<const float> scores, uint8_t* weights, float* tops, float* sums) {
@@ -186,44 +247,11 @@ void soften(View<const float> scores, uint8_t* weights, float* tops, float* sums
 }
 
 void weigh_codes(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
-                 const float* factor, View<float> sums) {
-  const size_t heads = sums.cols;
+                 const float* factor, size_t heads, float* sums) {
   MKV_CHECK(heads <= kLanes && blocks.count <= kMostBlocks);
   const TileConfig config = shapes_of(heads);
   const TileScope tiles(config);
-  const size_t count = planes.planes.size(), groups = (blocks.count + kGroupBlocks - 1) / kGroupBlocks;
-  const auto lanes = static_cast<__mmask16>((1u << heads) - 1u);
-  alignas(64) int8_t left[kMostBlocks * kTile];
-  Whole whole[kMostBlocks / kGroupBlocks];
-  Prefetcher ahead(blocks.ahead, count);
-  for (size_t first = 0; first < count; first += kPlanesOfTile) {
-    const size_t last = std::min(count, first + kPlanesOfTile);
-    for (size_t p = first; p < last; ++p) {
-      ahead.step();
-      expand_blocks(planes, p, blocks, left + (p - first) * kColumns * kBytes);
-    }
-    stores_are_done();
-    for (size_t g = 0; g < groups; g += 2) {
-      const size_t at = g * kGroupBlocks;
-      multiply(left + at * kTile, weights + at * kTile,
-               std::min(2 * kGroupBlocks, blocks.count - at), whole + g);
-    }
-    for (size_t p = first; p < last; ++p) {
-      const CodePlanes::Plane& plane = planes.planes[p];
-      for (size_t c = 0; c < kColumns; ++c) {
-        const size_t row = (p - first) * kColumns + c;
-        __m512 sum = _mm512_setzero_ps();
-        for (size_t g = 0; g < groups; ++g) {
-          sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(whole[g].of[row])),
-                                _mm512_loadu_ps(factor + g * kLanes), sum);
-        }
-        float* to = sums.row(plane.first_column + c).data();
-        const __m512 scale = _mm512_set1_ps(plane.scale[c]);
-        _mm512_mask_storeu_ps(to, lanes,
-                              _mm512_fmadd_ps(sum, scale, _mm512_maskz_loadu_ps(lanes, to)));
-      }
-    }
-  }
+  Weigh(planes, blocks, weights, factor, sums).run();
 }
 
 void by_head(const float* sums, View<float> out) {
@@ -267,7 +295,7 @@ HWY_POP_ATTRIBUTES
 namespace mkv::amx {
 void by_head(const float*, View<float>) { MKV_CHECK(false); }
 void soften(View<const float>, uint8_t*, float*, float*) { MKV_CHECK(false); }
-void weigh_codes(const CodePlanes&, const CodeBlocks&, const uint8_t*, const float*, View<float>) {
+void weigh_codes(const CodePlanes&, const CodeBlocks&, const uint8_t*, const float*, size_t, float*) {
   MKV_CHECK(false);
 }
 }  // namespace mkv::amx

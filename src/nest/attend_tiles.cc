@@ -39,7 +39,8 @@ void TileAttention::take_scratch(Arena& arena, const KvCache::State& state, size
     query_tiles_ = std::max(query_tiles_, amx::query_tiles_of(planes));
     joined_size_ = std::max(joined_size_, planes.slabs.size() * amx::kRowBytes);
   }
-  turned_size_ = amx::angle_tiles_of(pairs_) * 2 * amx::kTile;
+  joined_size_ *= kRunPlaces / amx::kPair;
+  turned_size_ = amx::angle_tiles_of(pairs_) * 2 * amx::kTile * (kRunPlaces / amx::kPair);
   const size_t tiles = state.groups() * tiles_of_group();
   latents_ = arena.take<float>(sizes.heads * dims_);
   bytes_ = arena.take<int8_t>(tiles * query_tiles_ * 2 * amx::kTile);
@@ -149,8 +150,7 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   const SpacePlan& plan = state_->plan(space(group, Side::value));
   float* by_column = sums_ + worker * padded(dims_) * amx::kLanes;
   std::fill_n(by_column, padded(plan.columns) * amx::kLanes, 0.0f);
-  amx::weigh_codes(plan.fine, values, weights, factors,
-                   {by_column, plan.columns, queries.heads, amx::kLanes});
+  amx::weigh_codes(plan.fine, values, weights, factors, queries.heads, by_column);
   // Neighbouring heads' values are at one distance.
   const size_t stride = out.size() > 1 ? static_cast<size_t>(out[1].values - out[0].values) : dims_;
   amx::by_head(by_column, {out[0].values, queries.heads, plan.columns, stride});
