@@ -1,7 +1,8 @@
 // Attention of one token over codes as products of tiles (AMX; ops/amx.h): the codes of a space are
 // looked up once for all of its query heads, as bytes (CodePlanes), and multiplied by queries of 16
-// bits, taken as two bytes, and by softmax weights of 8. Blocks go by pairs, whose 128 scores are in
-// an order of their own. Design and bounds: docs/decisions/0015. References: nest/amx_reference.h.
+// bits, taken as two bytes, and by softmax weights of 8. Blocks go by pairs, whose 128 scores are
+// in an order of their own. Design and bounds: docs/decisions/0015. References:
+// nest/amx_reference.h.
 #pragma once
 
 #include <cstddef>
@@ -14,14 +15,15 @@
 
 namespace mkv::amx {
 
-inline constexpr size_t kLanes = 16;                       // heads of a tile, at most
-inline constexpr size_t kBlock = 64, kPair = 2 * kBlock;   // tokens
-inline constexpr size_t kTile = 1024, kRowBytes = 64;      // bytes
-inline constexpr size_t kTilePlanes = 16;                  // planes whose columns fill a row
-inline constexpr size_t kPairsOfTile = 32;                 // of angles
-inline constexpr size_t kGroupBlocks = 4;                  // blocks whose weights share their largest
-inline constexpr size_t kMostBlocks = 16;                  // of a call
-inline constexpr float kMostByte = 255.0f;                 // of a weight
+inline constexpr size_t kLanes = 16;                      // heads of a tile, at most
+inline constexpr size_t kBlock = 64, kPair = 2 * kBlock;  // tokens
+inline constexpr size_t kTile = 1024, kRowBytes = 64;     // bytes
+inline constexpr size_t kTilePlanes = 16;                 // planes whose columns fill a row
+inline constexpr size_t kPairsOfTile = 32;                // of angles
+inline constexpr size_t kGroupBlocks = 4;     // blocks whose weights share their largest
+inline constexpr size_t kMostBlocks = 16;     // of a call
+inline constexpr size_t kMostPlanes = 32000;  // of keys: no sum leaves 32 bits
+inline constexpr float kMostByte = 255.0f;    // of a weight
 
 // Whether the machine has it and the instruction set was not lowered.
 bool usable();
@@ -76,8 +78,8 @@ void score_codes(const CodePlanes& planes, const Queries& queries, const BlockAn
 // sides [block][16 rows][kLanes][4 tokens]; tops and sums (of the exact ones) [group][kLanes].
 void soften(View<const float> scores, uint8_t* weights, float* tops, float* sums);
 
-// out[head][column] = sums[column][head], columns from rows of kLanes; room for the columns rounded up
-// to 16 is read.
+// out[head][column] = sums[column][head], columns from rows of kLanes; room for the columns rounded
+// up to 16 is read.
 void by_head(const float* sums, View<float> out);
 
 // sums[column][head] += sum over groups g of factor[g][head] * sum of weight * column of their

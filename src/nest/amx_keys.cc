@@ -50,8 +50,7 @@ Buffer<int8_t> angle_tiles(std::span<const float> cos, std::span<const float> si
 #endif
 #include <immintrin.h>
 
-HWY_PUSH_ATTRIBUTES(
-    "avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
 namespace mkv::amx {
 namespace {
 
@@ -62,8 +61,7 @@ constexpr size_t kBytes = kAmxRowBytes;
 
 // Integers as two bytes: 256 high + low.
 HWY_INLINE void store_words(__m512i words, int8_t* high, int8_t* low) {
-  const __m512i upper =
-      _mm512_srai_epi32(_mm512_add_epi32(words, _mm512_set1_epi32(128)), 8);
+  const __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(words, _mm512_set1_epi32(128)), 8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(upper));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(words));
 }
@@ -81,10 +79,10 @@ HWY_INLINE Turned turn(const float* a, const float* b, const Angles& angles,
   for (size_t i = 0; i < 2; ++i) {
     const __m512 x = _mm512_maskz_loadu_ps(mask[i], a + i * 16);
     const __m512 y = _mm512_maskz_loadu_ps(mask[i], b + i * 16);
-    words[0][i] = _mm512_cvtps_epi32(
-        _mm512_fmadd_ps(x, angles.cos[i], _mm512_mul_ps(y, angles.sin[i])));
-    words[1][i] = _mm512_cvtps_epi32(
-        _mm512_fmsub_ps(y, angles.cos[i], _mm512_mul_ps(x, angles.sin[i])));
+    words[0][i] =
+        _mm512_cvtps_epi32(_mm512_fmadd_ps(x, angles.cos[i], _mm512_mul_ps(y, angles.sin[i])));
+    words[1][i] =
+        _mm512_cvtps_epi32(_mm512_fmsub_ps(y, angles.cos[i], _mm512_mul_ps(x, angles.sin[i])));
   }
   return {_mm512_packs_epi32(words[0][0], words[0][1]),
           _mm512_packs_epi32(words[1][0], words[1][1])};
@@ -98,7 +96,8 @@ void turn_terms(const Queries& queries, const float* angles, int8_t* out) {
     __mmask16 mask[2];
     Angles at;
     for (size_t i = 0; i < 2; ++i) {
-      const size_t first = p + i * 16, left = pairs > first ? std::min<size_t>(16, pairs - first) : 0;
+      const size_t first = p + i * 16,
+                   left = pairs > first ? std::min<size_t>(16, pairs - first) : 0;
       mask[i] = static_cast<__mmask16>((1u << left) - 1u);
       at.cos[i] = _mm512_maskz_loadu_ps(mask[i], angles + first);
       at.sin[i] = _mm512_maskz_loadu_ps(mask[i], angles + pairs + first);
@@ -188,9 +187,9 @@ HWY_INLINE void multiply_angles(const Queries& queries, const int8_t* turned, si
 }
 
 // The scores of some pairs, for a quarter of the tokens after the other: so a quarter's angles, the
-// queries and the entries stay in the first cache. What is expanded is multiplied only when the next
-// planes have been expanded, and sums are read as late: nothing waits for stores to reach the cache,
-// and products run while vectors do.
+// queries and the entries stay in the first cache. What is expanded is multiplied only when the
+// next planes have been expanded, and sums are read as late: nothing waits for stores to reach the
+// cache, and products run while vectors do.
 class Scores {
  public:
   Scores(const CodePlanes& planes, const Queries& queries, const int8_t* within,
@@ -307,6 +306,7 @@ void round_query(const CodePlanes& planes, const float* latent, size_t head, con
 void score_codes(const CodePlanes& planes, const Queries& queries, const BlockAngles& angles,
                  const CodeBlocks& blocks, const Scratch& scratch, View<float> scores) {
   MKV_CHECK(queries.heads <= kLanes && scores.rows == queries.heads);
+  MKV_CHECK(planes.planes.size() <= kMostPlanes);
   MKV_CHECK(scores.cols == (blocks.count + 1) / 2 * kPair);
   const TileConfig config = shapes_of(queries.heads);
   const TileScope tiles(config);

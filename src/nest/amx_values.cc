@@ -14,8 +14,7 @@
 #endif
 #include <immintrin.h>
 
-HWY_PUSH_ATTRIBUTES(
-    "avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
 namespace mkv::amx {
 namespace {
 
@@ -57,8 +56,8 @@ HWY_INLINE float soften_head(const float* scores, size_t pairs, PairWeights* out
     __m512i bytes[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
     for (int j = 3; j >= 0; --j) {
       for (int h = 0; h < 2; ++h) {
-        const __m512 score = _mm512_max_ps(_mm512_loadu_ps(scores + (2 * j + h) * 16),
-                                           _mm512_set1_ps(kHidden));
+        const __m512 score =
+            _mm512_max_ps(_mm512_loadu_ps(scores + (2 * j + h) * 16), _mm512_set1_ps(kHidden));
         const __m512 e = exp2_of(_mm512_fmadd_ps(score, slope, shift));
         sum[h] = _mm512_add_ps(sum[h], e);
         bytes[h] = _mm512_or_si512(_mm512_slli_epi32(bytes[h], 8), _mm512_cvtps_epi32(e));
@@ -295,7 +294,8 @@ HWY_POP_ATTRIBUTES
 namespace mkv::amx {
 void by_head(const float*, View<float>) { MKV_CHECK(false); }
 void soften(View<const float>, uint8_t*, float*, float*) { MKV_CHECK(false); }
-void weigh_codes(const CodePlanes&, const CodeBlocks&, const uint8_t*, const float*, size_t, float*) {
+void weigh_codes(const CodePlanes&, const CodeBlocks&, const uint8_t*, const float*, size_t,
+                 float*) {
   MKV_CHECK(false);
 }
 }  // namespace mkv::amx

@@ -35,7 +35,7 @@ class Decode {
         group_heads_((state.nest == nullptr ? 1 : state.nest->config().group_size) * repeats_),
         dims_(group_heads_ / repeats_ * head_dim_),
         rows_(state.rows_of(state.length + 1)),
-        in_tiles_(TileAttention::usable(state)) {
+        in_tiles_(TileAttention::usable(state, layer)) {
     const size_t blocks = (rows_ + kBlockTokens - 1) / kBlockTokens;
     const size_t coded_end = (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
     coded_.begin = state.first_seen_block(layer, state.length);
@@ -260,7 +260,7 @@ class Decode {
   float* scores_ = nullptr;    // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;    // [worker][dims]
   CodedAttention codes_;
-  TileAttention tiles_;                   // if in_tiles_
+  TileAttention tiles_;                 // if in_tiles_
   TileAttention::Out* outs_ = nullptr;  // [worker][head of a group], likewise
 };
 

@@ -20,9 +20,16 @@ size_t padded(size_t columns) { return (columns + 15) / 16 * 16; }
 
 }  // namespace
 
-bool TileAttention::usable(const KvCache::State& state) {
-  return state.nest != nullptr && state.arithmetic == Arithmetic::fast &&
-         state.nest->config().slab_kind == SlabKind::code && amx::usable();
+bool TileAttention::usable(const KvCache::State& state, size_t layer) {
+  if (state.nest == nullptr || state.arithmetic != Arithmetic::fast ||
+      state.nest->config().slab_kind != SlabKind::code || !amx::usable()) {
+    return false;
+  }
+  for (size_t group = 0; group < state.groups(); ++group) {
+    const CodePlanes& keys = state.plan({layer, group, Side::key}).fine;
+    if (keys.planes.size() > amx::kMostPlanes) return false;
+  }
+  return true;
 }
 
 void TileAttention::take_scratch(Arena& arena, const KvCache::State& state, size_t layer,

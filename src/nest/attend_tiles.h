@@ -18,8 +18,8 @@ class TileAttention {
   using Blocks = CodedAttention::Blocks;
   using Next = CodedAttention::Next;
 
-  // Whether this cache's codes can be attended to so.
-  static bool usable(const KvCache::State& state);
+  // Whether the codes of this layer can be attended to so.
+  static bool usable(const KvCache::State& state, size_t layer);
   void take_scratch(Arena& arena, const KvCache::State& state, size_t layer,
                     CodedAttention::Sizes sizes);
 

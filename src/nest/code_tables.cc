@@ -9,9 +9,9 @@ namespace {
 // Up to this many slabs one plane is precise enough: what is coded with 3 bits a column has an
 // error of about a sixth of the column's spread, a byte's rounding one of a hundredth.
 constexpr size_t kSlabsOfOnePlane = 3;
-// Of fine planes: the most that rounding to bytes may add to a plane's columns (standard deviation), against what
-// the last slab of the columns holds (root mean square): what the codes lose is about a half of
-// that, so a twentieth of their error in squares.
+// Of fine planes: the most that rounding to bytes may add to a plane's columns (standard
+// deviation), against what the last slab of the columns holds (root mean square): what the codes
+// lose is about a half of that, so a twentieth of their error in squares.
 constexpr float kMostRounding = 0.08f;
 // A plane's sums must stay within a byte; more slabs are split.
 constexpr size_t kMostSlabs = 32;
@@ -57,8 +57,8 @@ float mean_square(Entries& entries, size_t slab) {
   return sum / kCodebookEntries;
 }
 
-// Adds a plane of slabs [begin, end) of four columns, rounded to bytes, and leaves in `entries` what
-// the rounding lost.
+// Adds a plane of slabs [begin, end) of four columns, rounded to bytes, and leaves in `entries`
+// what the rounding lost.
 void add_plane(std::span<const uint16_t> slabs, size_t begin, size_t end, size_t first_column,
                std::span<const float> scale, Entries& entries, CodePlanes& out) {
   CodePlanes::Plane plane{.first_column = first_column,

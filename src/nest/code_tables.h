@@ -48,8 +48,8 @@ struct CodePlanes {
 CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
 // With fine slabs apart from coarse ones: more planes, fewer look-ups (nest/amx_codes.h).
 CodePlanes make_fine_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
-// The same with entries [slab of a plane][16][column], where one look-up gives the four columns, and
-// in the order of the planes.
+// The same with entries [slab of a plane][16][column], where one look-up gives the four columns,
+// and in the order of the planes.
 CodePlanes interleave_columns(const CodePlanes& planes);
 
 }  // namespace mkv

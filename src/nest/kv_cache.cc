@@ -47,8 +47,8 @@ AngleTables make_angles(const Rotary& rotary, bool of_tiles) {
   if (of_tiles) {
     const Buffer<float> of_pair = leading_angles(rotary, amx::kPair);
     const std::span<const float> all(of_pair.data(), of_pair.size());
-    angles.tiles = amx::angle_tiles(all.first(all.size() / 2), all.subspan(all.size() / 2),
-                                    angles.pairs);
+    angles.tiles =
+        amx::angle_tiles(all.first(all.size() / 2), all.subspan(all.size() / 2), angles.pairs);
   }
   return angles;
 }
@@ -284,10 +284,16 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
   if (state.nest != nullptr) {
     ensure_block_angles(state, layer, state.rows_of(state.length + tokens) / kBlockTokens + 1);
   }
-  workers.run(2, [&](size_t side, size_t) {
+  const auto store = [&](size_t side, size_t) {
     store_exact(state, cache, side == 0 ? Side::key : Side::value,
                 side == 0 ? input.keys : input.values);
-  });
+  };
+  if (tokens == 1) {  // shorter than handing it out
+    store(0, 0);
+    store(1, 0);
+  } else {
+    workers.run(2, store);
+  }
   code_leaving_rows(state, layer, tokens, workers);
   if (tokens == 1) {
     attend_decode(state, layer, input, out, scratch, workers);

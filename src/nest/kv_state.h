@@ -80,8 +80,8 @@ struct AngleTables {
 struct SpacePlan {
   size_t columns = 0;        // leading latent columns that the kept slabs reach
   std::vector<float> scale;  // SlabKind::code: of each of these columns, after its last kept slab
-  // SlabKind::code, Arithmetic::fast: the kept slabs as integers. `planes` of values; `fine`, for AMX
-  // where the machine has it, of both, keys interleaved.
+  // SlabKind::code, Arithmetic::fast: the kept slabs as integers. `planes` of values; `fine`, for
+  // AMX where the machine has it, of both, keys interleaved.
   CodePlanes planes, fine;
 };
 

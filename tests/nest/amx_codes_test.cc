@@ -162,8 +162,8 @@ TEST_F(AmxCodes, LargestSumsFit) {
   for (int8_t& x : inputs.bytes.span()) x = 127;
   const Matrix<float> scores = inputs.scores(2);
   for (size_t t = 0; t < amx::kPair; ++t) {
-    const double expected = amx::reference::score(inputs.keys, inputs.queries(), inputs.cos, inputs.sin,
-                                                  inputs.blocks(2), 15, t);
+    const double expected = amx::reference::score(inputs.keys, inputs.queries(), inputs.cos,
+                                                  inputs.sin, inputs.blocks(2), 15, t);
     ASSERT_NEAR(scores.at(15, place(t)), expected, 1e-4 * std::abs(expected));
   }
 }
@@ -183,8 +183,8 @@ TEST_F(AmxCodes, WeightsAreRoundedToTheLargestOfEachGroup) {
       for (size_t h = 0; h < heads; ++h) {
         for (size_t first = 0; first < blocks; first += amx::kGroupBlocks) {
           const size_t end = std::min(blocks, first + amx::kGroupBlocks);
-          const auto group = scores.row(h).subspan(first * amx::kBlock,
-                                                   (end - first) * amx::kBlock);
+          const auto group =
+              scores.row(h).subspan(first * amx::kBlock, (end - first) * amx::kBlock);
           const float top = *std::ranges::max_element(group);
           const size_t at = first / amx::kGroupBlocks * amx::kLanes + h;
           EXPECT_EQ(tops[at], top);
@@ -212,13 +212,13 @@ TEST_F(AmxCodes, WeighedSumsEqualTheReference) {
         for (uint8_t& x : weights.span()) x = static_cast<uint8_t>(rng.below(256));
         const Matrix<float> factor = random_matrix(2, amx::kLanes, 4);
         Matrix<float> sums(48, amx::kLanes), by_head(heads, 48);
-        amx::weigh_codes(inputs.values, inputs.blocks(blocks), weights.data(), factor.data(),
-                         heads, sums.data());
+        amx::weigh_codes(inputs.values, inputs.blocks(blocks), weights.data(), factor.data(), heads,
+                         sums.data());
         amx::by_head(sums.data(), by_head.view());
         for (size_t h = 0; h < heads; ++h) {
           for (size_t c = 0; c < 48; ++c) {
-            const double expected = amx::reference::weigh(
-                inputs.values, inputs.blocks(blocks), weights.data(), factor.data(), c, h);
+            const double expected = amx::reference::weigh(inputs.values, inputs.blocks(blocks),
+                                                          weights.data(), factor.data(), c, h);
             // Its terms are up to 255 * 127 * 64 * blocks units, some hundreds of a column.
             ASSERT_NEAR(by_head.at(h, c), expected, 2e-6 * std::abs(expected) + 4e-3);
           }
