@@ -68,6 +68,15 @@ namespace mkv {
 HWY_EXPORT(ScoreAngles);
 HWY_EXPORT(TurnMeanTerms);
 
+void mean_terms(std::span<const float> query, std::span<const float> mean, float* a, float* b) {
+  MKV_CHECK(query.size() == mean.size());
+  const size_t pairs = query.size() / 2;
+  for (size_t i = 0; i < pairs; ++i) {
+    a[i] = query[i] * mean[i] + query[i + pairs] * mean[i + pairs];
+    b[i] = query[i + pairs] * mean[i] - query[i] * mean[i + pairs];
+  }
+}
+
 float mean_terms_factor(std::span<const float> a, std::span<const float> b) {
   float total = 0.0f, largest = 0.0f;
   for (size_t i = 0; i < a.size(); ++i) {

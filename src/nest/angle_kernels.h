@@ -17,6 +17,9 @@ namespace mkv {
 // A token's angle of a pair: cosine and sine times kAngleOne.
 inline constexpr float kAngleOne = 32767.0f;
 
+// The terms a, b [pairs] of a query [2 * pairs] and a mean key before RoPE.
+void mean_terms(std::span<const float> query, std::span<const float> mean, float* a, float* b);
+
 // What to multiply the terms a [pairs], b [pairs] by before they are rounded, turned by any angle,
 // so that they fit 16 bits and their sums with angles 32. 0 if all are 0.
 float mean_terms_factor(std::span<const float> a, std::span<const float> b);

@@ -88,10 +88,7 @@ void CodedAttention::prepare_mean(size_t head, std::span<const float> mean,
   if (kind != KeyMean::position) return;
   float* a = mean_terms_ + head * head_dim_;
   float* b = a + pairs;
-  for (size_t i = 0; i < pairs; ++i) {
-    a[i] = query[i] * mean[i] + query[i + pairs] * mean[i + pairs];
-    b[i] = query[i + pairs] * mean[i] - query[i] * mean[i + pairs];
-  }
+  mean_terms(query, mean, a, b);
   const float factor = mean_terms_factor({a, pairs}, {b, pairs});
   scale_by({a, head_dim_}, factor);
   mean_units_[head] = factor > 0.0f ? 1.0f / (factor * kAngleOne) : 0.0f;

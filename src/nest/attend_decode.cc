@@ -8,6 +8,7 @@
 
 #include "nest/arena.h"
 #include "nest/attend_codes.h"
+#include "nest/attend_tiles.h"
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "ops/ops.h"
@@ -33,7 +34,8 @@ class Decode {
         heads_(state.shape.kv_heads * repeats_),
         group_heads_((state.nest == nullptr ? 1 : state.nest->config().group_size) * repeats_),
         dims_(group_heads_ / repeats_ * head_dim_),
-        rows_(state.rows_of(state.length + 1)) {
+        rows_(state.rows_of(state.length + 1)),
+        in_tiles_(TileAttention::usable(state, layer)) {
     const size_t blocks = (rows_ + kBlockTokens - 1) / kBlockTokens;
     const size_t coded_end = (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
     coded_.begin = state.first_seen_block(layer, state.length);
@@ -100,7 +102,12 @@ class Decode {
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
     if (coded_.count() > 0) {
-      codes_.take_scratch(arena, state_, layer_, {heads_, group_heads_, workers_.count()});
+      const CodedAttention::Sizes sizes{heads_, group_heads_, workers_.count()};
+      codes_.take_scratch(arena, state_, layer_, sizes);
+      if (in_tiles_) {
+        tiles_.take_scratch(arena, state_, layer_, sizes);
+        outs_ = arena.take<TileAttention::Out>(workers_.count() * group_heads_);
+      }
     }
   }
 
@@ -113,6 +120,7 @@ class Decode {
     for (size_t c = 0; c < head_dim_; ++c) query(head)[c] = from[c] * input_.scale;
   }
   void prepare_head(size_t head, size_t worker) {
+    if (in_tiles_) return tiles_.prepare(head, query(head), offset(head));
     codes_.prepare(head, query(head), offset(head), worker);
   }
 
@@ -126,15 +134,18 @@ class Decode {
       part.sum = exp_and_sum(scores.row(h), part.top);
     }
   }
-  // Tokens to come, and those before a sliding window.
-  void hide_unseen(Blocks blocks, View<float> scores) const {
+  // Of some blocks' tokens, all but those before a sliding window and those to come.
+  TileAttention::Seen seen(Blocks blocks) const {
     const size_t begin = blocks.begin * kBlockTokens, end = blocks.end * kBlockTokens;
     const size_t first = state_.first_seen_row(layer_, state_.length);
-    const size_t before = first > begin ? first - begin : 0, after = end > rows_ ? end - rows_ : 0;
+    return {first > begin ? first - begin : 0, std::min(end, rows_) - begin};
+  }
+  void hide_unseen(Blocks blocks, View<float> scores) const {
+    const auto [begin, end] = seen(blocks);
     for (size_t h = 0; h < scores.rows; ++h) {
       const std::span<float> row = scores.row(h);
-      std::fill_n(row.begin(), before, -HUGE_VALF);
-      std::fill_n(row.rbegin(), after, -HUGE_VALF);
+      std::ranges::fill(row.first(begin), -HUGE_VALF);
+      std::ranges::fill(row.subspan(end), -HUGE_VALF);
     }
   }
 
@@ -147,6 +158,7 @@ class Decode {
                     size_t worker) {
     const size_t first_head = group * group_heads_;
     const Blocks blocks = run_blocks(coded_, run);
+    if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
     const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), group_heads_,
                              blocks.count() * kBlockTokens);
     codes_.score(group, blocks, scores, worker);
@@ -159,6 +171,21 @@ class Decode {
     codes_.weigh(group, blocks, scores,
                  {partial(run, first_head).values, group_heads_, dims_, partial_size()}, next,
                  worker);
+  }
+
+  void attend_in_tiles(size_t group, size_t run, Blocks blocks,
+                       std::optional<CodedAttention::Next> next, size_t worker) {
+    const std::span<TileAttention::Out> outs(outs_ + worker * group_heads_, group_heads_);
+    for (size_t h = 0; h < group_heads_; ++h) {
+      const Partial part = partial(run, group * group_heads_ + h);
+      std::fill_n(part.values, dims_, 0.0f);
+      outs[h] = {&part.top, &part.sum, part.values};
+    }
+    tiles_.attend(group, blocks, seen(blocks), outs, next, worker);
+    for (size_t h = 0; h < group_heads_; ++h) {
+      const Partial part = partial(run, group * group_heads_ + h);
+      part.coded_weight = part.sum;
+    }
   }
 
   void attend_exact(size_t kv_head, size_t run, size_t worker) {
@@ -224,6 +251,7 @@ class Decode {
   const size_t group_heads_;  // of a latent space
   const size_t dims_;         // of a latent space
   const size_t rows_;
+  const bool in_tiles_;
   Blocks coded_, exact_;                    // that the token sees
   size_t sinks_begin_ = 0, sinks_end_ = 0;  // likewise
   size_t coded_runs_ = 0, exact_runs_ = 0;
@@ -232,6 +260,8 @@ class Decode {
   float* scores_ = nullptr;    // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;    // [worker][dims]
   CodedAttention codes_;
+  TileAttention tiles_;                 // if in_tiles_
+  TileAttention::Out* outs_ = nullptr;  // [worker][head of a group], likewise
 };
 
 }  // namespace

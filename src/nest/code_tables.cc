@@ -9,38 +9,73 @@ namespace {
 // Up to this many slabs one plane is precise enough: what is coded with 3 bits a column has an
 // error of about a sixth of the column's spread, a byte's rounding one of a hundredth.
 constexpr size_t kSlabsOfOnePlane = 3;
+// Of fine planes: the most that rounding to bytes may add to a plane's columns (standard
+// deviation), against what the last slab of the columns holds (root mean square): what the codes
+// lose is about a half of that, so a twentieth of their error in squares.
+constexpr float kMostRounding = 0.08f;
 // A plane's sums must stay within a byte; more slabs are split.
 constexpr size_t kMostSlabs = 32;
 
 using Entries = std::vector<float>;  // [slab][column][16]
 
-// Adds a plane of `entries` rounded to bytes and leaves in `entries` what the rounding lost.
-void add_plane(std::span<const uint16_t> slabs, size_t first_column, std::span<const float> scale,
-               Entries& entries, CodePlanes& out) {
+float& entry_of(Entries& entries, size_t slab, size_t column, size_t e) {
+  return entries[(slab * kSlabColumns + column) * kCodebookEntries + e];
+}
+
+float largest_of(Entries& entries, size_t slab, size_t column) {
+  float largest = 0.0f;
+  for (size_t e = 0; e < kCodebookEntries; ++e) {
+    largest = std::max(largest, std::abs(entry_of(entries, slab, column, e)));
+  }
+  return largest;
+}
+
+// What one step of a byte is for a column of slabs [begin, end): rounding adds up to one half a
+// slab to the largest sum.
+float unit_of(Entries& entries, size_t begin, size_t end, size_t column) {
+  float reach = 0.0f;
+  for (size_t s = begin; s < end; ++s) reach += largest_of(entries, s, column);
+  return reach / (127.0f - 0.5f * static_cast<float>(end - begin));
+}
+
+// Variance of the rounding of slabs [begin, end), over the four columns.
+float rounding_of(Entries& entries, size_t begin, size_t end) {
+  float sum = 0.0f;
+  for (size_t c = 0; c < kSlabColumns; ++c) {
+    const float unit = unit_of(entries, begin, end, c);
+    sum += static_cast<float>(end - begin) * unit * unit / 12.0f;
+  }
+  return sum;
+}
+
+float mean_square(Entries& entries, size_t slab) {
+  float sum = 0.0f;
+  for (size_t i = 0; i < kSlabColumns * kCodebookEntries; ++i) {
+    const float x = entries[slab * kSlabColumns * kCodebookEntries + i];
+    sum += x * x;
+  }
+  return sum / kCodebookEntries;
+}
+
+// Adds a plane of slabs [begin, end) of four columns, rounded to bytes, and leaves in `entries`
+// what the rounding lost.
+void add_plane(std::span<const uint16_t> slabs, size_t begin, size_t end, size_t first_column,
+               std::span<const float> scale, Entries& entries, CodePlanes& out) {
   CodePlanes::Plane plane{.first_column = first_column,
                           .begin = out.slabs.size(),
-                          .end = out.slabs.size() + slabs.size(),
+                          .end = out.slabs.size() + end - begin,
                           .scale = {}};
-  out.slabs.insert(out.slabs.end(), slabs.begin(), slabs.end());
+  out.slabs.insert(out.slabs.end(), slabs.begin() + static_cast<std::ptrdiff_t>(begin),
+                   slabs.begin() + static_cast<std::ptrdiff_t>(end));
   out.entries.resize(plane.end * kSlabColumns * kCodebookEntries);
   for (size_t c = 0; c < kSlabColumns; ++c) {
-    float reach = 0.0f;
-    for (size_t s = 0; s < slabs.size(); ++s) {
-      float largest = 0.0f;
-      for (size_t e = 0; e < kCodebookEntries; ++e) {
-        largest =
-            std::max(largest, std::abs(entries[(s * kSlabColumns + c) * kCodebookEntries + e]));
-      }
-      reach += largest;
-    }
-    // Rounding adds up to one half a slab.
-    const float unit = reach / (127.0f - 0.5f * static_cast<float>(slabs.size()));
+    const float unit = unit_of(entries, begin, end, c);
     plane.scale[c] = unit * scale[first_column + c];
-    for (size_t s = 0; s < slabs.size(); ++s) {
+    for (size_t s = begin; s < end; ++s) {
       for (size_t e = 0; e < kCodebookEntries; ++e) {
-        float& entry = entries[(s * kSlabColumns + c) * kCodebookEntries + e];
+        float& entry = entry_of(entries, s, c, e);
         const float rounded = unit > 0.0f ? std::round(entry / unit) : 0.0f;
-        out.entries[((plane.begin + s) * kSlabColumns + c) * kCodebookEntries + e] =
+        out.entries[((plane.begin + s - begin) * kSlabColumns + c) * kCodebookEntries + e] =
             static_cast<int8_t>(rounded);
         entry -= rounded * unit;
       }
@@ -49,9 +84,36 @@ void add_plane(std::span<const uint16_t> slabs, size_t first_column, std::span<c
   out.planes.push_back(plane);
 }
 
-}  // namespace
+void add_planes(std::span<const uint16_t> slabs, size_t first_column, std::span<const float> scale,
+                Entries& entries, CodePlanes& out) {
+  for (size_t begin = 0; begin < slabs.size(); begin += kMostSlabs) {
+    const size_t end = std::min(slabs.size(), begin + kMostSlabs);
+    add_plane(slabs, begin, end, first_column, scale, entries, out);
+    if (slabs.size() > kSlabsOfOnePlane) {
+      add_plane(slabs, begin, end, first_column, scale, entries, out);
+    }
+  }
+}
 
-CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale) {
+// From the finest slab up, as many as one plane is precise enough for; slabs that are too coarse
+// even alone have a second plane of what the first one lost.
+void add_fine_planes(std::span<const uint16_t> slabs, size_t first_column,
+                     std::span<const float> scale, Entries& entries, CodePlanes& out) {
+  const float most = kMostRounding * kMostRounding * mean_square(entries, slabs.size() - 1);
+  for (size_t end = slabs.size(); end > 0;) {
+    size_t begin = end - 1;
+    const auto fits = [&](size_t from) { return rounding_of(entries, from, end) <= most; };
+    const bool coarse = !fits(begin);
+    while (begin > 0 && end - begin < kMostSlabs && (coarse || fits(begin - 1))) --begin;
+    add_plane(slabs, begin, end, first_column, scale, entries, out);
+    if (coarse) add_plane(slabs, begin, end, first_column, scale, entries, out);
+    end = begin;
+  }
+}
+
+template <class Add>
+CodePlanes make_planes(std::span<const CodeSlab> slabs, std::span<const float> scale,
+                       const Add& add) {
   CodePlanes out;
   std::vector<std::vector<uint16_t>> by_column(scale.size());
   for (size_t s = 0; s < slabs.size(); ++s) {
@@ -59,17 +121,48 @@ CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const flo
   }
   for (size_t column = 0; column < by_column.size(); ++column) {
     const std::span<const uint16_t> all = by_column[column];
-    for (size_t from = 0; from < all.size(); from += kMostSlabs) {
-      const auto part = all.subspan(from, std::min(kMostSlabs, all.size() - from));
-      Entries entries;
-      for (const uint16_t s : part) {
-        for (const auto& of_column : slabs[s].codebook.entry) {
-          entries.insert(entries.end(), std::begin(of_column), std::end(of_column));
-        }
+    if (all.empty()) continue;
+    Entries entries;
+    for (const uint16_t s : all) {
+      for (const auto& of_column : slabs[s].codebook.entry) {
+        entries.insert(entries.end(), std::begin(of_column), std::end(of_column));
       }
-      add_plane(part, column, scale, entries, out);
-      if (all.size() > kSlabsOfOnePlane) add_plane(part, column, scale, entries, out);
     }
+    add(all, column, scale, entries, out);
+  }
+  return out;
+}
+
+}  // namespace
+
+CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale) {
+  return make_planes(slabs, scale, add_planes);
+}
+
+CodePlanes make_fine_planes(std::span<const CodeSlab> slabs, std::span<const float> scale) {
+  CodePlanes out = make_planes(slabs, scale, add_fine_planes);
+  // So that the loops over a plane's slabs change their length rarely.
+  std::ranges::stable_sort(out.planes, {}, [](const auto& p) { return p.end - p.begin; });
+  return out;
+}
+
+CodePlanes interleave_columns(const CodePlanes& planes) {
+  CodePlanes out;
+  out.entries.resize(planes.entries.size());
+  constexpr size_t kSize = kSlabColumns * kCodebookEntries;
+  for (CodePlanes::Plane plane : planes.planes) {
+    const size_t begin = out.slabs.size();
+    for (size_t s = plane.begin; s < plane.end; ++s) {
+      const int8_t* from = planes.entries.data() + s * kSize;
+      int8_t* to = out.entries.data() + out.slabs.size() * kSize;
+      for (size_t i = 0; i < kSize; ++i) {
+        to[i] = from[i % kSlabColumns * kCodebookEntries + i / kSlabColumns];
+      }
+      out.slabs.push_back(planes.slabs[s]);
+    }
+    plane.begin = begin;
+    plane.end = out.slabs.size();
+    out.planes.push_back(plane);
   }
   return out;
 }

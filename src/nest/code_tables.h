@@ -29,9 +29,9 @@ struct ScoreTables {
   std::span<const float> unit;  // [heads]
 };
 
-// The slabs of a value space as 8-bit integers: a plane is four columns, each the sum of bytes
-// looked up in its slabs. Four columns with many slabs have a second plane, of what the first
-// one's rounding lost: so the error stays below that of the codes.
+// The slabs of a space as 8-bit integers: a plane is four columns, each the sum of bytes looked up
+// in its slabs. Four columns with many slabs have several planes: so the error stays below that of
+// the codes.
 struct CodePlanes {
   struct Plane {
     size_t first_column = 0;
@@ -43,7 +43,13 @@ struct CodePlanes {
   Buffer<int8_t> entries;       // [slab of a plane][column][16]
 };
 
-// Planes of the leading `rank` slabs; scale [columns] is the unbiased scale of each column.
+// Planes of the leading `rank` slabs; scale [columns] is the unbiased scale of each column. Where
+// one plane is too coarse, a second one of the same slabs has what its rounding lost.
 CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
+// With fine slabs apart from coarse ones: more planes, fewer look-ups (nest/amx_codes.h).
+CodePlanes make_fine_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
+// The same with entries [slab of a plane][16][column], where one look-up gives the four columns,
+// and in the order of the planes.
+CodePlanes interleave_columns(const CodePlanes& planes);
 
 }  // namespace mkv

@@ -3,26 +3,54 @@
 #include <algorithm>
 #include <cmath>
 
+#include "nest/amx_codes.h"
 #include "nest/angle_kernels.h"
 #include "nest/beam_kernels.h"
 #include "nest/kv_state.h"
+#include "ops/amx.h"
 #include "ops/ops.h"
 
 namespace mkv {
 namespace {
 
-Buffer<float> angles_within_block(const Rotary& rotary) {
+Buffer<int16_t> rounded_angles(const Buffer<float>& relative) {
+  const size_t size = relative.size() / 2;  // of cosines; sines follow
+  Buffer<int16_t> rounded(2 * size);
+  const auto round = [](float x) { return static_cast<int16_t>(std::lrint(kAngleOne * x)); };
+  for (size_t i = 0; i < size; ++i) {
+    rounded[2 * i] = round(relative[i]);
+    rounded[2 * i + 1] = round(relative[size + i]);
+  }
+  return rounded;
+}
+
+// [cos of pair 0 ... | sin of pair 0 ...][tokens], of the leading positions.
+Buffer<float> leading_angles(const Rotary& rotary, size_t tokens) {
   const size_t pairs = rotary.pairs();
-  Buffer<float> table(2 * pairs * kBlockTokens);
+  Buffer<float> table(2 * pairs * tokens);
   std::vector<float> cos(pairs), sin(pairs);
-  for (size_t t = 0; t < kBlockTokens; ++t) {
+  for (size_t t = 0; t < tokens; ++t) {
     rotary.angles(static_cast<double>(t), cos, sin);
     for (size_t i = 0; i < pairs; ++i) {
-      table[i * kBlockTokens + t] = cos[i];
-      table[(pairs + i) * kBlockTokens + t] = sin[i];
+      table[i * tokens + t] = cos[i];
+      table[(pairs + i) * tokens + t] = sin[i];
     }
   }
   return table;
+}
+
+AngleTables make_angles(const Rotary& rotary, bool of_tiles) {
+  AngleTables angles;
+  angles.pairs = rotary.pairs();
+  angles.within_block = leading_angles(rotary, kBlockTokens);
+  angles.rounded = rounded_angles(angles.within_block);
+  if (of_tiles) {
+    const Buffer<float> of_pair = leading_angles(rotary, amx::kPair);
+    const std::span<const float> all(of_pair.data(), of_pair.size());
+    angles.tiles =
+        amx::angle_tiles(all.first(all.size() / 2), all.subspan(all.size() / 2), angles.pairs);
+  }
+  return angles;
 }
 
 void make_plans(KvCache::State& state) {
@@ -41,21 +69,13 @@ void make_plans(KvCache::State& state) {
       plan.scale.resize(plan.columns, 0.0f);
       std::copy_n(slab.scale, kSlabColumns, plan.scale.begin() + slab.first_column);
     }
-    if (state.arithmetic == Arithmetic::fast && state.nest->unflat(space).side == Side::value) {
-      plan.planes = make_code_planes(kept, plan.scale);
-    }
+    if (state.arithmetic != Arithmetic::fast) continue;
+    const bool keys = state.nest->unflat(space).side == Side::key;
+    if (!keys) plan.planes = make_code_planes(kept, plan.scale);
+    if (!machine_has_amx()) continue;
+    plan.fine = make_fine_planes(kept, plan.scale);
+    if (keys) plan.fine = interleave_columns(plan.fine);
   }
-}
-
-Buffer<int16_t> rounded_angles(const Buffer<float>& relative) {
-  const size_t size = relative.size() / 2;  // of cosines; sines follow
-  Buffer<int16_t> rounded(2 * size);
-  const auto round = [](float x) { return static_cast<int16_t>(std::lrint(kAngleOne * x)); };
-  for (size_t i = 0; i < size; ++i) {
-    rounded[2 * i] = round(relative[i]);
-    rounded[2 * i + 1] = round(relative[size + i]);
-  }
-  return rounded;
 }
 
 // Of the layers of the type that `layer` is of.
@@ -215,12 +235,11 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const LayerTypes& types, size_t 
   state_->window_blocks = config.recent / kBlockTokens;
   state_->ranks = std::move(ranks);
   make_plans(*state_);
+  const bool for_tiles = options.arithmetic == Arithmetic::fast &&
+                         config.slab_kind == SlabKind::code && machine_has_amx();
   for (const LayerType& type : types.all()) {
     MKV_CHECK(type.rotary.pairs() * 2 == config.shape.head_dim);
-    AngleTables& angles = state_->angles.emplace_back();
-    angles.pairs = type.rotary.pairs();
-    angles.within_block = angles_within_block(type.rotary);
-    angles.rounded = rounded_angles(angles.within_block);
+    state_->angles.push_back(make_angles(type.rotary, for_tiles));
   }
   for (size_t l = 0; l < config.shape.layers; ++l) {
     LayerCache& layer = state_->layers[l];
@@ -265,10 +284,16 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
   if (state.nest != nullptr) {
     ensure_block_angles(state, layer, state.rows_of(state.length + tokens) / kBlockTokens + 1);
   }
-  workers.run(2, [&](size_t side, size_t) {
+  const auto store = [&](size_t side, size_t) {
     store_exact(state, cache, side == 0 ? Side::key : Side::value,
                 side == 0 ? input.keys : input.values);
-  });
+  };
+  if (tokens == 1) {  // shorter than handing it out
+    store(0, 0);
+    store(1, 0);
+  } else {
+    workers.run(2, store);
+  }
   code_leaving_rows(state, layer, tokens, workers);
   if (tokens == 1) {
     attend_decode(state, layer, input, out, scratch, workers);

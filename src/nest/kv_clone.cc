@@ -11,16 +11,22 @@ std::vector<SlabStore> clone_all(const std::vector<SlabStore>& stores) {
   return copies;
 }
 
+CodePlanes clone_planes(const CodePlanes& planes) {
+  return {planes.planes, planes.slabs, planes.entries.clone()};
+}
+
 SpacePlan clone_plan(const SpacePlan& plan) {
   return {.columns = plan.columns,
           .scale = plan.scale,
-          .planes = {plan.planes.planes, plan.planes.slabs, plan.planes.entries.clone()}};
+          .planes = clone_planes(plan.planes),
+          .fine = clone_planes(plan.fine)};
 }
 
 AngleTables clone_angles(const AngleTables& angles) {
   return {.of_blocks = angles.of_blocks.clone(),
           .within_block = angles.within_block.clone(),
           .rounded = angles.rounded.clone(),
+          .tiles = angles.tiles.clone(),
           .pairs = angles.pairs};
 }
 

@@ -68,6 +68,8 @@ struct AngleTables {
   Buffer<float> of_blocks, within_block;
   // The latter as integers, [pair][64][cos, sin]: for the scores of the mean key.
   Buffer<int16_t> rounded;
+  // Of 128 positions, as right sides of products (nest/amx_codes.h); empty where there is no AMX.
+  Buffer<int8_t> tiles;
   size_t pairs = 0;
 
   const float* block_cos(size_t block) const { return of_blocks.data() + block * 2 * pairs; }
@@ -78,7 +80,9 @@ struct AngleTables {
 struct SpacePlan {
   size_t columns = 0;        // leading latent columns that the kept slabs reach
   std::vector<float> scale;  // SlabKind::code: of each of these columns, after its last kept slab
-  CodePlanes planes;         // SlabKind::code, values, Arithmetic::fast: the kept slabs as integers
+  // SlabKind::code, Arithmetic::fast: the kept slabs as integers. `planes` of values; `fine`, for
+  // AMX where the machine has it, of both, keys interleaved.
+  CodePlanes planes, fine;
 };
 
 struct KvCache::State {

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "nest/avx512.h"
+#include "nest/prefetch-inl.h"
 #include "nest/slab_kernels.h"
 #include "ops/instruction_set.h"
 
@@ -38,27 +39,6 @@ HWY_INLINE void add_byte_products(__m512i& sum, __m512i unsigned_bytes, __m512i 
 HWY_INLINE __m256i load_codes(const uint8_t* codes) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
 }
-
-// Asks for a share of some bytes at each step of a loop: all at once would fill the queue of
-// misses, and codes are read in an order that the processor does not foresee.
-class Prefetcher {
- public:
-  Prefetcher(std::span<const uint8_t> bytes, size_t steps)
-      : at_(reinterpret_cast<const char*>(bytes.data())),
-        left_((bytes.size() + kLine - 1) / kLine),
-        lines_(steps == 0 ? 0 : (left_ + steps - 1) / steps) {}  // no slabs: no steps
-
-  HWY_INLINE void step() {
-    const size_t lines = std::min(lines_, left_);
-    for (size_t i = 0; i < lines; ++i, at_ += kLine) _mm_prefetch(at_, _MM_HINT_T1);
-    left_ -= lines;
-  }
-
- private:
-  static constexpr size_t kLine = 64;
-  const char* at_;
-  size_t left_, lines_;
-};
 
 // 32 16-bit sums times `unit`, added to scores[32].
 HWY_INLINE void add_scores(__m512i sums, __m512 unit, float* scores) {

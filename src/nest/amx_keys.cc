@@ -1,0 +1,339 @@
+#include <hwy/base.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "nest/amx_codes.h"
+#include "nest/prefetch-inl.h"
+#include "ops/amx.h"
+#include "ops/instruction_set.h"
+
+namespace mkv::amx {
+namespace {
+
+constexpr float kAngleBytes = 127.0f * 256.0f;
+// 256 high + low with both in a signed byte, turned terms rounded up included.
+constexpr float kMostWord = 32500.0f;
+
+}  // namespace
+
+bool usable() { return has_amx(); }
+
+Buffer<int8_t> angle_tiles(std::span<const float> cos, std::span<const float> sin, size_t pairs) {
+  const size_t tiles = angle_tiles_of(pairs), places = kPair / 16;
+  Buffer<int8_t> out(tiles * 2 * places * kTile);
+  for (size_t k = 0; k < tiles * kAmxRowBytes; ++k) {
+    // _mm512_packs_epi32 and _epi16 put four of each register beside each other.
+    const size_t tile = k / kAmxRowBytes, row = k % kAmxRowBytes / 4, part = row % 4;
+    const size_t pair = tile * kPairsOfTile + part % 2 * 16 + row / 4 * 4 + k % 4;
+    if (pair >= pairs) continue;
+    for (size_t t = 0; t < kPair; ++t) {
+      const std::span<const float> angle = part < 2 ? cos : sin;
+      const auto word = static_cast<int>(std::lrint(kAngleBytes * angle[pair * kPair + t]));
+      const int high = (word + 128) >> 8;
+      const size_t place = place_of(t);
+      int8_t* to = out.data() + (tile * 2 * places + place / 16) * kTile + row * kAmxRowBytes +
+                   place % 16 * 4 + k % 4;
+      to[0] = static_cast<int8_t>(high);
+      to[places * kTile] = static_cast<int8_t>(word - 256 * high);
+    }
+  }
+  return out;
+}
+
+#if HWY_ARCH_X86_64
+}  // namespace mkv::amx
+
+// GCC 12 takes what its own header leaves undefined on purpose for a mistake (its bug 105593).
+#if HWY_COMPILER_GCC && !HWY_COMPILER_CLANG
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
+namespace mkv::amx {
+namespace {
+
+// Tile intrinsics of GCC 12 do not say that they read memory.
+HWY_INLINE void stores_are_done() { asm volatile("" : : : "memory"); }
+
+constexpr size_t kBytes = kAmxRowBytes;
+
+// Integers as two bytes: 256 high + low.
+HWY_INLINE void store_words(__m512i words, int8_t* high, int8_t* low) {
+  const __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(words, _mm512_set1_epi32(128)), 8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(upper));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(words));
+}
+
+// The terms a and b of 32 pairs as words, in the order of angle_tiles.
+struct Turned {
+  __m512i first, second;
+};
+struct Angles {
+  __m512 cos[2], sin[2];
+};
+HWY_INLINE Turned turn(const float* a, const float* b, const Angles& angles,
+                       const __mmask16 (&mask)[2]) {
+  __m512i words[2][2];
+  for (size_t i = 0; i < 2; ++i) {
+    const __m512 x = _mm512_maskz_loadu_ps(mask[i], a + i * 16);
+    const __m512 y = _mm512_maskz_loadu_ps(mask[i], b + i * 16);
+    words[0][i] =
+        _mm512_cvtps_epi32(_mm512_fmadd_ps(x, angles.cos[i], _mm512_mul_ps(y, angles.sin[i])));
+    words[1][i] =
+        _mm512_cvtps_epi32(_mm512_fmsub_ps(y, angles.cos[i], _mm512_mul_ps(x, angles.sin[i])));
+  }
+  return {_mm512_packs_epi32(words[0][0], words[0][1]),
+          _mm512_packs_epi32(words[1][0], words[1][1])};
+}
+
+// Turns every head's terms to a block's first position, as bytes.
+void turn_terms(const Queries& queries, const float* angles, int8_t* out) {
+  const size_t pairs = queries.pairs;
+  const __m512i half = _mm512_set1_epi16(128), byte = _mm512_set1_epi16(255);
+  for (size_t p = 0; p < pairs; p += kPairsOfTile, out += 2 * kTile) {
+    __mmask16 mask[2];
+    Angles at;
+    for (size_t i = 0; i < 2; ++i) {
+      const size_t first = p + i * 16,
+                   left = pairs > first ? std::min<size_t>(16, pairs - first) : 0;
+      mask[i] = static_cast<__mmask16>((1u << left) - 1u);
+      at.cos[i] = _mm512_maskz_loadu_ps(mask[i], angles + first);
+      at.sin[i] = _mm512_maskz_loadu_ps(mask[i], angles + pairs + first);
+    }
+    for (size_t h = 0; h < queries.heads; ++h) {
+      const float* a = queries.terms + h * 2 * pairs + p;
+      const Turned words = turn(a, a + pairs, at, mask);
+      const auto upper = [half](__m512i x) {
+        return _mm512_srai_epi16(_mm512_add_epi16(x, half), 8);
+      };
+      _mm512_store_si512(out + h * kBytes,
+                         _mm512_packs_epi16(upper(words.first), upper(words.second)));
+      _mm512_store_si512(out + kTile + h * kBytes,
+                         _mm512_packus_epi16(_mm512_and_si512(words.first, byte),
+                                             _mm512_and_si512(words.second, byte)));
+    }
+  }
+}
+
+// A pair's codes of each slab of a plane: 32 bytes of either block beside each other.
+void join_blocks(const CodePlanes& planes, const uint8_t* first, const uint8_t* second,
+                 Prefetcher& ahead, uint8_t* out) {
+  for (size_t i = 0; i < planes.slabs.size(); ++i) {
+    const size_t at = planes.slabs[i] * size_t{32};
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + at));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(second + at));
+    _mm512_store_si512(out + i * kBytes, _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+    ahead.step();
+  }
+}
+
+// Rows of two tiles: the columns of planes [begin, end) for the tokens in one byte of each four,
+// those in its low half and those in its high half. The permutation reads only the lowest four bits
+// of an index.
+void expand(const CodePlanes& planes, size_t begin, size_t end, const uint8_t* joined, size_t byte,
+            int8_t* out) {
+  const int8_t* entries = planes.entries.data();
+  const __m512i shift = _mm512_set1_epi32(static_cast<int>(8 * byte));
+  const __m512i next_shift = _mm512_set1_epi32(static_cast<int>(8 * byte + 4));
+  for (size_t p = begin; p < end; ++p, out += kBytes) {
+    size_t s = planes.planes[p].begin;
+    const size_t last = planes.planes[p].end;
+    const auto look_up = [&](__m512i& low, __m512i& high) {
+      const __m512i table = _mm512_load_si512(entries + s * kBytes);
+      const __m512i codes = _mm512_load_si512(joined + s * kBytes);
+      low = _mm512_permutexvar_epi32(_mm512_srlv_epi32(codes, shift), table);
+      high = _mm512_permutexvar_epi32(_mm512_srlv_epi32(codes, next_shift), table);
+    };
+    __m512i low, high;
+    look_up(low, high);
+    for (++s; s < last; ++s) {
+      __m512i more_low, more_high;
+      look_up(more_low, more_high);
+      low = _mm512_add_epi8(low, more_low);
+      high = _mm512_add_epi8(high, more_high);
+    }
+    _mm512_store_si512(out, low);
+    _mm512_store_si512(out + kTile, high);
+  }
+}
+
+// Tiles 0 and 1 are high and low sums of one right side, 2 and 3 of the other; 4 and 5 high and low
+// left sides, 6 and 7 right sides.
+HWY_INLINE void multiply(const int8_t* left, const int8_t* right, const int8_t* other) {
+  _tile_loadd(4, left, kBytes);
+  _tile_loadd(5, left + kTile, kBytes);
+  _tile_loadd(6, right, kBytes);
+  _tile_loadd(7, other, kBytes);
+  _tile_dpbssd(0, 4, 6);
+  _tile_dpbssd(1, 5, 6);
+  _tile_dpbssd(2, 4, 7);
+  _tile_dpbssd(3, 5, 7);
+}
+
+HWY_INLINE void multiply_angles(const Queries& queries, const int8_t* turned, size_t byte,
+                                const int8_t* within) {
+  constexpr size_t kPlaces = kPair / 16;
+  for (size_t t = 0; t < angle_tiles_of(queries.pairs); ++t) {
+    const int8_t* high = within + (t * 2 * kPlaces + 2 * byte) * kTile;
+    multiply(turned + t * 2 * kTile, high, high + kTile);
+    const int8_t* low = high + kPlaces * kTile;
+    _tile_loadd(6, low, kBytes);
+    _tile_loadd(7, low + kTile, kBytes);
+    _tile_dpbssd(1, 4, 6);
+    _tile_dpbssd(3, 4, 7);
+  }
+}
+
+// The scores of some pairs, for a quarter of the tokens after the other: so a quarter's angles, the
+// queries and the entries stay in the first cache. What is expanded is multiplied only when the
+// next planes have been expanded, and sums are read as late: nothing waits for stores to reach the
+// cache, and products run while vectors do.
+class Scores {
+ public:
+  Scores(const CodePlanes& planes, const Queries& queries, const int8_t* within,
+         const Scratch& scratch, View<float> scores)
+      : planes_(planes),
+        queries_(queries),
+        within_(within),
+        scratch_(scratch),
+        scores_(scores),
+        tiles_(query_tiles_of(planes)),
+        pairs_(scores.cols / kPair),
+        joined_size_(planes.slabs.size() * kBytes),
+        turned_size_(angle_tiles_of(queries.pairs) * 2 * kTile) {}
+
+  HWY_INLINE void run() {
+    const size_t count = planes_.planes.size(), steps = 4 * pairs_ * tiles_;
+    for (size_t step = 0; step < steps; ++step) {
+      const size_t p = step % tiles_ * kTilePlanes, part = step / tiles_;
+      expand(planes_, p, std::min(count, p + kTilePlanes),
+             scratch_.joined + part % pairs_ * joined_size_, part / pairs_, right_[step % 2]);
+      stores_are_done();
+      if (step > 0) multiply_step(step - 1);
+    }
+    multiply_step(steps - 1);
+    add_up(4 * pairs_ - 1);
+  }
+
+ private:
+  // A part is a quarter of a pair.
+  HWY_INLINE void multiply_step(size_t step) {
+    const size_t part = step / tiles_, tile = step % tiles_;
+    if (tile == 0) {
+      if (part > 0) add_up(part - 1);
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+      multiply_angles(queries_, scratch_.turned + part % pairs_ * turned_size_, part / pairs_,
+                      within_);
+    }
+    const int8_t* right = right_[step % 2];
+    multiply(queries_.bytes + tile * 2 * kTile, right, right + kTile);
+    if (tile + 1 < tiles_) return;
+    _tile_stored(0, sums_[0], kBytes);
+    _tile_stored(1, sums_[1], kBytes);
+    _tile_stored(2, sums_[2], kBytes);
+    _tile_stored(3, sums_[3], kBytes);
+  }
+
+  HWY_INLINE void add_up(size_t part) {
+    for (size_t h = 0; h < queries_.heads; ++h) {
+      const __m512 unit = _mm512_set1_ps(queries_.unit[h]);
+      const __m512 high_unit = _mm512_set1_ps(256.0f * queries_.unit[h]);
+      const __m512 base = _mm512_set1_ps(queries_.base[h]);
+      float* to = scores_.row(h).data() + part % pairs_ * kPair + part / pairs_ * 2 * 16;
+      for (size_t i = 0; i < 2; ++i) {
+        const __m512 high = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i][h]));
+        const __m512 low = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i + 1][h]));
+        _mm512_storeu_ps(to + i * 16,
+                         _mm512_fmadd_ps(low, unit, _mm512_fmadd_ps(high, high_unit, base)));
+      }
+    }
+  }
+
+  const CodePlanes& planes_;
+  const Queries& queries_;
+  const int8_t* within_;
+  const Scratch& scratch_;
+  const View<float> scores_;
+  const size_t tiles_, pairs_, joined_size_, turned_size_;
+  alignas(64) int8_t right_[2][2 * kTile];
+  alignas(64) int32_t sums_[4][kLanes][16];
+};
+
+TileConfig shapes_of(size_t heads) {
+  TileConfig config = TileConfig::whole();
+  for (size_t i = 0; i < 6; ++i) config.rows[i] = static_cast<uint8_t>(heads);
+  return config;
+}
+
+}  // namespace
+
+void round_query(const CodePlanes& planes, const float* latent, size_t head, const Queries& out) {
+  const size_t tiles = query_tiles_of(planes);
+  float* terms = out.terms + head * 2 * out.pairs;
+  float largest = 0.0f;
+  for (const CodePlanes::Plane& plane : planes.planes) {
+    for (size_t c = 0; c < kSlabColumns; ++c) {
+      largest = std::max(largest, std::abs(latent[plane.first_column + c] * plane.scale[c]));
+    }
+  }
+  for (size_t i = 0; i < out.pairs; ++i) {
+    const float a = terms[i], b = terms[i + out.pairs];
+    largest = std::max(largest, std::sqrt(a * a + b * b) / 127.0f);
+  }
+  const float unit = largest / kMostWord;
+  // A subnormal's reciprocal may be infinite.
+  const float factor = unit > 1e-37f ? 1.0f / unit : 0.0f;
+  out.unit[head] = unit;
+  for (size_t i = 0; i < 2 * out.pairs; ++i) terms[i] *= factor / 127.0f;
+  int8_t* to = out.bytes + head * kBytes;
+  for (size_t p = 0; p < tiles * kTilePlanes; p += 4) {
+    alignas(64) float values[16] = {};
+    for (size_t i = 0; i < 4 && p + i < planes.planes.size(); ++i) {
+      const CodePlanes::Plane& plane = planes.planes[p + i];
+      const __m128 scale = _mm_mul_ps(_mm_loadu_ps(plane.scale), _mm_set1_ps(factor));
+      _mm_store_ps(values + 4 * i, _mm_mul_ps(_mm_loadu_ps(latent + plane.first_column), scale));
+    }
+    int8_t* at = to + p / kTilePlanes * 2 * kTile + p % kTilePlanes * 4;
+    store_words(_mm512_cvtps_epi32(_mm512_load_ps(values)), at, at + kTile);
+  }
+}
+
+void score_codes(const CodePlanes& planes, const Queries& queries, const BlockAngles& angles,
+                 const CodeBlocks& blocks, const Scratch& scratch, View<float> scores) {
+  MKV_CHECK(queries.heads <= kLanes && scores.rows == queries.heads);
+  MKV_CHECK(planes.planes.size() <= kMostPlanes);
+  MKV_CHECK(scores.cols == (blocks.count + 1) / 2 * kPair);
+  const TileConfig config = shapes_of(queries.heads);
+  const TileScope tiles(config);
+  Prefetcher ahead(blocks.ahead, planes.slabs.size() * ((blocks.count + 1) / 2));
+  for (size_t b = 0; b < blocks.count; b += 2) {
+    const uint8_t* first = blocks.data + b * blocks.stride;
+    const uint8_t* second = b + 1 < blocks.count ? first + blocks.stride : first;
+    join_blocks(planes, first, second, ahead,
+                scratch.joined + b / 2 * planes.slabs.size() * kBytes);
+    if (queries.pairs == 0) continue;
+    turn_terms(queries, angles.first + b * angles.stride,
+               scratch.turned + b / 2 * angle_tiles_of(queries.pairs) * 2 * kTile);
+  }
+  stores_are_done();
+  if (scores.cols > 0) Scores(planes, queries, angles.within, scratch, scores).run();
+}
+
+}  // namespace mkv::amx
+HWY_POP_ATTRIBUTES
+
+#else
+
+void round_query(const CodePlanes&, const float*, size_t, const Queries&) { MKV_CHECK(false); }
+void score_codes(const CodePlanes&, const Queries&, const BlockAngles&, const CodeBlocks&,
+                 const Scratch&, View<float>) {
+  MKV_CHECK(false);
+}
+
+}  // namespace mkv::amx
+#endif
