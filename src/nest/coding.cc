@@ -5,6 +5,7 @@
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "nest/slab_kernels.h"
+#include "ops/brain_panels.h"
 #include "ops/gemm.h"
 #include "ops/ops.h"
 
@@ -153,8 +154,14 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
   }
 }
 
+void split_decode(const KvCache::State& state, GroupId id, BrainRows& out) {
+  const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
+  out.reshape(dims, columns, left_parts(BrainParts::two_two));
+  to_brain_rows({state.nest->basis(id).decode.data(), dims, columns, dims}, 0, out.tiles(), out);
+}
+
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   View<float> out, Matrix<float>& latents) {
+                   const BrainRows* split, View<float> out, Matrix<float>& latents) {
   const Basis& basis = state.nest->basis(id);
   const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
   const size_t tokens = count * kBlockTokens;
@@ -165,8 +172,13 @@ void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t
     for (size_t b = 0; b < count; ++b) {
       expand_latents(state, id, first + b, latents.data() + b * kBlockTokens, tokens);
     }
-    gemm(View<const float>(basis.decode.data(), dims, columns, dims), latents.view(), Transpose::no,
-         0.0f, {out.data, dims, tokens, out.stride});
+    const View<float> decoded(out.data, dims, tokens, out.stride);
+    if (split != nullptr) {
+      multiply_brain_columns(*split, latents.view(), decoded);
+    } else {
+      gemm(View<const float>(basis.decode.data(), dims, columns, dims), latents.view(),
+           Transpose::no, 0.0f, decoded);
+    }
   }
   for (size_t b = 0; b < count; ++b) {
     add_mean(state, id, first + b, 1.0f, out.data + b * kBlockTokens, out.stride);

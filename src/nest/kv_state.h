@@ -144,9 +144,12 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
 void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
                     size_t stride);
 
-// The coded blocks [first, first + count) of a space as float32 [dims][count * 64].
+// The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. split: what
+// split_decode gives for this space, or null.
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   View<float> out, Matrix<float>& latents);
+                   const BrainRows* split, View<float> out, Matrix<float>& latents);
+// The columns of the space's decode matrix that are used, for products by AMX.
+void split_decode(const KvCache::State& state, GroupId id, BrainRows& out);
 
 // Attention of one layer once its new tokens are stored and coded.
 void attend_prefill(KvCache::State& state, size_t layer, const AttentionInput& input,

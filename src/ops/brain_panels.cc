@@ -203,5 +203,19 @@ void multiply_brain_panel(const BrainRows& x, const Weight& w, size_t first, siz
   }
 }
 
+void multiply_brain_columns(const BrainRows& left, View<const float> x, View<float> c) {
+  MKV_CHECK(x.rows == left.cols && left.tokens % kBrainRows == 0 && x.cols % kBrainRows == 0);
+  constexpr BrainParts kParts = BrainParts::two_two;
+  thread_local Buffer<uint16_t> kept;
+  BrainOperand right{nullptr, x.cols / kBrainRows, left.tile_size(), left.parts};
+  kept.resize(std::max(kept.size(), right.tiles * right.stride));
+  for (size_t t = 0; t < right.tiles; ++t) {
+    split_right(x, t * kBrainRows, right.parts, kept.data() + t * right.stride);
+  }
+  right.data = kept.data();
+  const BrainOperand all{left.data.data(), left.tiles(), left.tile_size(), left.parts};
+  multiply_brain(all, right, left.blocks(), kParts, true, c);
+}
+
 }  // namespace mkv
 #endif  // HWY_ONCE

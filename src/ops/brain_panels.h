@@ -37,4 +37,8 @@ inline constexpr size_t kBrainPanelRows = 64, kMaxBrainPanelRows = 256;
 void multiply_brain_panel(const BrainRows& x, const Weight& w, size_t first, size_t rows,
                           View<float> y);
 
+// c [left.tokens x 16 n] = left * x, whose rows are left's columns [cols x 16 n]. left.tokens is a
+// multiple of 16, left has two parts.
+void multiply_brain_columns(const BrainRows& left, View<const float> x, View<float> c);
+
 }  // namespace mkv
