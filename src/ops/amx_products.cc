@@ -186,6 +186,20 @@ void split_left(View<const float> x, size_t first, size_t parts, uint16_t* to) {
   }
 }
 
+void split_right_rows(View<const float> x, size_t first, size_t parts, uint16_t* to) {
+  split_left(x, first, parts, to);
+  const __m512i rows =
+      _mm512_set_epi32(240, 224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16, 0);
+  const size_t tiles = (x.cols + kBrainColumns - 1) / kBrainColumns * parts;
+  for (size_t i = 0; i < tiles; ++i, to += kBrainTile) {
+    __m512i pairs[kBrainRows];
+    for (size_t p = 0; p < kBrainRows; ++p) {
+      pairs[p] = _mm512_i32gather_epi32(rows, to + 2 * p, sizeof(int32_t));
+    }
+    for (size_t p = 0; p < kBrainRows; ++p) _mm512_store_si512(to + 2 * p * kBrainRows, pairs[p]);
+  }
+}
+
 void split_right(View<const float> x, size_t first, size_t parts, uint16_t* to) {
   const size_t blocks = (x.rows + kBrainColumns - 1) / kBrainColumns;
   for (size_t c = 0; c < blocks * kBrainColumns; c += 2) {
@@ -212,6 +226,7 @@ void multiply_brain(const BrainOperand&, const BrainOperand&, size_t, BrainParts
   MKV_CHECK(false);
 }
 void split_left(View<const float>, size_t, size_t, uint16_t*) { MKV_CHECK(false); }
+void split_right_rows(View<const float>, size_t, size_t, uint16_t*) { MKV_CHECK(false); }
 void split_right(View<const float>, size_t, size_t, uint16_t*) { MKV_CHECK(false); }
 }  // namespace mkv
 

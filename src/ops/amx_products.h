@@ -44,6 +44,8 @@ void multiply_brain(const BrainOperand& left, const BrainOperand& right, size_t 
 // Rows first ... first+15 of x as a tile of the left side, [block][part]; columns and rows that x
 // does not have are zeros.
 void split_left(View<const float> x, size_t first, size_t parts, uint16_t* to);
+// The same as a tile of the right side.
+void split_right_rows(View<const float> x, size_t first, size_t parts, uint16_t* to);
 // x holds columns as rows, [columns][16 rows ...]: rows first ... first+15 as a tile of the right
 // side, [block][part]. Columns that x does not have are zeros.
 void split_right(View<const float> x, size_t first, size_t parts, uint16_t* to);

@@ -138,14 +138,34 @@ constexpr size_t kTokenTiles = 32;
 // Kept by each thread that multiplies.
 struct PanelScratch {
   Buffer<uint16_t> panel;  // [tile of 16 rows][block][part]
+  Buffer<float> rows;      // [16][kDepth * kBrainColumns], of weights without blocks
   Buffer<float> sums;      // [tokens][rows of the panel], where y has no room for whole tiles
 };
 
+// Blocks block ... of 16 rows of a weight without blocks of its own.
+void split_plain(const Weight& w, size_t first, size_t block, size_t blocks, size_t parts,
+                 Buffer<float>& scratch, uint16_t* to) {
+  const size_t column = block * kBrainColumns;
+  const size_t cols = std::min(blocks * kBrainColumns, w.cols - column);
+  const size_t rows = std::min(kBrainRows, w.rows - first);
+  scratch.resize(std::max(scratch.size(), kBrainRows * kDepth * kBrainColumns));
+  const View<float> x(scratch.data(), rows, cols);
+  for (size_t r = 0; r < rows; ++r) {
+    const Weight row{w.row(first + r) + row_bytes(w.type, column), w.type, 1, cols};
+    dequantize_rows(row, 0, x.rows_from(r, 1));
+  }
+  split_right_rows(x, 0, parts, to);
+}
+
 void unpack_panel(const Weight& w, size_t first, const BrainOperand& panel, size_t block,
-                  size_t blocks, uint16_t* to) {
+                  size_t blocks, PanelScratch& scratch) {
   for (size_t t = 0; t < panel.tiles; ++t) {
-    HWY_DYNAMIC_DISPATCH(UnpackBrainTile)(w, first / kTileRows + t, block, blocks,
-                                          to + t * panel.stride);
+    uint16_t* to = scratch.panel.data() + t * panel.stride;
+    if (w.layout == Layout::tiles) {
+      HWY_DYNAMIC_DISPATCH(UnpackBrainTile)(w, first / kTileRows + t, block, blocks, to);
+    } else {
+      split_plain(w, first + t * kBrainRows, block, blocks, panel.parts, scratch.rows, to);
+    }
   }
 }
 
@@ -160,7 +180,11 @@ void BrainRows::reshape(size_t token_count, size_t col_count, size_t part_count)
 
 bool has_brain_panels() { return has_amx(); }
 
-BrainParts brain_parts(DType) { return BrainParts::two_two; }
+BrainParts brain_parts(DType type) {
+  if (type == DType::f32) return BrainParts::three_three;
+  if (type == DType::f16) return BrainParts::three_two;
+  return type == DType::bf16 ? BrainParts::three_one : BrainParts::two_two;
+}
 
 void to_brain_rows(View<const float> x, size_t first, size_t last, BrainRows& out) {
   MKV_CHECK(out.tokens == x.rows && out.cols == x.cols && last <= out.tiles());
@@ -192,7 +216,7 @@ void multiply_brain_panel(const BrainRows& x, const Weight& w, size_t first, siz
     }
     for (size_t b = 0; b < x.blocks(); b += kDepth) {
       const size_t blocks = std::min(kDepth, x.blocks() - b);
-      unpack_panel(w, first, panel, b, blocks, scratch.panel.data());
+      unpack_panel(w, first, panel, b, blocks, scratch);
       const BrainOperand left{
           x.data.data() + t * x.tile_size() + b * x.parts * kBrainTile, tiles,
           x.tile_size(), x.parts};

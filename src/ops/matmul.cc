@@ -70,7 +70,7 @@ Cut cut(const Weight& w, size_t tokens) {
     const size_t step = tiles ? kTileRows : 4;  // rows that go together
     const size_t fitting = kTaskBytes / std::max<size_t>(1, row_bytes(w.type, w.cols));
     cut.rows = std::max(step, fitting / step * step);
-  } else if (tiles && has_brain_panels()) {
+  } else if (has_brain_panels() && (tiles || info(w.type).block_elements == 1)) {
     cut.way = Way::brain;
     cut.rows = brain_panel_rows(w.rows, tokens * cols);
   } else if (panels) {
