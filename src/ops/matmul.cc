@@ -13,8 +13,8 @@ namespace mkv {
 namespace {
 
 // Up to so many tokens, decoding weights in registers beats a panel (bench/README.md): as floats,
-// and as integers.
-constexpr size_t kFewFloats = 8, kFewIntegers = 24;
+// as integers, and as integers where the panel is of AMX.
+constexpr size_t kFewFloats = 8, kFewIntegers = 24, kFewBeforeAmx = 16;
 // Weight bytes of a task with few tokens: some microseconds of work, and many more tasks than
 // workers, so that they end together.
 constexpr size_t kTaskBytes = size_t{32} << 10;
@@ -64,13 +64,15 @@ Cut cut(const Weight& w, size_t tokens) {
   Cut cut;
   size_t blocks = 1;
   const bool tiles = w.layout == Layout::tiles, panels = tiles && has_integer_panels();
-  cut.few = tokens <= (panels ? kFewIntegers : kFewFloats);
+  const bool brain = has_brain_panels() && (tiles || info(w.type).block_elements == 1);
+  const size_t few_integers = brain ? kFewBeforeAmx : kFewIntegers;
+  cut.few = tokens <= (panels ? few_integers : kFewFloats);
   if (cut.few) {
     if (tiles && has_integer_products()) cut.way = Way::integers;
     const size_t step = tiles ? kTileRows : 4;  // rows that go together
     const size_t fitting = kTaskBytes / std::max<size_t>(1, row_bytes(w.type, w.cols));
     cut.rows = std::max(step, fitting / step * step);
-  } else if (has_brain_panels() && (tiles || info(w.type).block_elements == 1)) {
+  } else if (brain) {
     cut.way = Way::brain;
     cut.rows = brain_panel_rows(w.rows, tokens * cols);
   } else if (panels) {
