@@ -1,6 +1,6 @@
 // Attention of prefill by AMX. Everything is transposed: a lane is a query, so nothing is summed
-// across a vector. Scores^T [64 tokens x 16 queries] are keys [tokens x dims] times queries^T, sums^T
-// [dims x 16 queries] are values^T [dims x tokens] times weights^T.
+// across a vector. Scores^T [64 tokens x 16 queries] are keys [tokens x dims] times queries^T,
+// sums^T [dims x 16 queries] are values^T [dims x tokens] times weights^T.
 //
 // Left sides are tiles of 16 x 32: keys [token / 16][dim / 32][16 tokens][32 dims], values
 // [dim / 16][token / 32][16 dims][32 tokens]. Right ones have pairs beside each other: queries of a
@@ -55,8 +55,9 @@ HWY_INLINE __m512i pairs_of_weights(__m512 first, __m512 second) {
 
 // 16 pairs to a column of 16 rows of 16 pairs.
 HWY_INLINE void store_column(__m512i pairs, uint16_t* to) {
-  const __m512i rows = _mm512_mullo_epi32(
-      _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(16));
+  const __m512i rows =
+      _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                         _mm512_set1_epi32(16));
   _mm512_i32scatter_epi32(to, rows, pairs, 4);
 }
 
@@ -84,7 +85,8 @@ void pack_values(View<const float> columns, uint16_t* values) {
 
 void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t row) {
   const __m512 factor = _mm512_set1_ps(scale);
-  uint16_t* to = tile.queries + row / kGroupRows * kGroupRows * tile.head_dim + row % kGroupRows * 2;
+  uint16_t* to =
+      tile.queries + row / kGroupRows * kGroupRows * tile.head_dim + row % kGroupRows * 2;
   for (size_t c = 0; c < in.size(); c += kDepth, to += kTile) {
     const __m512 low = _mm512_mul_ps(factor, _mm512_loadu_ps(in.data() + c));
     const __m512 high = _mm512_mul_ps(factor, _mm512_loadu_ps(in.data() + c + 16));
@@ -256,8 +258,7 @@ void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values
 
 void finish(const Tile& tile, size_t row, std::span<float> out) {
   const float factor = 1.0f / tile.totals[row];
-  const float* from =
-      tile.sums + row / kGroupRows * kGroupRows * tile.head_dim + row % kGroupRows;
+  const float* from = tile.sums + row / kGroupRows * kGroupRows * tile.head_dim + row % kGroupRows;
   for (size_t c = 0; c < out.size(); ++c) out[c] = from[c * kGroupRows] * factor;
 }
 

@@ -21,8 +21,8 @@
 #include "base/workers.h"
 #include "nest/layer_types.h"
 #include "nest/nest.h"
-#include "ops/brain_panels.h"
 #include "nest/rounding.h"
+#include "ops/brain_panels.h"
 
 namespace mkv {
 

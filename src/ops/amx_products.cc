@@ -52,7 +52,8 @@ struct Square {
     _tile_loadd(0, c, bytes);
     if constexpr (kRightTwo) _tile_loadd(1, c + kBrainRows, bytes);
     if constexpr (kLeftTwo) _tile_loadd(2, c + kBrainRows * stride, bytes);
-    if constexpr (kLeftTwo && kRightTwo) _tile_loadd(3, c + kBrainRows * stride + kBrainRows, bytes);
+    if constexpr (kLeftTwo && kRightTwo)
+      _tile_loadd(3, c + kBrainRows * stride + kBrainRows, bytes);
   }
   HWY_INLINE static void clear() {
     _tile_zero(0);
@@ -117,10 +118,10 @@ void multiply(const BrainOperand& left, const BrainOperand& right, size_t blocks
   for (size_t r = 0; r < right.tiles; r += 2) {
     for (size_t l = 0; l < left.tiles; l += 2) {
       const bool left_two = l + 1 < left.tiles, right_two = r + 1 < right.tiles;
-      const auto run = left_two ? (right_two ? Square<kParts, true, true>::run
-                                             : Square<kParts, true, false>::run)
-                                : (right_two ? Square<kParts, false, true>::run
-                                             : Square<kParts, false, false>::run);
+      const auto run =
+          left_two
+              ? (right_two ? Square<kParts, true, true>::run : Square<kParts, true, false>::run)
+              : (right_two ? Square<kParts, false, true>::run : Square<kParts, false, false>::run);
       run(left, l, right, r, blocks, fresh, c);
     }
   }
@@ -206,8 +207,8 @@ void split_right(View<const float> x, size_t first, size_t parts, uint16_t* to) 
     __m512 low = _mm512_setzero_ps(), high = low;
     if (c < x.rows) low = _mm512_loadu_ps(x.row(c).data() + first);
     if (c + 1 < x.rows) high = _mm512_loadu_ps(x.row(c + 1).data() + first);
-    uint16_t* out = to + c / kBrainColumns * parts * kBrainTile +
-                    c % kBrainColumns / 2 * 2 * kBrainRows;
+    uint16_t* out =
+        to + c / kBrainColumns * parts * kBrainTile + c % kBrainColumns / 2 * 2 * kBrainRows;
     for (size_t part = 0; part < parts; ++part, out += kBrainTile) {
       const __m512i first_half = take_part(low), second_half = take_part(high);
       _mm512_store_si512(out, pairs_of(first_half, second_half));

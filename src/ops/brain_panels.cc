@@ -70,8 +70,7 @@ HWY_INLINE void split_pair(AllIntV quad, const RowFactors& factors, uint16_t* to
   AllFloatV high = hn::MulAdd(hn::ConvertTo(AllFloats(), odd), factors.scale, factors.offset);
   for (size_t part = 0; part < 2; ++part) {
     const AllIntV first = take_part(low), second = take_part(high);
-    const AllIntV pair = hn::Or(
-        hn::BitCast(d, hn::ShiftRight<16>(hn::BitCast(du, first))), second);
+    const AllIntV pair = hn::Or(hn::BitCast(d, hn::ShiftRight<16>(hn::BitCast(du, first))), second);
     hn::StoreU(hn::BitCast(d16, pair), d16, reinterpret_cast<int16_t*>(to) + part * kBrainTile);
   }
 }
@@ -84,8 +83,7 @@ HWY_INLINE void split_quads(const uint8_t* codes, const RowFactors (&factors)[Ti
     Tile::Codes::template quads<kFirst>(codes, part, parts[part]);
   }
   for (size_t i = 0; i < 2; ++i) {
-    const AllIntV quad =
-        hn::BitCast(AllInts(), hn::Combine(AllBytes(), parts[1][i], parts[0][i]));
+    const AllIntV quad = hn::BitCast(AllInts(), hn::Combine(AllBytes(), parts[1][i], parts[0][i]));
     const size_t column = (kFirst * 2 + i) * 4;
     const RowFactors& of_quad = factors[column * Tile::kScales / kIntegerGroup];
     split_pair<0>(quad, of_quad, to + column * kTileRows);
@@ -217,9 +215,8 @@ void multiply_brain_panel(const BrainRows& x, const Weight& w, size_t first, siz
     for (size_t b = 0; b < x.blocks(); b += kDepth) {
       const size_t blocks = std::min(kDepth, x.blocks() - b);
       unpack_panel(w, first, panel, b, blocks, scratch);
-      const BrainOperand left{
-          x.data.data() + t * x.tile_size() + b * x.parts * kBrainTile, tiles,
-          x.tile_size(), x.parts};
+      const BrainOperand left{x.data.data() + t * x.tile_size() + b * x.parts * kBrainTile, tiles,
+                              x.tile_size(), x.parts};
       multiply_brain(left, panel, blocks, parts, b == 0, c);
     }
     if (direct) continue;
