@@ -8,7 +8,7 @@
 
 namespace mkv {
 
-inline constexpr size_t kPrefillChunk = 512;  // tokens at a time
+inline constexpr size_t kPrefillChunk = 192;  // tokens at a time
 
 // Reused from call to call; one a thread that calls.
 struct PrefillScratch {

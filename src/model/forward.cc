@@ -1,5 +1,6 @@
 // The forward pass. Linear layers run over the tokens of all slices together, attention slice by
 // slice. Every loop is split by tokens, so results do not depend on the number of workers.
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -32,43 +33,56 @@ class LayerPass {
     const size_t query_width = config.num_heads * config.head_dim;
     const size_t key_width = config.num_kv_heads * config.head_dim;
     s_.normed.reshape(tokens_, config.hidden_size);
-    s_.projected.reshape(tokens_, config.hidden_size);
-    s_.queries.reshape(tokens_, query_width);
     s_.attended.reshape(tokens_, query_width);
-    s_.keys.reshape(tokens_, key_width);
-    s_.values.reshape(tokens_, key_width);
-    s_.gate.reshape(tokens_, config.intermediate_size);
-    s_.up.reshape(tokens_, config.intermediate_size);
+    share(query_width, key_width, config.intermediate_size);
     fill_angles();
   }
 
   void run(size_t layer, const LayerWeights& w, const LayerObserver& observer) {
     for_tokens([&](size_t t) { norm(t, w.attention_norm); });
-    const Product projections[] = {
-        {&w.query, s_.queries.view()}, {&w.key, s_.keys.view()}, {&w.value, s_.values.view()}};
+    const Product projections[] = {{&w.query, queries_}, {&w.key, keys_}, {&w.value, values_}};
     matmul(s_.normed.view(), projections, workers_);
     finish_projections(w, s_.angles[config_.layer_types.index_of(layer)],
                        static_cast<bool>(observer));
     attend(layer);
     if (observer) observe(layer, observer);
 
-    matmul(s_.attended.view(), w.output, s_.projected.view(), workers_);
+    matmul(s_.attended.view(), w.output, projected_, workers_);
     for_tokens([&](size_t t) {
       add_projected(t, w.output_bias, w.attention_post_norm);
       norm(t, w.ffn_norm);
     });
-    const Product widened[] = {{&w.gate, s_.gate.view()}, {&w.up, s_.up.view()}};
+    const Product widened[] = {{&w.gate, gate_}, {&w.up, up_}};
     matmul(s_.normed.view(), widened, workers_);
     for_tokens([&](size_t t) {
-      add(w.gate_bias, s_.gate.row(t));
-      add(w.up_bias, s_.up.row(t));
-      activate(s_.gate.row(t), s_.up.row(t));
+      add(w.gate_bias, gate_.row(t));
+      add(w.up_bias, up_.row(t));
+      activate(gate_.row(t), up_.row(t));
     });
-    matmul(s_.gate.view(), w.down, s_.projected.view(), workers_);
+    matmul(gate_, w.down, projected_, workers_);
     for_tokens([&](size_t t) { add_projected(t, w.down_bias, w.ffn_post_norm); });
   }
 
  private:
+  // Where activations lie in the shared memory: attention's from its start, over the gate's; what
+  // is projected behind them, over the widened values, which are no longer needed when it is
+  // written.
+  void share(size_t query_width, size_t key_width, size_t inner_width) {
+    const size_t attention_width = query_width + 2 * key_width;
+    const size_t projected_at = std::max(attention_width, inner_width);
+    const size_t width = std::max(projected_at + config_.hidden_size, 2 * inner_width);
+    s_.shared.resize(std::max(s_.shared.size(), tokens_ * width));
+    const auto place = [&](size_t at, size_t columns) {
+      return View<float>(s_.shared.data() + tokens_ * at, tokens_, columns);
+    };
+    queries_ = place(0, query_width);
+    keys_ = place(query_width, key_width);
+    values_ = place(query_width + key_width, key_width);
+    projected_ = place(projected_at, config_.hidden_size);
+    gate_ = place(0, inner_width);
+    up_ = place(inner_width, inner_width);
+  }
+
   template <class Fn>
   void for_tokens(const Fn& fn) {
     workers_.run_ranges(tokens_, kTokenGrain, [&](size_t begin, size_t end, size_t) {
@@ -119,7 +133,7 @@ class LayerPass {
   }
 
   void add_projected(size_t t, std::span<const float> bias, std::span<const float> post_norm) {
-    const std::span<float> projected = s_.projected.row(t);
+    const std::span<float> projected = projected_.row(t);
     add(bias, projected);
     if (!post_norm.empty()) rms_norm(projected, post_norm, config_.rms_norm_epsilon, projected);
     add(projected, hidden_.row(t));
@@ -127,12 +141,12 @@ class LayerPass {
 
   // Biases, head order, QK norm and RoPE, in this order.
   void finish_projections(const LayerWeights& w, const Angles& angles, bool keep_keys_before_rope) {
-    if (keep_keys_before_rope) s_.keys_before_rope.reshape(tokens_, s_.keys.cols());
+    if (keep_keys_before_rope) s_.keys_before_rope.reshape(tokens_, keys_.cols);
     for_tokens([&](size_t t) {
-      const std::span<float> queries = s_.queries.row(t), keys = s_.keys.row(t);
+      const std::span<float> queries = queries_.row(t), keys = keys_.row(t);
       finish_heads(queries, w.query_bias, w.query_norm);
       finish_heads(keys, w.key_bias, w.key_norm);
-      add(w.value_bias, s_.values.row(t));
+      add(w.value_bias, values_.row(t));
       if (keep_keys_before_rope) std::ranges::copy(keys, s_.keys_before_rope.row(t).begin());
       rope_heads(queries, config_.head_dim, angles.cos.row(t), angles.sin.row(t));
       rope_heads(keys, config_.head_dim, angles.cos.row(t), angles.sin.row(t));
@@ -158,9 +172,9 @@ class LayerPass {
     for_slices([&](const SequenceSlice& slice, size_t row) {
       const size_t count = slice.tokens.size();
       AttentionInput input;
-      input.queries = s_.queries.view().rows_from(row, count);
-      input.keys = s_.keys.view().rows_from(row, count);
-      input.values = s_.values.view().rows_from(row, count);
+      input.queries = queries_.rows_from(row, count);
+      input.keys = keys_.rows_from(row, count);
+      input.values = values_.rows_from(row, count);
       input.scale = config_.attention_scale();
       slice.cache->attend(layer, input, s_.attended.view().rows_from(row, count), s_.attention,
                           workers_);
@@ -173,10 +187,10 @@ class LayerPass {
       LayerObservation seen;
       seen.layer = layer;
       seen.first_position = slice.cache->length();
-      seen.queries = s_.queries.view().rows_from(row, count);
+      seen.queries = queries_.rows_from(row, count);
       seen.keys_before_rope = s_.keys_before_rope.view().rows_from(row, count);
-      seen.keys = s_.keys.view().rows_from(row, count);
-      seen.values = s_.values.view().rows_from(row, count);
+      seen.keys = keys_.rows_from(row, count);
+      seen.values = values_.rows_from(row, count);
       seen.attended = s_.attended.view().rows_from(row, count);
       observer(seen);
     });
@@ -189,6 +203,7 @@ class LayerPass {
   Scratch& s_;
   Workers& workers_;
   const size_t tokens_;
+  View<float> queries_, keys_, values_, projected_, gate_, up_;
 };
 
 size_t count_tokens(std::span<const SequenceSlice> slices) {

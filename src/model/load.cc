@@ -5,6 +5,10 @@
 #include <string>
 #include <utility>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "model/config.h"
 #include "model/model_parts.h"
 #include "model/pack_weights.h"
@@ -27,6 +31,13 @@ Error not_a_model(const fs::path& path, std::string_view found) {
                            ", expected a GGUF file or a folder with a config.json"));
 }
 
+// What reading a file left behind goes back to the system.
+void trim_heap() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
 Result<void> check_magic(const fs::path& path) {
   MKV_ASSIGN(const MappedFile file, MappedFile::open(path));
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
@@ -44,6 +55,7 @@ Result<Model> Model::load(const fs::path& path) {
   const bool folder = fs::is_directory(path, ignored);
   auto parts = folder ? load_folder(path) : load_gguf(path);
   if (!parts) return std::move(parts).error();
+  trim_heap();
   return Model(std::move(parts).value());
 }
 
@@ -55,6 +67,7 @@ Result<std::unique_ptr<Model::Parts>> Model::load_gguf(const fs::path& path) {
   MKV_ASSIGN(ModelDescription description, describe_gguf(gguf));
   MKV_ASSIGN(TokenizerData tokenizer, tokenizer_data_from_gguf(gguf));
   MKV_TRY(parts->assemble(std::move(description), kGgufNames, std::move(tokenizer), path));
+  drop_pages(gguf.bytes());  // the metadata; what is still needed comes back
   return parts;
 }
 

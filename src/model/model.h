@@ -86,9 +86,11 @@ struct Angles {
   Matrix<float> cos, sin;
 };
 
-// Activations of a forward pass, reused; one a thread that calls.
+// Activations of a forward pass, reused; one a thread that calls. What goes into attention and
+// what the feed-forward layer widens lie in the same memory, as they are never needed at once.
 struct Scratch {
-  Matrix<float> normed, queries, keys, keys_before_rope, values, attended, projected, gate, up;
+  Matrix<float> normed, keys_before_rope, attended;
+  Buffer<float> shared;
   std::vector<Angles> angles;  // of the tokens, by layer type
   AttentionScratch attention;
 };

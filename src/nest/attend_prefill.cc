@@ -21,13 +21,21 @@ struct Tile {
   size_t token = 0, count = 0;  // among the new tokens
   bool sink = false;
   size_t block = 0, row = 0;  // of the first token, when not a sink
+  size_t slot = 0;            // its first row (token, repeat) among those of a head
 };
 
-std::vector<Tile> make_tiles(const KvCache::State& state, size_t tokens) {
+// A tile's rows (token, repeat), in whole groups.
+size_t rows_of(const Tile& tile, size_t repeats) {
+  const size_t groups = (tile.count * repeats + flash::kGroupRows - 1) / flash::kGroupRows;
+  return groups * flash::kGroupRows;
+}
+
+std::vector<Tile> make_tiles(const KvCache::State& state, size_t tokens, size_t repeats) {
   std::vector<Tile> tiles;
+  size_t slot = 0;
   for (size_t t = 0; t < tokens;) {
     const size_t position = state.length + t;
-    Tile tile{.token = t};
+    Tile tile{.token = t, .slot = slot};
     if (position < state.sinks) {
       tile.sink = true;
       tile.count = std::min(tokens - t, state.sinks - position);
@@ -38,6 +46,7 @@ std::vector<Tile> make_tiles(const KvCache::State& state, size_t tokens) {
     }
     tiles.push_back(tile);
     t += tile.count;
+    slot += rows_of(tile, repeats);
   }
   return tiles;
 }
@@ -55,23 +64,26 @@ class Prefill {
         head_dim_(state.shape.head_dim),
         kv_heads_(state.shape.kv_heads),
         repeats_(input.queries.cols / state.width()),
-        flash_(state.arithmetic == Arithmetic::fast && flash::usable(state.shape.head_dim)),
-        tiles_(make_tiles(state, input.queries.rows)) {
-    const size_t rows = input.queries.rows * kv_heads_ * repeats_;
+        flash_(state.arithmetic == Arithmetic::fast ? flash::kernels(head_dim_) : nullptr),
+        tiles_(make_tiles(state, input.queries.rows, repeats_)),
+        head_rows_(tiles_.back().slot + rows_of(tiles_.back(), repeats_)) {
+    const size_t rows = kv_heads_ * head_rows_;
     scratch.floats.resize(std::max(scratch.floats.size(), 5 + workers.count()));
     auto take = [&](size_t slot, size_t size) {
       scratch.floats[slot].resize(std::max(scratch.floats[slot].size(), size));
       return scratch.floats[slot].data();
     };
-    queries_ = take(0, flash_ ? 0 : rows * head_dim_);
+    queries_ = take(0, flash_ != nullptr ? 0 : rows * head_dim_);
     sums_ = take(1, rows * head_dim_);
-    states_ = take(2, rows * 2);
+    tops_ = take(2, rows * 2);
+    totals_ = tops_ + rows;
     keys_ = take(3, state.width() * kSpanTokens);
     values_ = take(4, state.width() * kSpanTokens);
     for (size_t w = 0; w < workers.count(); ++w) {
-      scores_.push_back(take(5 + w, flash_ ? 0 : kBlockTokens * repeats_ * kSpanTokens));
+      scores_.push_back(take(5 + w, flash_ != nullptr ? 0 : kBlockTokens * repeats_ * kSpanTokens));
     }
-    if (!flash_) return;
+    split_bases(scratch);
+    if (flash_ == nullptr) return;
     const size_t span = state.width() * kSpanTokens;
     const size_t bytes = (rows * head_dim_ + 2 * span) * sizeof(uint16_t);
     scratch.bytes.resize(std::max(scratch.bytes.size(), bytes));
@@ -106,26 +118,37 @@ class Prefill {
     });
   }
   // A tile's part of the scratch: rows (token, repeat).
-  size_t first_row(size_t head, const Tile& tile) const {
-    return (head * input_.queries.rows + tile.token) * repeats_;
+  size_t first_row(size_t head, const Tile& tile) const { return head * head_rows_ + tile.slot; }
+  flash::Tile flash_tile(size_t head, const Tile& tile) const {
+    const size_t row = first_row(head, tile);
+    return {.queries = packed_queries_ + row * head_dim_,
+            .rows = tile.count * repeats_,
+            .repeats = repeats_,
+            .head_dim = head_dim_,
+            .sums = sums_ + row * head_dim_,
+            .tops = tops_ + row,
+            .totals = totals_ + row};
   }
 
   void gather_queries(size_t head, const Tile& tile) {
     const size_t first = first_row(head, tile), columns = repeats_ * head_dim_;
+    const size_t rows = rows_of(tile, repeats_);
+    const flash::Tile packed = flash_tile(head, tile);
     for (size_t t = 0; t < tile.count; ++t) {
       const float* from = input_.queries.row(tile.token + t).data() + head * columns;
       const size_t at = (first + t * repeats_) * head_dim_;
-      if (flash_) {
-        flash::pack_queries({from, columns}, input_.scale, packed_queries_ + at);
+      if (flash_ != nullptr) {
+        for (size_t r = 0; r < repeats_; ++r) {
+          flash_->pack_query({from + r * head_dim_, head_dim_}, input_.scale, packed,
+                             t * repeats_ + r);
+        }
       } else {
         for (size_t c = 0; c < columns; ++c) queries_[at + c] = from[c] * input_.scale;
       }
     }
-    std::fill_n(sums_ + first * head_dim_, tile.count * columns, 0.0f);
-    for (size_t r = first; r < first + tile.count * repeats_; ++r) {
-      states_[2 * r] = -HUGE_VALF;
-      states_[2 * r + 1] = 0.0f;
-    }
+    std::fill_n(sums_ + first * head_dim_, rows * head_dim_, 0.0f);
+    std::fill_n(tops_ + first, rows, -HUGE_VALF);
+    std::fill_n(totals_ + first, rows, 0.0f);
   }
 
   // Of some keys, those that token t of a tile sees: [from + t, to + step * t), cut to what there
@@ -149,7 +172,7 @@ class Prefill {
   // Adds `keys` tokens, columns [first, first + keys) of the span, to a tile's softmax.
   void update(size_t head, const Tile& tile, size_t first, size_t keys, size_t worker,
               const Seen& seen) {
-    if (flash_) return update_packed(head, tile, first, keys, seen);
+    if (flash_ != nullptr) return update_packed(head, tile, first, keys, seen);
     const size_t begin = first_row(head, tile), rows = tile.count * repeats_;
     const View<float> scores(scores_[worker], rows, keys, kSpanTokens);
     const size_t span_offset = head * head_dim_ * kSpanTokens + first;
@@ -165,8 +188,8 @@ class Prefill {
       const std::span<float> visible = row.subspan(from, to - from);
       std::ranges::fill(row.first(from), 0.0f);
       std::ranges::fill(row.subspan(to), 0.0f);
-      float& top = states_[2 * (begin + r)];
-      float& sum = states_[2 * (begin + r) + 1];
+      float& top = tops_[begin + r];
+      float& sum = totals_[begin + r];
       const float new_top = std::max(top, max_of(visible));
       const float old_scale = top == -HUGE_VALF ? 0.0f : std::exp(top - new_top);
       sum = sum * old_scale + exp_and_sum(visible, new_top);
@@ -179,19 +202,13 @@ class Prefill {
 
   // The same from packed blocks.
   void update_packed(size_t head, const Tile& tile, size_t first, size_t keys, const Seen& seen) {
-    const size_t row = first_row(head, tile);
-    flash::Tile rows{.queries = packed_queries_ + row * head_dim_,
-                     .rows = tile.count * repeats_,
-                     .repeats = repeats_,
-                     .head_dim = head_dim_,
-                     .step = seen.step,
-                     .sums = sums_ + row * head_dim_,
-                     .states = states_ + 2 * row};
+    flash::Tile rows = flash_tile(head, tile);
+    rows.step = seen.step;
     for (size_t done = 0; done < keys; done += kBlockTokens) {
       rows.first = seen.to - done;
       rows.hidden = seen.from - static_cast<ptrdiff_t>(done);
       const size_t at = packed_at(head, (first + done) / kBlockTokens);
-      flash::attend_block(rows, packed_keys_ + at, packed_values_ + at);
+      flash_->attend_block(rows, packed_keys_ + at, packed_values_ + at);
     }
   }
 
@@ -200,14 +217,14 @@ class Prefill {
     return (block * kv_heads_ + head) * head_dim_ * kBlockTokens;
   }
   void pack_span(size_t blocks) {
-    if (!flash_) return;
+    if (flash_ == nullptr) return;
     workers_.run(blocks * kv_heads_, [&](size_t task, size_t) {
       const size_t head = task % kv_heads_, block = task / kv_heads_;
       const size_t from = head * head_dim_ * kSpanTokens + block * kBlockTokens;
       const size_t to = packed_at(head, block);
-      flash::pack_keys({keys_ + from, head_dim_, kBlockTokens, kSpanTokens}, packed_keys_ + to);
-      flash::pack_values({values_ + from, head_dim_, kBlockTokens, kSpanTokens},
-                         packed_values_ + to);
+      flash_->pack_keys({keys_ + from, head_dim_, kBlockTokens, kSpanTokens}, packed_keys_ + to);
+      flash_->pack_values({values_ + from, head_dim_, kBlockTokens, kSpanTokens},
+                          packed_values_ + to);
     });
   }
 
@@ -229,14 +246,34 @@ class Prefill {
     });
   }
 
+  GroupId space_at(size_t space) const {
+    return {layer_, space / 2, space % 2 == 0 ? Side::key : Side::value};
+  }
+  // The bases of the layer as AMX multiplies them, if there is anything to decode.
+  void split_bases(AttentionScratch& scratch) {
+    if (flash_ == nullptr || !has_brain_panels() || state_.nest == nullptr) return;
+    const size_t spaces = state_.groups() * 2;
+    if (state_.coded_rows(state_.length + input_.queries.rows) == 0) return;
+    scratch.bases.resize(std::max(scratch.bases.size(), spaces));
+    workers_.run(spaces, [&](size_t space, size_t) {
+      split_decode(state_, space_at(space), scratch.bases[space]);
+    });
+    bases_ = scratch.bases.data();
+  }
+
   void expand_span(size_t first, size_t count, bool coded) {
     if (coded) {
-      const size_t dims = state_.nest->dims();
-      workers_.run(state_.groups() * 2, [&](size_t task, size_t) {
+      const size_t dims = state_.nest->dims(), spaces = state_.groups() * 2;
+      // oneDNN's products want many tokens at once.
+      const size_t step = bases_ == nullptr ? count : 1, steps = count / step;
+      workers_.run(spaces * steps, [&](size_t task, size_t) {
         thread_local Matrix<float> latents;
-        const GroupId id{layer_, task / 2, task % 2 == 0 ? Side::key : Side::value};
-        float* out = (task % 2 == 0 ? keys_ : values_) + id.group * dims * kSpanTokens;
-        decode_blocks(state_, id, first, count, {out, dims, kSpanTokens}, latents);
+        const size_t space = task / steps, block = task % steps * step;
+        const GroupId id = space_at(space);
+        float* out = (id.side == Side::key ? keys_ : values_) + id.group * dims * kSpanTokens +
+                     block * kBlockTokens;
+        decode_blocks(state_, id, first + block, step, bases_ == nullptr ? nullptr : bases_ + space,
+                      {out, dims, step * kBlockTokens, kSpanTokens}, latents);
       });
       return;
     }
@@ -273,14 +310,17 @@ class Prefill {
 
   void scatter(size_t head, const Tile& tile) {
     const size_t first = first_row(head, tile), columns = repeats_ * head_dim_;
+    const flash::Tile packed = flash_tile(head, tile);
     for (size_t t = 0; t < tile.count; ++t) {
       float* to = out_.row(tile.token + t).data() + head * columns;
-      for (size_t r = 0; r < repeats_; ++r) {
-        const size_t row = first + t * repeats_ + r;
-        const float factor = 1.0f / states_[2 * row + 1];
-        for (size_t c = 0; c < head_dim_; ++c) {
-          to[r * head_dim_ + c] = sums_[row * head_dim_ + c] * factor;
+      for (size_t r = 0; r < repeats_; ++r, to += head_dim_) {
+        const size_t at = t * repeats_ + r, row = first + at;
+        if (flash_ != nullptr) {
+          flash_->finish(packed, at, {to, head_dim_});
+          continue;
         }
+        const float factor = 1.0f / totals_[row];
+        for (size_t c = 0; c < head_dim_; ++c) to[c] = sums_[row * head_dim_ + c] * factor;
       }
     }
   }
@@ -292,14 +332,17 @@ class Prefill {
   const View<float> out_;
   Workers& workers_;
   const size_t head_dim_, kv_heads_, repeats_;
-  const bool flash_;
+  const flash::Kernels* const flash_;
   const std::vector<Tile> tiles_;
-  float* queries_ = nullptr;  // [kv_head][token][repeat][head_dim], scaled; unless flash_
+  const size_t head_rows_;    // of all tiles
+  float* queries_ = nullptr;  // [kv_head][row of a tile][head_dim], scaled; unless flash_
   float* sums_ = nullptr;     // the same shape: sum of exp(score - top) * value
-  float* states_ = nullptr;   // [kv_head][token][repeat][top, sum of exp(score - top)]
+  float* tops_ = nullptr;     // [kv_head][row of a tile]
+  float* totals_ = nullptr;   // the same shape: sum of exp(score - top)
   float* keys_ = nullptr;     // [kv_heads*head_dim][kSpanTokens]
   float* values_ = nullptr;
   std::vector<float*> scores_;  // a worker each
+  const BrainRows* bases_ = nullptr;
   // bf16, as flash wants them: [block][kv_head][head_dim*64], and as queries_.
   uint16_t* packed_keys_ = nullptr;
   uint16_t* packed_values_ = nullptr;

@@ -5,6 +5,7 @@
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "nest/slab_kernels.h"
+#include "ops/brain_panels.h"
 #include "ops/gemm.h"
 #include "ops/ops.h"
 
@@ -107,7 +108,21 @@ void code_slabs_by_beam(const Basis& basis, size_t rank, size_t beam, size_t beg
   }
 }
 
+// The leading columns of a matrix of a basis.
+void split_matrix(const Matrix<float>& matrix, size_t columns, BrainRows& out) {
+  const View<const float> view(matrix.data(), matrix.rows(), columns, matrix.cols());
+  out.reshape(view.rows, view.cols, left_parts(BrainParts::two_two));
+  to_brain_rows(view, 0, out.tiles(), out);
+}
+
 }  // namespace
+
+void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scratch) {
+  const size_t dims = state.nest->dims();
+  scratch.by_amx =
+      state.arithmetic == Arithmetic::fast && has_brain_panels() && dims % kBrainRows == 0;
+  if (scratch.by_amx) split_matrix(state.nest->basis(id).encode, dims, scratch.encode);
+}
 
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch) {
@@ -120,7 +135,11 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   scratch.latents.reshape(dims, kBlockTokens);
   widen_block(layer.exact[side].columns(block, id.group * dims), dims, scratch.columns.view(), 0);
   add_mean(state, id, block, -1.0f, scratch.columns.data(), kBlockTokens);
-  gemm(basis.encode.view(), scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
+  if (scratch.by_amx) {
+    multiply_brain_columns(scratch.encode, scratch.columns.view(), scratch.latents.view());
+  } else {
+    gemm(basis.encode.view(), scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
+  }
   std::byte* coded = layer.coded[id.group * 2 + side].block(block - layer.first_coded);
   if (state.nest->config().slab_kind == SlabKind::column) {
     code_columns(scratch.latents, rank, begin, end, coded);
@@ -153,8 +172,12 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
   }
 }
 
+void split_decode(const KvCache::State& state, GroupId id, BrainRows& out) {
+  split_matrix(state.nest->basis(id).decode, state.plan(id).columns, out);
+}
+
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   View<float> out, Matrix<float>& latents) {
+                   const BrainRows* split, View<float> out, Matrix<float>& latents) {
   const Basis& basis = state.nest->basis(id);
   const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
   const size_t tokens = count * kBlockTokens;
@@ -165,8 +188,13 @@ void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t
     for (size_t b = 0; b < count; ++b) {
       expand_latents(state, id, first + b, latents.data() + b * kBlockTokens, tokens);
     }
-    gemm(View<const float>(basis.decode.data(), dims, columns, dims), latents.view(), Transpose::no,
-         0.0f, {out.data, dims, tokens, out.stride});
+    const View<float> decoded(out.data, dims, tokens, out.stride);
+    if (split != nullptr) {
+      multiply_brain_columns(*split, latents.view(), decoded);
+    } else {
+      gemm(View<const float>(basis.decode.data(), dims, columns, dims), latents.view(),
+           Transpose::no, 0.0f, decoded);
+    }
   }
   for (size_t b = 0; b < count; ++b) {
     add_mean(state, id, first + b, 1.0f, out.data + b * kBlockTokens, out.stride);

@@ -6,7 +6,6 @@
 
 #include "base/check.h"
 #include "nest/flash_kernels.h"
-#include "ops/instruction_set.h"
 
 #if HWY_ARCH_X86_64
 // GCC 12 takes what its own header leaves undefined on purpose for a mistake (its bug 105593).
@@ -52,7 +51,8 @@ HWY_INLINE uint64_t leading(size_t n) {
 }
 
 // Scores of a row become weights [64] in bf16; returns what its earlier sums are to be scaled by.
-HWY_INLINE __m512 soften(__m512* scores, uint64_t seen, float* state, uint16_t* weights) {
+HWY_INLINE __m512 soften(__m512* scores, uint64_t seen, float& top_score, float& total,
+                         uint16_t* weights) {
   if (seen == 0) {
     _mm512_storeu_si512(weights, _mm512_setzero_si512());
     _mm512_storeu_si512(weights + 32, _mm512_setzero_si512());
@@ -66,14 +66,14 @@ HWY_INLINE __m512 soften(__m512* scores, uint64_t seen, float* state, uint16_t* 
   }
   const float largest = _mm512_reduce_max_ps(
       _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]), _mm512_max_ps(scores[2], scores[3])));
-  const float top = std::max(state[0], largest);
+  const float top = std::max(top_score, largest);
   const __m512 shift = _mm512_set1_ps(top);
-  const __m512 factor = exp_negative(_mm512_sub_ps(_mm512_set1_ps(state[0]), shift));
+  const __m512 factor = exp_negative(_mm512_sub_ps(_mm512_set1_ps(top_score), shift));
   for (size_t i = 0; i < 4; ++i) scores[i] = exp_negative(_mm512_sub_ps(scores[i], shift));
   const float sum = _mm512_reduce_add_ps(
       _mm512_add_ps(_mm512_add_ps(scores[0], scores[1]), _mm512_add_ps(scores[2], scores[3])));
-  state[0] = top;
-  state[1] = state[1] * _mm512_cvtss_f32(factor) + sum;
+  top_score = top;
+  total = total * _mm512_cvtss_f32(factor) + sum;
   _mm512_storeu_si512(weights, as_bits(_mm512_cvtne2ps_pbh(scores[1], scores[0])));
   _mm512_storeu_si512(weights + 32, as_bits(_mm512_cvtne2ps_pbh(scores[3], scores[2])));
   return factor;
@@ -106,7 +106,7 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
     const auto hidden = std::max<ptrdiff_t>(0, tile.hidden + static_cast<ptrdiff_t>(token));
     const uint64_t seen =
         leading(tile.first + tile.step * token) & ~leading(static_cast<size_t>(hidden));
-    factor[r] = soften(sum[r], seen, tile.states + 2 * (row + r), weights[r]);
+    factor[r] = soften(sum[r], seen, tile.tops[row + r], tile.totals[row + r], weights[r]);
   }
   for (size_t c = 0; c < dim; c += 4 * kLanes) {
     float* to = tile.sums + row * dim + c;
@@ -131,13 +131,6 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
   }
 }
 
-}  // namespace
-
-bool usable(size_t head_dim) {
-  static const bool machine = __builtin_cpu_supports("avx512bf16") != 0;
-  return machine && head_dim % 64 == 0 && has_vnni();
-}
-
 void pack_keys(View<const float> columns, uint16_t* keys) {
   // Of two registers one after the other: an element of the first, then of the second.
   alignas(64) uint16_t order[32];
@@ -153,23 +146,28 @@ void pack_keys(View<const float> columns, uint16_t* keys) {
   }
 }
 
+// out = round(in * scale), a multiple of 32 elements.
+HWY_INLINE void round_row(const float* in, size_t size, float scale, uint16_t* out) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  for (size_t i = 0; i < size; i += 2 * kLanes) {
+    const __m512 low = _mm512_mul_ps(factor, _mm512_loadu_ps(in + i));
+    const __m512 high = _mm512_mul_ps(factor, _mm512_loadu_ps(in + i + kLanes));
+    _mm512_storeu_si512(out + i, as_bits(_mm512_cvtne2ps_pbh(high, low)));
+  }
+}
+
 void pack_values(View<const float> columns, uint16_t* values) {
   for (size_t c = 0; c < columns.rows; ++c) {
     alignas(64) uint16_t row[kTokens];
-    pack_queries(columns.row(c).first(kTokens), 1.0f, row);
+    round_row(columns.row(c).data(), kTokens, 1.0f, row);
     for (size_t t = 0; t < kTokens; t += 2) {
       std::memcpy(values + t * columns.rows + 2 * c, row + t, 2 * sizeof(uint16_t));
     }
   }
 }
 
-void pack_queries(std::span<const float> in, float scale, uint16_t* out) {
-  const __m512 factor = _mm512_set1_ps(scale);
-  for (size_t i = 0; i < in.size(); i += 2 * kLanes) {
-    const __m512 low = _mm512_mul_ps(factor, _mm512_loadu_ps(in.data() + i));
-    const __m512 high = _mm512_mul_ps(factor, _mm512_loadu_ps(in.data() + i + kLanes));
-    _mm512_storeu_si512(out + i, as_bits(_mm512_cvtne2ps_pbh(high, low)));
-  }
+void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t row) {
+  round_row(in.data(), in.size(), scale, tile.queries + row * tile.head_dim);
 }
 
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
@@ -178,17 +176,26 @@ void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values
   for (; row < tile.rows; ++row) attend_rows<1>(tile, row, keys, values);
 }
 
+void finish(const Tile& tile, size_t row, std::span<float> out) {
+  const float factor = 1.0f / tile.totals[row];
+  const float* from = tile.sums + row * tile.head_dim;
+  for (size_t c = 0; c < out.size(); ++c) out[c] = from[c] * factor;
+}
+
+}  // namespace
+
+const Kernels* avx512_kernels() {
+  static constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block, finish};
+  return __builtin_cpu_supports("avx512bf16") != 0 ? &kKernels : nullptr;
+}
+
 }  // namespace mkv::flash
 HWY_POP_ATTRIBUTES
 
 #else
 
 namespace mkv::flash {
-bool usable(size_t) { return false; }
-void pack_keys(View<const float>, uint16_t*) { MKV_CHECK(false); }
-void pack_values(View<const float>, uint16_t*) { MKV_CHECK(false); }
-void pack_queries(std::span<const float>, float, uint16_t*) { MKV_CHECK(false); }
-void attend_block(const Tile&, const uint16_t*, const uint16_t*) { MKV_CHECK(false); }
+const Kernels* avx512_kernels() { return nullptr; }
 }  // namespace mkv::flash
 
 #endif

@@ -1,6 +1,6 @@
 // Attention of a tile of queries to a block of 64 tokens in bf16 products with float32 sums, for
-// prefill with Arithmetic::fast (flash attention, arXiv:2205.14135, Algorithm 1). Written for
-// AVX-512 BF16; without it, prefill computes in float32 (nest/attend_prefill.cc).
+// prefill with Arithmetic::fast (flash attention, arXiv:2205.14135, Algorithm 1). With AMX, or
+// AVX-512 BF16; without either, prefill computes in float32 (nest/attend_prefill.cc).
 #pragma once
 
 #include <cstddef>
@@ -12,27 +12,37 @@
 
 namespace mkv::flash {
 
-// Whether the machine has them, the instruction set was not lowered (ops/instruction_set.h) and
-// they are made for this head.
-bool usable(size_t head_dim);
-
-// A head's columns [head_dim][64] of a block as the products want them: keys
-// [head_dim / 2][64 tokens][2], values [32 pairs of tokens][head_dim][2], bf16.
-void pack_keys(View<const float> columns, uint16_t* keys);
-void pack_values(View<const float> columns, uint16_t* values);
-// out = round(in * scale), a multiple of 32 elements.
-void pack_queries(std::span<const float> in, float scale, uint16_t* out);
+inline constexpr size_t kGroupRows = 16;
 
 // Row r of a tile is token r / repeats, and sees the leading min(64, first + step * token) tokens
-// of the block, at least one, but for those before hidden + token.
+// of the block, at least one, but for those before hidden + token. There is room for a multiple of
+// kGroupRows rows.
 struct Tile {
-  const uint16_t* queries = nullptr;  // [rows][head_dim] bf16, scaled
+  uint16_t* queries = nullptr;  // [rows][head_dim] bf16, scaled, in the kernels' own order
   size_t rows = 0, repeats = 1, head_dim = 0;
   size_t first = 64, step = 0;
   ptrdiff_t hidden = std::numeric_limits<ptrdiff_t>::min() / 2;
-  float* sums = nullptr;    // [rows][head_dim]: sum of exp(score - top) * value
-  float* states = nullptr;  // [rows][top, sum of exp(score - top)]
+  float* sums = nullptr;    // [rows][head_dim], own order: sum of exp(score - top) * value
+  float* tops = nullptr;    // [rows]: -infinity at the start
+  float* totals = nullptr;  // [rows]: sum of exp(score - top)
 };
-void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values);
+
+struct Kernels {
+  // A head's columns [head_dim][64] of a block, as bf16 in the kernels' own order.
+  void (*pack_keys)(View<const float> columns, uint16_t* keys);
+  void (*pack_values)(View<const float> columns, uint16_t* values);
+  // Row `row` of the tile's queries = round(in * scale).
+  void (*pack_query)(std::span<const float> in, float scale, const Tile& tile, size_t row);
+  void (*attend_block)(const Tile& tile, const uint16_t* keys, const uint16_t* values);
+  // out = the row's sums over its total.
+  void (*finish)(const Tile& tile, size_t row, std::span<float> out);
+};
+
+// Those for heads of this size, by the instruction set in use (ops/instruction_set.h); or null.
+const Kernels* kernels(size_t head_dim);
+
+// Of flash_avx512.cc and flash_amx.cc; null where the build has none.
+const Kernels* avx512_kernels();
+const Kernels* amx_kernels();
 
 }  // namespace mkv::flash

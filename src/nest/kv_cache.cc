@@ -151,6 +151,7 @@ void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Worke
     const GroupId id{layer, task / 2, task % 2 == 0 ? Side::key : Side::value};
     const size_t blocks = (end + kBlockTokens - 1) / kBlockTokens;
     cache.coded[task].grow_to(blocks - cache.first_coded);
+    prepare_coding(state, id, scratch);
     for (size_t row = begin; row < end;) {
       const size_t block = row / kBlockTokens;
       const size_t stop = std::min(end, (block + 1) * kBlockTokens);

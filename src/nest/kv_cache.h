@@ -22,6 +22,7 @@
 #include "nest/layer_types.h"
 #include "nest/nest.h"
 #include "nest/rounding.h"
+#include "ops/brain_panels.h"
 
 namespace mkv {
 
@@ -38,6 +39,7 @@ struct AttentionInput {
 struct AttentionScratch {
   std::vector<Buffer<float>> floats;
   Buffer<std::byte> bytes;
+  std::vector<BrainRows> bases;  // [group * 2 + side] of the layer, for products by AMX
 };
 
 // How attention computes; what is stored is the same.

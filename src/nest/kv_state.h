@@ -137,20 +137,27 @@ void add_position_mean(const AngleTables& angles, size_t block, std::span<const 
 
 // Codes rows [begin, end) of one block of a space, from the exact block of its side.
 struct CodingScratch {
+  BrainRows encode;     // of the space, for products by AMX
+  bool by_amx = false;  // whether there is one
   Matrix<float> columns, latents;
   std::vector<size_t> slabs;            // of four columns, by their place in the block
   std::vector<const CodeSlab*> stages;  // the same
 };
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch);
+// Before code_rows of a space's blocks.
+void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scratch);
 
 // The latents of a coded block as float32, columns [latent_columns()][64] with out's stride.
 void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
                     size_t stride);
 
-// The coded blocks [first, first + count) of a space as float32 [dims][count * 64].
+// The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. split: what
+// split_decode gives for this space, or null.
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   View<float> out, Matrix<float>& latents);
+                   const BrainRows* split, View<float> out, Matrix<float>& latents);
+// The columns of the space's decode matrix that are used, for products by AMX.
+void split_decode(const KvCache::State& state, GroupId id, BrainRows& out);
 
 // Attention of one layer once its new tokens are stored and coded.
 void attend_prefill(KvCache::State& state, size_t layer, const AttentionInput& input,

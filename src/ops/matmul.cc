@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/buffer.h"
+#include "ops/brain_panels.h"
 #include "ops/gemm.h"
 #include "ops/integer_products.h"
 #include "ops/ops.h"
@@ -12,8 +13,8 @@ namespace mkv {
 namespace {
 
 // Up to so many tokens, decoding weights in registers beats a panel (bench/README.md): as floats,
-// and as integers.
-constexpr size_t kFewFloats = 8, kFewIntegers = 24;
+// as integers, and as integers where the panel is of AMX.
+constexpr size_t kFewFloats = 8, kFewIntegers = 24, kFewBeforeAmx = 16;
 // Weight bytes of a task with few tokens: some microseconds of work, and many more tasks than
 // workers, so that they end together.
 constexpr size_t kTaskBytes = size_t{32} << 10;
@@ -41,9 +42,20 @@ View<const float> panel_of(const Weight& w, size_t first, size_t rows) {
   return panel;
 }
 
+// Activations as bf16 that stay in an L2 cache. What is larger comes from memory once a panel, so
+// panels are as high as leaves tasks for some workers.
+constexpr size_t kCachedBytes = size_t{1536} << 10, kBrainTasks = 4;
+size_t brain_panel_rows(size_t rows, size_t activations) {
+  if (activations * 2 * sizeof(uint16_t) <= kCachedBytes) return kBrainPanelRows;
+  const size_t tiles = (rows + kBrainTasks * kTileRows - 1) / (kBrainTasks * kTileRows);
+  return std::clamp(tiles * kTileRows, kBrainPanelRows, kMaxBrainPanelRows);
+}
+
 // How one product is cut: into `tasks` of `rows` rows (and blocks of tokens, as floats).
+enum class Way : uint8_t { floats, integers, brain };
 struct Cut {
-  bool integers = false, few = false;
+  Way way = Way::floats;
+  bool few = false;
   size_t rows = 0, tasks = 0;
 };
 
@@ -52,14 +64,19 @@ Cut cut(const Weight& w, size_t tokens) {
   Cut cut;
   size_t blocks = 1;
   const bool tiles = w.layout == Layout::tiles, panels = tiles && has_integer_panels();
-  cut.few = tokens <= (panels ? kFewIntegers : kFewFloats);
+  const bool brain = has_brain_panels() && (tiles || info(w.type).block_elements == 1);
+  const size_t few_integers = brain ? kFewBeforeAmx : kFewIntegers;
+  cut.few = tokens <= (panels ? few_integers : kFewFloats);
   if (cut.few) {
-    cut.integers = tiles && has_integer_products();
+    if (tiles && has_integer_products()) cut.way = Way::integers;
     const size_t step = tiles ? kTileRows : 4;  // rows that go together
     const size_t fitting = kTaskBytes / std::max<size_t>(1, row_bytes(w.type, w.cols));
     cut.rows = std::max(step, fitting / step * step);
+  } else if (brain) {
+    cut.way = Way::brain;
+    cut.rows = brain_panel_rows(w.rows, tokens * cols);
   } else if (panels) {
-    cut.integers = true;
+    cut.way = Way::integers;
     cut.rows = kPanelRows;
   } else {
     const size_t fitting = kPanelBytes / sizeof(float) / cols;
@@ -94,6 +111,15 @@ void multiply_integers(const IntegerRows& x, const Weight& w, const Cut& cut, si
   multiply_integer_panel(x, w, row, y);
 }
 
+// x as sums of bf16, in a buffer of the calling thread that the workers read.
+const BrainRows& split_to_brain(View<const float> x, size_t parts, Workers& workers) {
+  thread_local BrainRows kept;
+  BrainRows& rows = kept;
+  rows.reshape(x.rows, x.cols, parts);
+  workers.run(rows.tiles(), [&](size_t tile, size_t) { to_brain_rows(x, tile, tile + 1, rows); });
+  return rows;
+}
+
 // x as integers, in a buffer of the calling thread that the workers read.
 const IntegerRows& round_to_integers(View<const float> x, Split split, Workers& workers) {
   thread_local IntegerRows kept;
@@ -117,24 +143,33 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
   std::array<Cut, kMaxProducts> cuts;
   size_t tasks = 0;
   bool integers = false, split = false;
+  size_t parts = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const Weight& w = *products[i].weight;
     const View<float>& y = products[i].y;
     MKV_CHECK(x.cols == w.cols && y.cols == w.rows && x.rows == y.rows);
     cuts[i] = cut(w, x.rows);
     tasks += cuts[i].tasks;
-    integers |= cuts[i].integers;
-    split |= cuts[i].integers && cuts[i].few;
+    integers |= cuts[i].way == Way::integers;
+    split |= cuts[i].way == Way::integers && cuts[i].few;
+    if (cuts[i].way == Way::brain) parts = std::max(parts, left_parts(brain_parts(w.type)));
   }
   const IntegerRows* rounded =
       integers ? &round_to_integers(x, split ? Split::yes : Split::no, workers) : nullptr;
+  const BrainRows* brain = parts > 0 ? &split_to_brain(x, parts, workers) : nullptr;
   workers.run(tasks, [&](size_t task, size_t) {
     size_t i = 0;
     for (; task >= cuts[i].tasks; ++i) task -= cuts[i].tasks;
-    if (cuts[i].integers) {
-      multiply_integers(*rounded, *products[i].weight, cuts[i], task, products[i].y);
-    } else {
-      multiply_floats(x, *products[i].weight, cuts[i], task, products[i].y);
+    const Weight& w = *products[i].weight;
+    const size_t row = task * cuts[i].rows;
+    switch (cuts[i].way) {
+      case Way::floats:
+        return multiply_floats(x, w, cuts[i], task, products[i].y);
+      case Way::integers:
+        return multiply_integers(*rounded, w, cuts[i], task, products[i].y);
+      case Way::brain:
+        return multiply_brain_panel(*brain, w, row, std::min(cuts[i].rows, w.rows - row),
+                                    products[i].y);
     }
   });
 }

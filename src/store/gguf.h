@@ -34,6 +34,7 @@ class GgufFile {
   Result<const TensorView*> find(std::string_view name) const { return tensors_.find(name); }
   Result<const TensorView*> get(std::string_view name) const { return tensors_.get(name); }
   const std::string& path() const { return tensors_.source(); }
+  std::span<const std::byte> bytes() const { return file_.bytes(); }
 
  private:
   MappedFile file_;

@@ -7,7 +7,7 @@
 
 #include "base/half.h"
 #include "nest/code_fixture.h"
-#include "ops/instruction_set.h"
+#include "ops/each_instruction_set.h"
 
 namespace mkv {
 namespace {
@@ -20,29 +20,32 @@ void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) 
   const Matrix<float> queries = random_matrix(rows, dim, 1);
   const Matrix<float> keys = random_matrix(dim, blocks * 64, 2);
   const Matrix<float> values = random_matrix(dim, blocks * 64, 3);
-  std::vector<uint16_t> q(rows * dim), k(blocks * dim * 64), v(k.size());
-  flash::pack_queries(queries.span(), 0.25f, q.data());
+  const flash::Kernels& flash = *flash::kernels(dim);
+  const size_t room = (rows + flash::kGroupRows - 1) / flash::kGroupRows * flash::kGroupRows;
+  Buffer<uint16_t> q(room * dim), k(blocks * dim * 64), v(k.size());
+  Matrix<float> sums(room, dim), out(rows, dim);
+  std::vector<float> tops(room, -HUGE_VALF), totals(room);
+  flash::Tile tile{.queries = q.data(),
+                   .rows = rows,
+                   .repeats = repeats,
+                   .head_dim = dim,
+                   .sums = sums.data(),
+                   .tops = tops.data(),
+                   .totals = totals.data()};
+  for (size_t r = 0; r < rows; ++r) flash.pack_query(queries.row(r), 0.25f, tile, r);
   for (size_t b = 0; b < blocks; ++b) {
-    flash::pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * dim * 64);
-    flash::pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * dim * 64);
+    flash.pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * dim * 64);
+    flash.pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * dim * 64);
   }
-  Matrix<float> sums(rows, dim), states(rows, 2);
-  for (size_t r = 0; r < rows; ++r) states.at(r, 0) = -HUGE_VALF;
   for (size_t b = 0; b < blocks; ++b) {
     const bool last = b + 1 == blocks;
-    flash::attend_block(
-        {.queries = q.data(),
-         .rows = rows,
-         .repeats = repeats,
-         .head_dim = dim,
-         .first = last ? 1u : 64u,
-         .step = last ? 1u : 0u,
-         .hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window),
-         .sums = sums.data(),
-         .states = states.data()},
-        k.data() + b * dim * 64, v.data() + b * dim * 64);
+    tile.first = last ? 1u : 64u;
+    tile.step = last ? 1u : 0u;
+    tile.hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window);
+    flash.attend_block(tile, k.data() + b * dim * 64, v.data() + b * dim * 64);
   }
   for (size_t r = 0; r < rows; ++r) {
+    flash.finish(tile, r, out.row(r));
     std::vector<double> expected(dim);
     double total = 0.0;
     const size_t end = before + r / repeats + 1;
@@ -59,27 +62,27 @@ void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) 
     }
     for (size_t c = 0; c < dim; ++c) {
       // Weights are rounded to bf16 too: 2^-9 each, of values of some units.
-      EXPECT_NEAR(sums.at(r, c) / states.at(r, 1), expected[c] / total, 6e-3) << r << " " << c;
+      EXPECT_NEAR(out.at(r, c), expected[c] / total, 6e-3) << r << " " << c;
     }
   }
 }
 
 TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
-  ASSERT_TRUE(set_instruction_set("auto"));
-  if (!flash::usable(64)) GTEST_SKIP() << "no AVX-512 BF16";
-  for (const size_t dim : {64u, 128u}) {
-    for (const size_t tokens : {1u, 5u, 64u}) {
-      for (const size_t window : {200u, 100u, 64u, 20u, 1u}) {
-        SCOPED_TRACE(testing::Message() << dim << " " << tokens << " " << window);
-        expect_softmax_of_rounded_values(dim, tokens, window);
+  for_each_instruction_set([] {
+    if (flash::kernels(64) == nullptr) return;
+    for (const size_t dim : {64u, 128u}) {
+      for (const size_t tokens : {1u, 5u, 64u}) {
+        for (const size_t window : {200u, 100u, 64u, 20u, 1u}) {
+          SCOPED_TRACE(testing::Message() << dim << " " << tokens << " " << window);
+          expect_softmax_of_rounded_values(dim, tokens, window);
+        }
       }
     }
-  }
+  });
 }
 
 // A nest with heads of 64: the whole prefill, sinks, codes and the window.
 TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
-  ASSERT_TRUE(set_instruction_set("auto"));
   const size_t tokens = 333;
   NestConfig config;
   config.shape = {1, 2, 64};
@@ -92,31 +95,34 @@ TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
     return feed_layer(cache, {.queries = 384, .keys = 128, .scale = 0.125f}, tokens, chunk, 1,
                       threads);
   };
-  for (const LayerTypes& types : {layers_alike(64), layers_alike(64, 150), layers_alike(64, 3)}) {
-    for (const size_t chunk : {tokens, size_t{100}}) {
-      const Matrix<float> expected = run(types, Arithmetic::float32, 2, chunk);
-      const Matrix<float> one = run(types, Arithmetic::fast, 1, chunk),
-                          two = run(types, Arithmetic::fast, 2, chunk);
-      double noise = 0.0, power = 0.0;
-      for (size_t i = 0; i < one.span().size(); ++i) {
-        EXPECT_EQ(one.span()[i], two.span()[i]);
-        noise += std::pow(one.span()[i] - expected.span()[i], 2);
-        power += std::pow(expected.span()[i], 2);
+  for_each_instruction_set([&] {
+    if (flash::kernels(64) == nullptr) return;
+    for (const LayerTypes& types : {layers_alike(64), layers_alike(64, 150), layers_alike(64, 3)}) {
+      for (const size_t chunk : {tokens, size_t{100}}) {
+        const Matrix<float> expected = run(types, Arithmetic::float32, 2, chunk);
+        const Matrix<float> one = run(types, Arithmetic::fast, 1, chunk),
+                            two = run(types, Arithmetic::fast, 2, chunk);
+        double noise = 0.0, power = 0.0;
+        for (size_t i = 0; i < one.span().size(); ++i) {
+          EXPECT_EQ(one.span()[i], two.span()[i]);
+          noise += std::pow(one.span()[i] - expected.span()[i], 2);
+          power += std::pow(expected.span()[i], 2);
+        }
+        EXPECT_LT(std::sqrt(noise / power), 5e-3);
       }
-      EXPECT_LT(std::sqrt(noise / power), 5e-3);
     }
-  }
+  });
 }
 
 TEST(FlashKernels, LoweredInstructionSetsHaveNone) {
   for (const std::string_view set : instruction_sets()) {
     ASSERT_TRUE(set_instruction_set(set));
-    if (set != "avx512_vnni") {
-      EXPECT_FALSE(flash::usable(64)) << set;
+    if (set != "avx512_vnni" && set != "avx512_amx") {
+      EXPECT_EQ(flash::kernels(64), nullptr) << set;
     }
   }
   ASSERT_TRUE(set_instruction_set("auto"));
-  EXPECT_FALSE(flash::usable(80));
+  EXPECT_EQ(flash::kernels(80), nullptr);
 }
 
 }  // namespace
