@@ -21,7 +21,8 @@ size_t shift_of(size_t token, size_t window, size_t context) {
 
 class Gatherer {
  public:
-  Gatherer(const Model& model, const SampleOptions& options, Workers& workers)
+  // tokens: of all windows, for room; a Buffer does not grow ahead.
+  Gatherer(const Model& model, const SampleOptions& options, size_t tokens, Workers& workers)
       : model_(model),
         view_(options.view),
         context_(options.context),
@@ -33,6 +34,9 @@ class Gatherer {
     const size_t width = sample_.shape.kv_heads * sample_.shape.head_dim;
     const size_t dims = group_size * sample_.shape.head_dim;
     sample_.values.resize(sample_.shape.layers);
+    for (auto& sides : sample_.values) {
+      for (Buffer<uint16_t>& store : sides) store.reserve(tokens * width);
+    }
     sample_.key_means.assign(sample_.shape.layers, std::vector<float>(width, 0.0f));
     for (size_t i = 0; i < sample_.shape.layers * groups() * 2; ++i) {
       sample_.gradient_moments.emplace_back(dims, dims);
@@ -139,7 +143,8 @@ class Gatherer {
 Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
                                const SampleOptions& options, const ProgressSink& progress,
                                Workers& workers) {
-  Gatherer gatherer(model, options, workers);
+  const size_t tokens = windows.empty() ? 0 : windows.size() * windows.front().size();
+  Gatherer gatherer(model, options, tokens, workers);
   for (size_t w = 0; w < windows.size(); ++w) {
     report(progress, {"statistics", w, windows.size(), {}});
     gatherer.begin_window(w, windows[w].size());

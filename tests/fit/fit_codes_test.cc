@@ -59,13 +59,14 @@ TEST_F(SavedNest, IsTheSameByteForByte) {
   std::vector<std::string> names;
   for (size_t i = 0; i < std::size(threads); ++i) {
     const std::filesystem::path folder = dir_ / std::to_string(i);
-    must(fit(model, threads[i]).save(folder));
+    const Result<void> saved = fit(model, threads[i]).save(folder);
+    ASSERT_TRUE(saved) << saved.error().message;
     for (const auto& file : std::filesystem::directory_iterator(folder)) {
       const std::string name = file.path().filename().string();
       if (i == 0) names.push_back(name);
       EXPECT_EQ(read(file.path()), read(dir_ / "0" / name)) << name << ", " << threads[i];
     }
-    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 3);
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 3) << "files";
   }
   EXPECT_EQ(names.size(), 3u);
 }
