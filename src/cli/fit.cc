@@ -93,6 +93,9 @@ class Fit : public Command {
         ->check(CLI::PositiveNumber);
     add_count(app, "--correction-windows", codes_.correction_windows,
               "code: windows of the text on which gains are corrected by measurement; 0 is none");
+    add_count(
+        app, "--joint-rounds", codes_.joint_rounds,
+        "code: rounds of fitting all codebooks together; 0 leaves each as it was fitted alone");
     add_count(app, "--most-per-column", codes_.most_per_column,
               "code: slabs on the same columns, i.e. bits a column")
         ->check(CLI::Range(size_t{1}, kMostSlabsPerColumn));

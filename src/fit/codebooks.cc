@@ -147,20 +147,18 @@ class Fitter {
     }
     ++candidate.stages;
     candidate.energy = energy_of(candidate.residual);
-    for (size_t c = 0; c < kSlabColumns; ++c) slab.scale[c] = unbiased_scale(first + c);
+    for (size_t c = 0; c < kSlabColumns; ++c) slab.scale[c] = scale_of(first + c);
     return slab;
   }
 
-  // var / cov(x, decoded): for least-error entries this is var / (var - error).
-  float unbiased_scale(size_t column) const {
+  float scale_of(size_t column) const {
     double variance = 0.0, covariance = 0.0;
     const std::span<const float> x = original_.row(column), r = latents_.row(column);
     for (size_t t = 0; t < stride_; ++t) {
       variance += static_cast<double>(weights_[t] * x[t] * x[t]);
       covariance += static_cast<double>(weights_[t] * x[t] * (x[t] - r[t]));
     }
-    if (covariance <= 0.25 * variance) return covariance > 0.0 ? 4.0f : 1.0f;
-    return f16_to_f32(f32_to_f16(static_cast<float>(variance / covariance)));
+    return unbiased_scale(variance, covariance);
   }
 
   Matrix<float>& latents_;
@@ -174,6 +172,11 @@ class Fitter {
 };
 
 }  // namespace
+
+float unbiased_scale(double variance, double covariance) {
+  if (covariance <= 0.25 * variance) return covariance > 0.0 ? 4.0f : 1.0f;
+  return f16_to_f32(f32_to_f16(static_cast<float>(variance / covariance)));
+}
 
 SpaceCode fit_codebooks(Matrix<float>& latents, std::span<const float> weights,
                         const CodebookOptions& options) {

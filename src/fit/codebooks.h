@@ -29,4 +29,8 @@ struct SpaceCode {
 SpaceCode fit_codebooks(Matrix<float>& latents, std::span<const float> weights,
                         const CodebookOptions& options);
 
+// The scale of a column whose tokens and their decoding so vary: var / cov, which for least-error
+// entries is var / (var - error); at most 4.
+float unbiased_scale(double variance, double covariance);
+
 }  // namespace mkv

@@ -8,6 +8,7 @@
 #include "fit/code_ladder.h"
 #include "fit/codebooks.h"
 #include "fit/correct_gains.h"
+#include "fit/joint_codebooks.h"
 #include "fit/metric_basis.h"
 #include "fit/sample.h"
 #include "ops/gemm.h"
@@ -48,55 +49,77 @@ class CodeFit {
   CodeFit(const Model& model, const KvSample& sample, const CodeFitOptions& options, Nest& nest)
       : model_(model), sample_(sample), options_(options), nest_(nest) {}
 
-  // Fits one space; returns its slabs' gains in the loss.
+  // Bases, and slabs one after the other; returns the slabs' gains in the loss.
   Result<std::vector<double>> fit(GroupId id) const {
     Basis& basis = nest_.basis(id);
-    const size_t dims = nest_.dims();
-    Matrix<float> columns, latents;
-    centred_columns(sample_, model_, id, options_.key_mean, columns, basis.mean);
-    const std::vector<float> weights = token_weights(sample_.gradient_squares[nest_.flat(id)],
-                                                     options_.token_weight_floor, columns.cols());
-    MKV_TRY(fit_metric_basis(covariance_of(columns, weights),
+    Space space = centred(id);
+    MKV_TRY(fit_metric_basis(covariance_of(space.columns, space.weights),
                              sample_.gradient_moments[nest_.flat(id)], options_.ridge, basis));
-    latents.reshape(columns.rows(), columns.cols());
-    gemm(basis.encode.view(), columns.view(), Transpose::no, 0.0f, latents.view());
+    Matrix<float> latents = latents_of(space, basis);
     CodebookOptions books;
-    books.max_slabs = static_cast<size_t>(options_.most_bits * 1.5 * static_cast<double>(dims) / 4);
+    books.max_slabs =
+        static_cast<size_t>(options_.most_bits * 1.5 * static_cast<double>(nest_.dims()) / 4);
     books.max_per_column = options_.most_per_column;
     books.iterations = options_.iterations;
     books.seed = options_.seed + nest_.flat(id);
-    SpaceCode code = fit_codebooks(latents, weights, books);
-    basis.slabs = std::move(code.slabs);
-    const double weight = 0.5 * (id.side == Side::key ? options_.key_weight : 1.0);
-    for (double& gain : code.gains) gain *= weight;
-    return code.gains;
+    return keep(id, fit_codebooks(latents, space.weights, books));
+  }
+  // The same slabs, their entries fitted together.
+  Result<std::vector<double>> refit(GroupId id) const {
+    Basis& basis = nest_.basis(id);
+    const Space space = centred(id);
+    const JointOptions joint{.rounds = options_.joint_rounds};
+    return keep(id, refit_codebooks(latents_of(space, basis), space.weights, basis.slabs, joint));
   }
 
  private:
+  struct Space {
+    Matrix<float> columns;       // [dims][padded tokens], less the mean
+    std::vector<float> weights;  // [padded tokens]
+  };
+  Space centred(GroupId id) const {
+    Space space;
+    centred_columns(sample_, model_, id, options_.key_mean, space.columns, nest_.basis(id).mean);
+    space.weights = token_weights(sample_.gradient_squares[nest_.flat(id)],
+                                  options_.token_weight_floor, space.columns.cols());
+    return space;
+  }
+  static Matrix<float> latents_of(const Space& space, const Basis& basis) {
+    Matrix<float> latents(space.columns.rows(), space.columns.cols());
+    gemm(basis.encode.view(), space.columns.view(), Transpose::no, 0.0f, latents.view());
+    return latents;
+  }
+  std::vector<double> keep(GroupId id, SpaceCode code) const {
+    nest_.basis(id).slabs = std::move(code.slabs);
+    const double weight = 0.5 * (id.side == Side::key ? options_.key_weight : 1.0);
+    for (double& gain : code.gains) gain *= weight;
+    return std::move(code.gains);
+  }
+
   const Model& model_;
   const KvSample& sample_;
   const CodeFitOptions& options_;
   Nest& nest_;
 };
 
-// Fits all spaces of the nest; returns the gains of their slabs.
-Result<std::vector<std::vector<double>>> fit_spaces(const Model& model, const KvSample& sample,
-                                                    const CodeFitOptions& options, Nest& nest,
-                                                    const ProgressSink& progress,
-                                                    Workers& workers) {
-  const CodeFit fit(model, sample, options, nest);
-  std::vector<std::vector<double>> gains(nest.spaces());
+using Gains = std::vector<std::vector<double>>;  // [space][slab]
+
+// What `fit_one` says of all spaces of the nest.
+template <class FitOne>
+Result<Gains> for_spaces(const Nest& nest, std::string_view stage, const ProgressSink& progress,
+                         Workers& workers, const FitOne& fit_one) {
+  Gains gains(nest.spaces());
   std::mutex mutex;
   size_t done = 0;
   Result<void> failed;
   workers.run(nest.spaces(), [&](size_t space, size_t) {
-    auto result = fit.fit(nest.unflat(space));
+    auto result = fit_one(nest.unflat(space));
     const std::lock_guard lock(mutex);
     if (result)
       gains[space] = std::move(*result);
     else if (failed)
       failed = std::move(result).error();
-    report(progress, {"codebooks", ++done, nest.spaces(), {}});
+    report(progress, {stage, ++done, nest.spaces(), {}});
   });
   MKV_TRY(std::move(failed));
   return gains;
@@ -119,17 +142,14 @@ std::vector<double> slab_costs(const ModelConfig& config, const Nest& nest, size
 
 // Multiplies each space's gains by what measurements say they are worth.
 Result<void> correct_gains(const Model& model, std::span<const std::vector<TokenId>> windows,
-                           const CodeFitOptions& options, const Nest& nest,
-                           std::span<const double> costs, std::vector<std::vector<double>>& gains,
+                           const CodeFitOptions& options, const Nest& nest, Gains& gains,
                            const ProgressSink& progress, Workers& workers) {
-  Nest trimmed = nest.clone();
-  MKV_TRY(keep_best_slabs({gains, costs}, options.most_bits, trimmed));
   const double bits = std::min(options.correction_bits, options.most_bits);
-  MKV_ASSIGN(const size_t rung, rung_for_budget(trimmed, std::to_string(bits) + "bits"));
+  MKV_ASSIGN(const size_t rung, rung_for_budget(nest, std::to_string(bits) + "bits"));
   const auto measured = windows.first(std::min(options.correction_windows, windows.size()));
-  MKV_ASSIGN(const std::vector<double> factors,
-             measured_gain_factors(model, trimmed, trimmed.ranks_at(rung), gains, measured,
-                                   progress, workers));
+  MKV_ASSIGN(
+      const std::vector<double> factors,
+      measured_gain_factors(model, nest, nest.ranks_at(rung), gains, measured, progress, workers));
   for (size_t space = 0; space < gains.size(); ++space) {
     for (double& gain : gains[space]) gain *= factors[space];
   }
@@ -149,15 +169,25 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
                                .draws = std::max<size_t>(1, options.draws),
                                .seed = options.seed};
   MKV_ASSIGN(const KvSample sample, gather_sample(model, windows, sampling, progress, workers));
-  MKV_ASSIGN(std::vector<std::vector<double>> gains,
-             fit_spaces(model, sample, options, nest, progress, workers));
+  const CodeFit fit(model, sample, options, nest);
+  MKV_ASSIGN(Gains gains, for_spaces(nest, "codebooks", progress, workers,
+                                     [&](GroupId id) { return fit.fit(id); }));
   const size_t window = windows.empty() ? 0 : windows.front().size();
   const std::vector<double> costs =
       slab_costs(model.config(), nest, std::max(sampling.context, window));
-  if (options.correction_windows > 0) {
-    MKV_TRY(correct_gains(model, windows, options, nest, costs, gains, progress, workers));
-  }
   MKV_TRY(keep_best_slabs({gains, costs}, options.most_bits, nest));
+  if (options.joint_rounds > 0) {
+    MKV_ASSIGN(gains, for_spaces(nest, "joint codebooks", progress, workers,
+                                 [&](GroupId id) { return fit.refit(id); }));
+    MKV_TRY(nest.set_ladder(ladder_from_gains({gains, costs})));
+  }
+  if (options.correction_windows > 0) {
+    MKV_TRY(correct_gains(model, windows, options, nest, gains, progress, workers));
+    for (size_t space = 0; space < gains.size(); ++space) {
+      gains[space].resize(nest.slabs_in(space));
+    }
+    MKV_TRY(nest.set_ladder(ladder_from_gains({gains, costs})));
+  }
   return nest;
 }
 

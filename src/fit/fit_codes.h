@@ -29,6 +29,7 @@ struct CodeFitOptions {
   double most_bits = 5.0;            // a value, on average: how long the slab lists get
   size_t most_per_column = 16;  // slabs on the same columns; fewer leave a floor (decisions/0007)
   size_t iterations = 10;       // of k-means
+  size_t joint_rounds = 40;     // of fitting all slabs together (fit/joint_codebooks.h); 0: not
   uint64_t seed = 1;
   std::map<std::string, std::string> origin;
 };

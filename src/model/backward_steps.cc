@@ -44,20 +44,6 @@ void add_norm_backward(std::span<const float> x, std::span<const float> weight, 
   for (size_t i = 0; i < x.size(); ++i) dx[i] += direct * weight[i] * dy[i] - along * x[i];
 }
 
-void transpose(const Matrix<float>& from, Matrix<float>& to) {
-  constexpr size_t kTile = 32;
-  to.reshape(from.cols(), from.rows());
-  for (size_t r0 = 0; r0 < from.rows(); r0 += kTile) {
-    for (size_t c0 = 0; c0 < from.cols(); c0 += kTile) {
-      for (size_t r = r0; r < std::min(from.rows(), r0 + kTile); ++r) {
-        for (size_t c = c0; c < std::min(from.cols(), c0 + kTile); ++c) {
-          to.at(c, r) = from.at(r, c);
-        }
-      }
-    }
-  }
-}
-
 void activate(Activation activation, std::span<float> gate, std::span<float> slope) {
   for (size_t i = 0; i < gate.size(); ++i) {
     const float g = gate[i];

@@ -3,7 +3,6 @@
 
 #include <span>
 
-#include "base/buffer.h"
 #include "base/view.h"
 #include "base/workers.h"
 #include "model/model.h"
@@ -22,7 +21,5 @@ void add_norm_backward(std::span<const float> x, std::span<const float> weight, 
 
 // gate[i] = activation(gate[i]) and slope[i] = its derivative.
 void activate(Activation activation, std::span<float> gate, std::span<float> slope);
-
-void transpose(const Matrix<float>& from, Matrix<float>& to);
 
 }  // namespace mkv

@@ -16,19 +16,23 @@ namespace {
 
 constexpr size_t kLogitRows = 512;
 
-// Takes the pairs that the view sees exactly out of m [keys x queries].
-void keep_coded_pairs(const CodedView& view, Matrix<float>& m) {
-  for (size_t key = 0; key < m.rows(); ++key) {
-    const size_t first = view.first_query_that_sees_codes(key);
-    std::fill_n(m.row(key).data(), std::min(first, m.cols()), 0.0f);
+// Takes the pairs that the view sees exactly out of m [queries x keys].
+void keep_coded_pairs(const CodedView& view, size_t first_query, size_t first_key,
+                      Matrix<float>& m) {
+  for (size_t i = 0; i < m.cols(); ++i) {
+    const size_t first = view.first_query_that_sees_codes(first_key + i);
+    for (size_t r = 0; r < m.rows() && first_query + r < first; ++r) m.at(r, i) = 0.0f;
   }
 }
 
 // One query head's attention, causal over a whole window of text, or a layer's sliding window of
 // it.
 struct HeadBackward {
-  Matrix<float> probabilities, scores_gradient, transposed;
+  Matrix<float> probabilities, scores_gradient;  // of some queries and the keys that they see
 
+  struct Sources {
+    View<const float> queries, keys, values, out, out_gradient;
+  };
   struct Targets {
     View<float> queries, keys, values;     // full gradients
     View<float> coded_keys, coded_values;  // through the pairs that see codes alone
@@ -39,34 +43,52 @@ struct HeadBackward {
     return {m.data + index * head_dim, m.rows, head_dim, m.stride};
   }
 
-  void run(View<const float> q, View<const float> k, View<const float> v, View<const float> out,
-           View<const float> d_out, float scale, const LayerType& type, const CodedView& view,
+  void run(const Sources& from, float scale, const LayerType& type, const CodedView& view,
            const Targets& to) {
-    const size_t tokens = q.rows;
-    probabilities.reshape(tokens, tokens);
-    scores_gradient.reshape(tokens, tokens);
-    gemm(q, k, Transpose::yes, 0.0f, probabilities.view());
-    gemm(d_out, v, Transpose::yes, 0.0f, scores_gradient.view());
-    for (size_t t = 0; t < tokens; ++t) {
-      const std::span<float> p = probabilities.row(t), ds = scores_gradient.row(t);
-      const size_t first = type.first_seen(t);
-      softmax(p.subspan(first, t + 1 - first), scale);
-      std::ranges::fill(p.first(first), 0.0f);
-      std::ranges::fill(p.subspan(t + 1), 0.0f);
-      const float mean = dot(out.row(t), d_out.row(t));
-      for (size_t s = first; s <= t; ++s) ds[s] = scale * p[s] * (ds[s] - mean);
-      std::ranges::fill(ds.first(first), 0.0f);
-      std::ranges::fill(ds.subspan(t + 1), 0.0f);
+    for (const View<float> m : {to.keys, to.values, to.coded_keys, to.coded_values}) {
+      for (size_t t = 0; t < m.rows; ++t) std::ranges::fill(m.row(t), 0.0f);
     }
-    gemm(scores_gradient.view(), k, Transpose::no, 0.0f, to.queries);
-    transpose(scores_gradient, transposed);
-    gemm(transposed.view(), q, Transpose::no, 0.0f, to.keys);
-    keep_coded_pairs(view, transposed);
-    gemm(transposed.view(), q, Transpose::no, 0.0f, to.coded_keys);
-    transpose(probabilities, transposed);
-    gemm(transposed.view(), d_out, Transpose::no, 0.0f, to.values);
-    keep_coded_pairs(view, transposed);
-    gemm(transposed.view(), d_out, Transpose::no, 0.0f, to.coded_values);
+    for (size_t begin = 0; begin < from.queries.rows; begin += kQueries) {
+      const size_t queries = std::min(kQueries, from.queries.rows - begin);
+      const size_t first = type.first_seen(begin), keys = begin + queries - first;
+      const View<const float> q = from.queries.rows_from(begin, queries);
+      const View<const float> d_out = from.out_gradient.rows_from(begin, queries);
+      scores(from, scale, type, begin, queries);
+      gemm(scores_gradient.view(), from.keys.rows_from(first, keys), Transpose::no, 0.0f,
+           to.queries.rows_from(begin, queries));
+      add_transposed(scores_gradient.view(), q, to.keys.rows_from(first, keys));
+      add_transposed(probabilities.view(), d_out, to.values.rows_from(first, keys));
+      keep_coded_pairs(view, begin, first, scores_gradient);
+      keep_coded_pairs(view, begin, first, probabilities);
+      add_transposed(scores_gradient.view(), q, to.coded_keys.rows_from(first, keys));
+      add_transposed(probabilities.view(), d_out, to.coded_values.rows_from(first, keys));
+    }
+  }
+
+ private:
+  static constexpr size_t kQueries = 128;  // at a time: what they see stays in the caches
+
+  // Both matrices of queries begin ... and the keys from the first that they see to the last.
+  void scores(const Sources& from, float scale, const LayerType& type, size_t begin,
+              size_t queries) {
+    const size_t low = type.first_seen(begin), keys = begin + queries - low;
+    probabilities.reshape(queries, keys);
+    scores_gradient.reshape(queries, keys);
+    gemm(from.queries.rows_from(begin, queries), from.keys.rows_from(low, keys), Transpose::yes,
+         0.0f, probabilities.view());
+    gemm(from.out_gradient.rows_from(begin, queries), from.values.rows_from(low, keys),
+         Transpose::yes, 0.0f, scores_gradient.view());
+    for (size_t r = 0; r < queries; ++r) {
+      const std::span<float> p = probabilities.row(r), ds = scores_gradient.row(r);
+      const size_t first = type.first_seen(begin + r) - low, end = begin + r + 1 - low;
+      softmax(p.subspan(first, end - first), scale);
+      std::ranges::fill(p.first(first), 0.0f);
+      std::ranges::fill(p.subspan(end), 0.0f);
+      const float mean = dot(from.out.row(begin + r), from.out_gradient.row(begin + r));
+      for (size_t s = first; s < end; ++s) ds[s] = scale * p[s] * (ds[s] - mean);
+      std::ranges::fill(ds.first(first), 0.0f);
+      std::ranges::fill(ds.subspan(end), 0.0f);
+    }
   }
 };
 
@@ -203,10 +225,10 @@ class LayerBackward {
       const auto target = [&](Matrix<float>& m) {
         return View<float>(m.data() + h * head_dim, tokens, head_dim, width);
       };
-      heads_[worker].run(part(record.queries.view(), h), part(record.keys.view(), h / repeats),
-                         part(record.values.view(), h / repeats), part(record.attended.view(), h),
-                         part(attended_.view(), h), config_.attention_scale(),
-                         config_.layer_types.of(layer), view_,
+      heads_[worker].run({part(record.queries.view(), h), part(record.keys.view(), h / repeats),
+                          part(record.values.view(), h / repeats), part(record.attended.view(), h),
+                          part(attended_.view(), h)},
+                         config_.attention_scale(), config_.layer_types.of(layer), view_,
                          {target(queries_), target(keys_all_), target(values_all_),
                           target(coded_keys_all_), target(coded_values_all_)});
     });

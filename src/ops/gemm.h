@@ -12,4 +12,7 @@ enum class Transpose : bool { no, yes };
 void gemm(View<const float> a, View<const float> b, Transpose b_transposed, float beta,
           View<float> c);
 
+// c += a^T * b. a [k x m]; b [k x n]; c [m x n].
+void add_transposed(View<const float> a, View<const float> b, View<float> c);
+
 }  // namespace mkv

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "eval/kl.h"
 #include "eval/tiny_model.h"
@@ -13,6 +14,7 @@
 #include "fit/codebooks.h"
 #include "fit/correct_gains.h"
 #include "fit/sample.h"
+#include "store/temp_dir.h"
 
 namespace mkv {
 namespace {
@@ -47,6 +49,26 @@ TEST(FitCodes, IsTheSameForAnyNumberOfWorkers) {
       EXPECT_EQ(std::memcmp(&a.slabs[s].codebook, &b.slabs[s].codebook, sizeof(Codebook)), 0);
     }
   }
+}
+
+// The same program, text and seed make the same files, whoever runs it.
+using SavedNest = testing::TempDir;
+TEST_F(SavedNest, IsTheSameByteForByte) {
+  const Model model = tiny_model();
+  const size_t threads[] = {1, 1, 2, 3};
+  std::vector<std::string> names;
+  for (size_t i = 0; i < std::size(threads); ++i) {
+    const std::filesystem::path folder = dir_ / std::to_string(i);
+    const Result<void> saved = fit(model, threads[i]).save(folder);
+    ASSERT_TRUE(saved) << saved.error().message;
+    for (const auto& file : std::filesystem::directory_iterator(folder)) {
+      const std::string name = file.path().filename().string();
+      if (i == 0) names.push_back(name);
+      EXPECT_EQ(read(file.path()), read(dir_ / "0" / name)) << name << ", " << threads[i];
+    }
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 3) << "files";
+  }
+  EXPECT_EQ(names.size(), 3u);
 }
 
 // Two draws are the mean of what each alone would say, of the same keys and values.

@@ -183,14 +183,17 @@ TEST(Gemm, EqualsSum) {
   for (const auto& [m, n, k] :
        {std::array<size_t, 3>{1, 1, 1}, {3, 5, 7}, {64, 64, 64}, {17, 130, 33}, {192, 64, 512}}) {
     const Matrix<float> a = random_matrix(rng, m, k), b = random_matrix(rng, k, n);
-    Matrix<float> bt(n, k), start = random_matrix(rng, m, n);
+    Matrix<float> at(k, m), bt(n, k), start = random_matrix(rng, m, n);
     for (size_t i = 0; i < k; ++i) {
       for (size_t j = 0; j < n; ++j) bt.at(j, i) = b.at(i, j);
+      for (size_t j = 0; j < m; ++j) at.at(i, j) = a.at(j, i);
     }
     for (const float beta : {0.0f, 1.0f, 0.5f}) {
       Matrix<float> c = start.clone(), ct = start.clone();
       gemm(a.view(), b.view(), Transpose::no, beta, c.view());
       gemm(a.view(), bt.view(), Transpose::yes, beta, ct.view());
+      Matrix<float> added = start.clone();
+      if (beta == 1.0f) add_transposed(at.view(), b.view(), added.view());
       for (size_t i = 0; i < m; ++i) {
         for (size_t j = 0; j < n; ++j) {
           double sum = static_cast<double>(beta) * start.at(i, j), magnitude = std::abs(sum);
@@ -201,6 +204,7 @@ TEST(Gemm, EqualsSum) {
           }
           ASSERT_NEAR(c.at(i, j), sum, 16 * 0x1p-24 * magnitude);
           ASSERT_NEAR(ct.at(i, j), sum, 16 * 0x1p-24 * magnitude);
+          if (beta == 1.0f) ASSERT_NEAR(added.at(i, j), sum, 16 * 0x1p-24 * magnitude);
         }
       }
     }
