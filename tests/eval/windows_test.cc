@@ -63,8 +63,8 @@ TEST(Windows, SecondHalfIsScored) {
   EXPECT_EQ(windows->count(), 1u);
   EXPECT_EQ(windows->first_scored(), 3u);
   EXPECT_EQ(windows->scored(), 2u);  // llama.cpp: context - 1 - context / 2, 255 of 512
-  EXPECT_EQ(windows->target(0, 0), 'e');
-  EXPECT_EQ(windows->target(0, 1), 'f');
+  EXPECT_EQ(windows->targets(0)[0], 'e');
+  EXPECT_EQ(windows->targets(0)[1], 'f');
 }
 
 TEST(Windows, DocumentsAreJoinedInOrder) {
