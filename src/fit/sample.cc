@@ -10,24 +10,11 @@
 namespace mkv {
 namespace {
 
-// Spread evenly over [0, 1), squared: seven tokens of ten in the first half of what is left of the
-// context.
-size_t shift_of(size_t token, size_t window, size_t context) {
-  if (context <= window) return 0;
-  constexpr double kGoldenRatio = 0.6180339887498949;
-  const double part = std::fmod(static_cast<double>(token) * kGoldenRatio, 1.0);
-  return static_cast<size_t>(part * part * static_cast<double>(context - window));
-}
-
 class Gatherer {
  public:
   // tokens: of all windows, for room; a Buffer does not grow ahead.
   Gatherer(const Model& model, const SampleOptions& options, size_t tokens, Workers& workers)
-      : model_(model),
-        view_(options.view),
-        context_(options.context),
-        draws_(options.draws),
-        workers_(workers) {
+      : model_(model), view_(options.view), draws_(options.draws), workers_(workers) {
     const size_t group_size = options.group_size;
     sample_.shape = model.config().kv_shape();
     sample_.group_size = group_size;
@@ -44,13 +31,12 @@ class Gatherer {
     sample_.gradient_squares.resize(sample_.gradient_moments.size());
   }
 
-  // The next window's draws follow.
-  void begin_window(size_t window, size_t tokens) {
+  // The next window's tokens stand at first_position and after it. Its draws follow.
+  void begin_window(size_t tokens, size_t first_position) {
+    first_position_ = first_position;
     begin_token_ = sample_.positions.size();
-    shifts_.clear();
-    for (size_t t = 0; t < tokens; ++t) {
-      shifts_.push_back(shift_of(window * tokens + t, tokens, context_));
-      if (t >= view_.sinks) sample_.positions.push_back(static_cast<uint32_t>(shifts_[t] + t));
+    for (size_t t = view_.sinks; t < tokens; ++t) {
+      sample_.positions.push_back(static_cast<uint32_t>(first_position + t));
     }
   }
   void add(const LayerGradient& seen, bool first_draw) {
@@ -80,14 +66,14 @@ class Gatherer {
  private:
   size_t groups() const { return sample_.shape.kv_heads / sample_.group_size; }
 
-  // Every token from where it was computed to where it stands.
+  // From where the window was computed to where it stands: every head by first_position.
   void turn(const Rotary& rotary, View<const float> from, Matrix<float>& to) {
     const size_t head_dim = sample_.shape.head_dim;
+    std::vector<float> cos(head_dim / 2), sin(head_dim / 2);
+    rotary.angles(static_cast<double>(first_position_), cos, sin);
     to.reshape(from.rows, from.cols);
     workers_.run_ranges(from.rows, 64, [&](size_t begin, size_t end, size_t) {
-      std::vector<float> cos(head_dim / 2), sin(head_dim / 2);
       for (size_t t = begin; t < end; ++t) {
-        rotary.angles(static_cast<double>(shifts_[t]), cos, sin);
         std::ranges::copy(from.row(t), to.row(t).begin());
         rope_heads(to.row(t), head_dim, cos, sin);
       }
@@ -104,7 +90,7 @@ class Gatherer {
       f32_to_f16(values.row(t), store.span().subspan(at));
       if (side != 0) continue;
       std::ranges::copy(values.row(t), row.begin());
-      model_.config().rotary(layer).angles(-static_cast<double>(shifts_[t] + t), cos, sin);
+      model_.config().rotary(layer).angles(-static_cast<double>(first_position_ + t), cos, sin);
       rope_heads(row, head_dim, cos, sin);
       axpy(1.0f, row, sample_.key_means[layer]);
     }
@@ -130,24 +116,33 @@ class Gatherer {
 
   const Model& model_;
   const CodedView view_;
-  const size_t context_, draws_;
+  const size_t draws_;
   Workers& workers_;
-  size_t begin_token_ = 0;
-  std::vector<size_t> shifts_;  // of the window's tokens
+  size_t first_position_ = 0, begin_token_ = 0;
   Matrix<float> keys_, key_gradients_;
   KvSample sample_;
 };
+
+// Spread evenly over [0, 1), squared: seven windows of ten in the first half of what is
+// left of the context, the first at its beginning.
+size_t place_of(size_t window, size_t tokens, size_t context) {
+  if (context <= tokens) return 0;
+  constexpr double kGoldenRatio = 0.6180339887498949;
+  const double part = std::fmod(static_cast<double>(window) * kGoldenRatio, 1.0);
+  return static_cast<size_t>(part * part * static_cast<double>(context - tokens));
+}
 
 }  // namespace
 
 Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
                                const SampleOptions& options, const ProgressSink& progress,
                                Workers& workers) {
-  const size_t tokens = windows.empty() ? 0 : windows.size() * windows.front().size();
-  Gatherer gatherer(model, options, tokens, workers);
+  const size_t room = windows.empty() ? 0 : windows.size() * windows.front().size();
+  Gatherer gatherer(model, options, room, workers);
   for (size_t w = 0; w < windows.size(); ++w) {
     report(progress, {"statistics", w, windows.size(), {}});
-    gatherer.begin_window(w, windows[w].size());
+    const size_t tokens = windows[w].size();
+    gatherer.begin_window(tokens, place_of(w, tokens, options.context));
     for (size_t draw = 0; draw < options.draws; ++draw) {
       MKV_TRY(model.gradients(
           windows[w], options.seed + w + draw * windows.size(), options.view,

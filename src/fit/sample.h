@@ -42,10 +42,9 @@ struct SampleOptions {
 };
 
 // windows: token sequences of equal length. Attention with RoPE depends on distances alone, so a
-// token is also a sample of what stands at any later place of a long context: its key and that
-// key's gradient are turned to a place of their own, more often an early one than a late one.
-// Otherwise keys of positions beyond a window would meet a basis that never saw them
-// (decisions/0009).
+// window is also a sample of what stands at any later place of a long context: its keys and their
+// gradients are turned to a place of their own, more often an early one than a late one. Otherwise
+// keys of positions beyond a window would meet a basis that never saw them (decisions/0009).
 Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
                                const SampleOptions& options, const ProgressSink& progress,
                                Workers& workers);
