@@ -254,7 +254,7 @@ TEST_F(PilotCommand, AChatIsHeldWithinATolerance) {
                                        "--nest",
                                        nest,
                                        "-n",
-                                       "24",
+                                       "8",
                                        "--temperature",
                                        "0",
                                        "--json",

@@ -118,7 +118,8 @@ TEST(Kl, TheExactCachesOwnReportNeedsNoSecondPass) {
   EXPECT_EQ(got.top1_agreement, 1);
   EXPECT_EQ(got.tokens, second.tokens);
   EXPECT_EQ(got.windows, 2u);
-  EXPECT_NEAR(got.perplexity, second.perplexity, 1e-9 * second.perplexity);
+  // Logits of five rows at a time are sums of floats in another order.
+  EXPECT_NEAR(got.perplexity, second.perplexity, 1e-6 * second.perplexity);
   EXPECT_EQ(got.perplexity, got.perplexity_base);
   EXPECT_EQ(got.kv.kv_bytes_per_token, second.kv.kv_bytes_per_token);
   EXPECT_EQ(got.kv.coded_bits_per_value, second.kv.coded_bits_per_value);
