@@ -20,7 +20,8 @@ const std::map<std::string, SlabKind> kKinds{{"code", SlabKind::code},
                                              {"column", SlabKind::column}};
 const std::map<std::string, ColumnAxes> kAxes{{"pca", ColumnAxes::principal},
                                               {"dimensions", ColumnAxes::dimensions},
-                                              {"random", ColumnAxes::random}};
+                                              {"random", ColumnAxes::random},
+                                              {"metric", ColumnAxes::metric}};
 const std::map<std::string, KeyMean> kKeyMeans{
     {"none", KeyMean::none}, {"plain", KeyMean::plain}, {"position", KeyMean::position}};
 
@@ -42,8 +43,10 @@ class Fit : public Command {
     declare_code_tuning(*app);
     add_count(*app, "--step", columns_.step, "column: columns a rung of the ladder")
         ->check(CLI::PositiveNumber);
-    app->add_option("--axes", columns_.axes,
-                    "column: pca, or for comparison the head's own dimensions or random rotations")
+    app->add_option(
+           "--axes", columns_.axes,
+           "column: pca, metric (oblique: errors weigh what they do to the output), or for "
+           "comparison the head's own dimensions or random rotations")
         ->transform(CLI::CheckedTransformer(kAxes))
         ->default_str("pca");
     measurement_.declare(*app);
@@ -80,11 +83,11 @@ class Fit : public Command {
               "code: label draws a token, each a backward pass; more see the loss with less noise")
         ->check(CLI::PositiveNumber);
     app.add_option("--ridge", codes_.ridge,
-                   "code: of the loss's metric, against noise in few gradients")
+                   "code, metric axes: of the loss's metric, against noise in few gradients")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
     app.add_option("--token-weight-floor", codes_.token_weight_floor,
-                   "code: 1 weighs all tokens alike, 0 by their gradients alone")
+                   "code, metric axes: 1 weighs all tokens alike, 0 by their gradients alone")
         ->capture_default_str()
         ->check(CLI::Range(0.0, 1.0));
     app.add_option("--key-weight", codes_.key_weight,
@@ -127,6 +130,8 @@ class Fit : public Command {
     if (kind_ == SlabKind::column) {
       fill(columns_, calibration, engine.model.config());
       columns_.seed = calibration_.seed();
+      columns_.ridge = codes_.ridge;
+      columns_.token_weight_floor = codes_.token_weight_floor;
       return fit_nest(engine.model, calibration.sequences, columns_, progress, *engine.workers);
     }
     fill(codes_, calibration, engine.model.config());

@@ -19,11 +19,10 @@
 namespace mkv::cli {
 namespace {
 
-const std::map<std::string, PrefixSchedule> kSchedules{{"independent", PrefixSchedule::independent},
-                                                       {"sandwich", PrefixSchedule::sandwich},
-                                                       {"ladder", PrefixSchedule::ladder},
-                                                       {"curriculum", PrefixSchedule::curriculum},
-                                                       {"automatic", PrefixSchedule::automatic}};
+const std::map<std::string, PrefixSchedule> kSchedules{
+    {"independent", PrefixSchedule::independent}, {"sandwich", PrefixSchedule::sandwich},
+    {"ladder", PrefixSchedule::ladder},           {"curriculum", PrefixSchedule::curriculum},
+    {"scattered", PrefixSchedule::scattered},     {"automatic", PrefixSchedule::automatic}};
 const std::map<std::string, TrainPrecision> kPrecisions{{"automatic", TrainPrecision::automatic},
                                                         {"f32", TrainPrecision::f32},
                                                         {"bf16", TrainPrecision::bf16}};
@@ -96,10 +95,9 @@ class Train : public Command {
 
  private:
   void declare_schedule(CLI::App& app) {
-    app.add_option(
-           "--schedule", options_.schedule.schedule,
-           "How sizes are drawn: independent (the paper's), sandwich, ladder, curriculum or "
-           "automatic")
+    app.add_option("--schedule", options_.schedule.schedule,
+                   "How sizes are drawn: independent (the paper's), sandwich, ladder, curriculum, "
+                   "scattered or automatic")
         ->transform(CLI::CheckedTransformer(kSchedules))
         ->default_str("ladder");
     app.add_option("--floor", options_.schedule.floor, "Smallest share of the slabs drawn")
@@ -132,6 +130,8 @@ class Train : public Command {
     app.add_option("--relative-loss", options_.relative_loss,
                    "Divide a window's loss by its divergence, so that every size counts alike")
         ->capture_default_str();
+    add_count(app, "--layerwise-steps", options_.layerwise_steps,
+              "First steps that learn each layer's attention by itself, which is cheaper");
     app.add_flag("--train-means", options_.train_means, "Means move too");
     app.add_option("--basis-rate", options_.basis_rate,
                    "Of a nest of codes: what share of the rate its bases move with; 0 leaves them")

@@ -29,21 +29,6 @@ NestConfig config_of(const Model& model, const CodeFitOptions& options) {
   return config;
 }
 
-// How much each token's error costs, 1 on average: attention dwells on few tokens, and its loss
-// gradient says on which. One drawn label tells it with much noise, hence the floor.
-std::vector<float> token_weights(std::span<const float> gradient_squares, double floor,
-                                 size_t padded) {
-  const size_t tokens = gradient_squares.size();
-  const double sum = std::accumulate(gradient_squares.begin(), gradient_squares.end(), 0.0);
-  std::vector<float> weights(padded, 0.0f);
-  for (size_t t = 0; t < tokens; ++t) {
-    const double relative =
-        sum > 0.0 ? gradient_squares[t] * static_cast<double>(tokens) / sum : 1.0;
-    weights[t] = static_cast<float>(floor + (1.0 - floor) * relative);
-  }
-  return weights;
-}
-
 class CodeFit {
  public:
   CodeFit(const Model& model, const KvSample& sample, const CodeFitOptions& options, Nest& nest)

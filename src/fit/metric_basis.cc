@@ -33,6 +33,19 @@ Matrix<double> covariance_of(const Matrix<float>& columns, std::span<const float
   return covariance;
 }
 
+std::vector<float> token_weights(std::span<const float> gradient_squares, double floor,
+                                 size_t padded) {
+  const size_t tokens = gradient_squares.size();
+  const double sum = std::accumulate(gradient_squares.begin(), gradient_squares.end(), 0.0);
+  std::vector<float> weights(padded, 0.0f);
+  for (size_t t = 0; t < tokens; ++t) {
+    const double relative =
+        sum > 0.0 ? gradient_squares[t] * static_cast<double>(tokens) / sum : 1.0;
+    weights[t] = static_cast<float>(floor + (1.0 - floor) * relative);
+  }
+  return weights;
+}
+
 Result<void> fit_metric_basis(const Matrix<double>& covariance,
                               const Matrix<float>& gradient_moments, double ridge, Basis& basis) {
   const auto n = static_cast<Eigen::Index>(covariance.rows());

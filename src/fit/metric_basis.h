@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/result.h"
@@ -19,5 +20,11 @@ Result<void> fit_metric_basis(const Matrix<double>& covariance,
 
 // X diag(weights) X^T / (sum of weights), columns X [dims][padded tokens], weights [padded tokens].
 Matrix<double> covariance_of(const Matrix<float>& columns, std::span<const float> weights);
+
+// How much each token's error costs, 1 on average, zero for padding: attention dwells on few
+// tokens, and its loss gradient says on which. One drawn label tells it with much noise, hence the
+// floor.
+std::vector<float> token_weights(std::span<const float> gradient_squares, double floor,
+                                 size_t padded);
 
 }  // namespace mkv

@@ -6,6 +6,8 @@
 #include <cstdio>
 
 #include "base/rng.h"
+#include "fit/metric_basis.h"
+#include "fit/sample.h"
 
 namespace mkv {
 namespace {
@@ -51,6 +53,8 @@ Matrix<double> axes_of(const FitOptions& options, const Statistics& statistics, 
       Rng rng(options.seed + space);
       return random_axes(statistics.covariance(space).rows(), rng);
     }
+    case ColumnAxes::metric:
+      break;  // fit_metric_columns
   }
   return {};
 }
@@ -63,6 +67,8 @@ const char* method_name(ColumnAxes axes) {
       return "dimensions";
     case ColumnAxes::random:
       return "random axes";
+    case ColumnAxes::metric:
+      return "metric axes";
   }
   return "";
 }
@@ -112,6 +118,33 @@ Result<void> check_finite(const Nest& nest, const Statistics& statistics) {
   return {};
 }
 
+// Oblique bases, all rounded as codes' are.
+Result<void> fit_metric_columns(const Model& model, std::span<const std::vector<TokenId>> sequences,
+                                const FitOptions& options, Nest& nest, const ProgressSink& progress,
+                                Workers& workers) {
+  MKV_ASSIGN(const KvSample sample, gather_sample(model, sequences,
+                                                  {.group_size = options.group_size,
+                                                   .view = {options.sinks, options.recent},
+                                                   .seed = options.seed},
+                                                  progress, workers));
+  for (size_t space = 0; space < nest.spaces(); ++space) {
+    const GroupId id = nest.unflat(space);
+    Basis& basis = nest.basis(id);
+    Matrix<float> columns, moments = sample.gradient_moments[space].clone();
+    centred_columns(sample, model, id, options.key_mean, columns, basis.mean);
+    // Latents are stored in 16 bits, so they should have about the size of what is coded.
+    double trace = 0.0;
+    for (size_t i = 0; i < nest.dims(); ++i) trace += moments.at(i, i);
+    const double scale = trace > 0.0 ? static_cast<double>(nest.dims()) / trace : 1.0;
+    for (float& x : moments.span()) x = static_cast<float>(x * scale);
+    const std::vector<float> weights =
+        token_weights(sample.gradient_squares[space], options.token_weight_floor, columns.cols());
+    MKV_TRY(fit_metric_basis(covariance_of(columns, weights), moments, options.ridge, basis));
+    report(progress, {"bases", space + 1, nest.spaces(), {}});
+  }
+  return nest.set_ladder(uniform_ladder(nest, options.step));
+}
+
 }  // namespace
 
 PrincipalAxes principal_axes(const Matrix<double>& covariance) {
@@ -146,6 +179,10 @@ Result<Nest> fit_nest(const Model& model, std::span<const std::vector<TokenId>> 
   if (options.step == 0 || nest.dims() % options.step != 0) {
     return invalid("a ladder step of " + std::to_string(options.step) + " does not divide " +
                    std::to_string(nest.dims()) + " columns");
+  }
+  if (options.axes == ColumnAxes::metric) {
+    MKV_TRY(fit_metric_columns(model, sequences, options, nest, progress, workers));
+    return nest;
   }
   MKV_ASSIGN(const Statistics statistics, gather_statistics(model, sequences,
                                                             {.group_size = options.group_size,

@@ -19,11 +19,12 @@
 
 namespace mkv {
 
-// Axes of a nest of columns; the last two are what principal ones are compared with.
+// Axes of a nest of columns. Dimensions and random ones are what principal ones are compared with.
 enum class ColumnAxes : uint8_t {
   principal,
   dimensions,  // the head's own, in their order: a plain cut of dimensions
   random,      // uniformly distributed rotations
+  metric,      // oblique: principal where errors weigh what they do to the loss (metric_basis.h)
 };
 
 struct FitOptions {
@@ -33,8 +34,9 @@ struct FitOptions {
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4;
   size_t recent = 128;
-  size_t step = 8;                            // slabs a cut of the uniform ladder
-  size_t mean_tokens = 8192;                  // see StatisticsOptions
+  size_t step = 8;                                 // slabs a cut of the uniform ladder
+  size_t mean_tokens = 8192;                       // see StatisticsOptions
+  double ridge = 2e-2, token_weight_floor = 0.15;  // of metric axes: see CodeFitOptions
   std::map<std::string, std::string> origin;  // what the sequences are: kept in the nest's origin
 };
 

@@ -82,8 +82,23 @@ void add_slabs(TensorWriter& writer, size_t layer, Side side, size_t group,
   writer.add_f16(tensor_name(layer, side, "scales" + suffix), {n, kSlabColumns}, scales);
 }
 
+// Columns whose decode is not encode's transpose.
+bool has_oblique_columns(const Nest& nest) {
+  if (nest.config().slab_kind != SlabKind::column) return false;
+  for (size_t s = 0; s < nest.spaces(); ++s) {
+    const Basis& basis = nest.basis(nest.unflat(s));
+    for (size_t i = 0; i < nest.dims(); ++i) {
+      for (size_t c = 0; c < nest.dims(); ++c) {
+        if (basis.encode.at(c, i) != basis.decode.at(i, c)) return true;
+      }
+    }
+  }
+  return false;
+}
+
 Json config_json(const Nest& nest) {
   const NestConfig& c = nest.config();
+  const bool oblique = c.slab_kind == SlabKind::code || has_oblique_columns(nest);
   Json measured = Json::array();
   for (const RungMeasurement& m : nest.measurements()) {
     measured.push_back({{"rung", m.rung},
@@ -101,7 +116,7 @@ Json config_json(const Nest& nest) {
           {"keys", "after_rope"},
           {"group_size", c.group_size},
           {"slab_kind", c.slab_kind == SlabKind::column ? "column" : "code"},
-          {"basis", c.slab_kind == SlabKind::column ? "orthogonal" : "oblique"},
+          {"basis", oblique ? "oblique" : "orthogonal"},
           {"key_mean", name_of(c.key_mean)},
           {"sinks", c.sinks},
           {"recent", c.recent},
@@ -209,6 +224,17 @@ Result<NestConfig> config_from(const Json& json) {
   return c;
 }
 
+Result<bool> read_oblique(const Json& json, SlabKind kind) {
+  MKV_ASSIGN(const std::string basis, get_string(json, "basis"));
+  if (basis != "orthogonal" && basis != "oblique") {
+    return make_error(ErrorCode::unsupported, "basis '" + basis + "' is not known");
+  }
+  if (kind == SlabKind::code && basis != "oblique") {
+    return make_error(ErrorCode::unsupported, "basis '" + basis + "' of a nest of codes");
+  }
+  return basis == "oblique";
+}
+
 Result<void> read_measurements(const Json& json, Nest& nest) {
   MKV_ASSIGN(const Json* measured, get_array(json, "measurements"));
   for (const Json& entry : *measured) {
@@ -265,7 +291,8 @@ Result<void> read_slabs(const TensorReader& reader, const NestConfig& config, Gr
   return {};
 }
 
-Result<void> read_layer_side(const TensorReader& reader, size_t layer, Side side, Nest& nest) {
+Result<void> read_layer_side(const TensorReader& reader, size_t layer, Side side, bool oblique,
+                             Nest& nest) {
   const bool columns = nest.config().slab_kind == SlabKind::column;
   const size_t dims = nest.dims(), groups = nest.groups();
   MKV_ASSIGN(const std::vector<float> decode,
@@ -278,14 +305,14 @@ Result<void> read_layer_side(const TensorReader& reader, size_t layer, Side side
     Basis& basis = nest.basis(id);
     std::copy_n(decode.data() + g * dims * dims, dims * dims, basis.decode.data());
     std::copy_n(mean.data() + g * dims, dims, basis.mean.data());
-    if (columns) {
+    if (oblique) {
+      MKV_TRY(invert(basis.decode, basis.encode));
+    } else {
       for (size_t i = 0; i < dims; ++i) {
         for (size_t c = 0; c < dims; ++c) basis.encode.at(c, i) = basis.decode.at(i, c);
       }
-    } else {
-      MKV_TRY(invert(basis.decode, basis.encode));
-      MKV_TRY(read_slabs(reader, nest.config(), id, basis));
     }
+    if (!columns) MKV_TRY(read_slabs(reader, nest.config(), id, basis));
   }
   return {};
 }
@@ -358,9 +385,10 @@ Result<Nest> Nest::load(const std::filesystem::path& folder) {
   auto nest = create(std::move(*config));
   if (!nest) return in_context(config_path, std::move(nest).error());
   const auto fill = [&]() -> Result<void> {
+    MKV_ASSIGN(const bool oblique, read_oblique(json, nest->config().slab_kind));
     for (size_t layer = 0; layer < nest->config().shape.layers; ++layer) {
       for (const Side side : {Side::key, Side::value}) {
-        MKV_TRY(read_layer_side(reader, layer, side, *nest));
+        MKV_TRY(read_layer_side(reader, layer, side, oblique, *nest));
       }
     }
     MKV_ASSIGN(Ladder ladder, read_ladder(reader, json, *nest));

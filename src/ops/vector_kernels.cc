@@ -8,8 +8,8 @@
 #define HWY_TARGET_INCLUDE "ops/vector_kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+#include "ops/exp-inl.h"
 #include "ops/half-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -70,22 +70,6 @@ void RmsNorm(const float* x, const float* weight, float epsilon, float* out, siz
     const auto scaled = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor));
     hn::StoreU(hn::Mul(scaled, hn::LoadU(d, weight + i)), d, out + i);
   });
-}
-
-// exp(x) for x <= 88; 0 below -87 and for -inf, where it would be subnormal. NaN stays NaN.
-template <class D, class Vec>
-HWY_INLINE Vec exp_or_zero(D d, Vec x) {
-  const auto floor = hn::Set(d, -87.0f);
-  const auto e = hn::Exp(d, hn::Max(x, floor));
-  return hn::IfThenElse(hn::Eq(x, x), hn::IfThenElseZero(hn::Ge(x, floor), e), x);
-}
-
-// g / (1 + exp(-x)), through exp(-|x|), which cannot overflow; g and x have the same sign.
-template <class D, class Vec>
-HWY_INLINE Vec gated(D d, Vec g, Vec x) {
-  const auto e = exp_or_zero(d, hn::Neg(hn::Abs(x)));
-  const auto numerator = hn::IfThenElse(hn::Lt(g, hn::Zero(d)), hn::Mul(g, e), g);
-  return hn::Div(numerator, hn::Add(hn::Set(d, 1.0f), e));
 }
 
 void Swiglu(float* gate, const float* up, size_t size) {

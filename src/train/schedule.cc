@@ -12,6 +12,23 @@ namespace {
 // Of the weights of `automatic`: no budget is drawn less than this often, relative to equal shares.
 constexpr double kLeastShare = 0.25;
 
+// Of `scattered`: how far a space's share of its slabs may be from the rung's.
+constexpr double kScatter = 0.25;
+
+// Each space by itself, within kScatter of what `ranks` keeps of it and not below the floor.
+Ranks scatter(const Nest& nest, double floor, Ranks ranks, Rng& rng) {
+  const size_t step = nest.ladder().step;
+  const Ranks full = nest.full_ranks();
+  for (size_t s = 0; s < ranks.size(); ++s) {
+    const double all = static_cast<double>(full[s]) / static_cast<double>(step);
+    const double share = ranks[s] / static_cast<double>(step) / all;
+    const auto least = static_cast<size_t>(std::ceil(std::max(floor, share - kScatter) * all));
+    const auto most = static_cast<size_t>(std::min(1.0, share + kScatter) * all);
+    ranks[s] = static_cast<uint16_t>(step * (least + rng.below(std::max(least, most) - least + 1)));
+  }
+  return ranks;
+}
+
 Ranks independent_ranks(const Nest& nest, double floor, Rng& rng) {
   const size_t step = nest.ladder().step;
   Ranks ranks = nest.full_ranks();
@@ -83,6 +100,11 @@ Ranks PrefixSampler::sample(size_t step, size_t window) const {
       const double done = static_cast<double>(step) / (0.5 * static_cast<double>(steps_) + 1.0);
       return along_ladder(static_cast<size_t>(
           std::ceil(std::min(1.0, done + 0.05) * static_cast<double>(floor_rung_))));
+    }
+    case PrefixSchedule::scattered: {
+      Ranks ranks = along_ladder(floor_rung_);
+      const bool together = (step + window) % 2 == 0;
+      return together ? ranks : scatter(*nest_, options_.floor, std::move(ranks), rng);
     }
     case PrefixSchedule::automatic: {
       double left = rng.uniform();

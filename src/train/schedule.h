@@ -20,6 +20,7 @@ enum class PrefixSchedule : uint8_t {
   ladder,       // a rung of the nest's ladder, uniform: all spaces shrink together
   curriculum,   // ladder, whose smallest size falls from full to the floor over the first half
   automatic,    // one of the held-out budgets, more often the more its divergence still falls
+  scattered,    // by turns: ladder, and every space by itself in a band around a ladder's rung
 };
 
 struct ScheduleOptions {

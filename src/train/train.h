@@ -39,6 +39,9 @@ struct TrainOptions {
   // A window's loss is divided by its own divergence, so that the large divergences of small caches
   // do not drown what can be gained at large ones: the sum of logarithms falls, not the sum.
   bool relative_loss = true;
+  // The first so many steps are cheaper: each layer's bases learn to give back what its attention
+  // adds to the exact hidden states, without the rest of the model.
+  size_t layerwise_steps = 0;
   bool train_means = false;
   double basis_rate = 1.0;  // of a coded nest's bases: share of learning_rate; 0: they stay
   TrainPrecision precision = TrainPrecision::automatic;

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "eval/kl.h"
 #include "eval/tiny_model.h"
@@ -114,6 +116,41 @@ TEST(FitNest, OtherAxesAreOrthogonalAndWorse) {
   const Nest third = must(fit_nest(model, sequences, options, {}, workers));
   EXPECT_NE(other.basis({0, 0, Side::key}).encode.at(0, 0),
             third.basis({0, 0, Side::key}).encode.at(0, 0));
+}
+
+// Oblique bases are exact at full size, closer than principal axes where the loss says so, and the
+// same from their file.
+TEST(FitNest, MetricAxesAreObliqueAndCloser) {
+  const Model model = tiny_model();
+  Workers workers(1);
+  const Sequences sequences = random_sequences(model, 8, 128);
+  const BaseHidden base =
+      must(BaseHidden::compute(model, random_windows(model, 128, 1), {}, workers));
+  const auto kl_at = [&](const Nest& nest, const char* budget) {
+    const Ranks ranks = nest.ranks_at(must(rung_for_budget(nest, budget)));
+    return must(
+               evaluate_kl(model, base, must(CacheFactory::coded(model, nest, ranks)), {}, workers))
+        .kl;
+  };
+  FitOptions options;
+  options.recent = 0;
+  const Nest principal = must(fit_nest(model, sequences, options, {}, workers));
+  options.axes = ColumnAxes::metric;
+  const Nest nest = must(fit_nest(model, sequences, options, {}, workers));
+  EXPECT_LE(nest.orthogonality_error(), 1e-5);  // of encode decode - I
+  EXPECT_LT(kl_at(nest, "100%"), 1e-5);
+  EXPECT_LT(kl_at(nest, "75%"), kl_at(principal, "75%"));
+  EXPECT_LT(kl_at(nest, "50%"), kl_at(principal, "50%"));
+  const std::filesystem::path folder =
+      std::filesystem::path(::testing::TempDir()) / "metric_axes_nest";
+  ASSERT_TRUE(nest.save(folder));
+  const Nest again = must(Nest::load(folder));
+  std::filesystem::remove_all(folder);
+  for (size_t s = 0; s < nest.spaces(); ++s) {
+    const Basis &a = nest.basis(nest.unflat(s)), &b = again.basis(again.unflat(s));
+    EXPECT_TRUE(std::ranges::equal(a.encode.span(), b.encode.span())) << s;
+    EXPECT_TRUE(std::ranges::equal(a.decode.span(), b.decode.span())) << s;
+  }
 }
 
 TEST(FitNest, ColumnsFallInEnergyOnTheTextItself) {

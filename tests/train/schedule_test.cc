@@ -67,7 +67,7 @@ TEST_P(Schedules, DependOnSeedStepAndWindowAlone) {
 INSTANTIATE_TEST_SUITE_P(All, Schedules,
                          testing::Values(PrefixSchedule::independent, PrefixSchedule::sandwich,
                                          PrefixSchedule::ladder, PrefixSchedule::curriculum,
-                                         PrefixSchedule::automatic));
+                                         PrefixSchedule::automatic, PrefixSchedule::scattered));
 
 TEST(PrefixSampler, AlongTheLadderSpacesShrinkTogether) {
   const Nest nest = small_nest();
@@ -76,6 +76,23 @@ TEST(PrefixSampler, AlongTheLadderSpacesShrinkTogether) {
     const Ranks ranks = sampler.sample(step, 0);
     EXPECT_LE(*std::ranges::max_element(ranks) - *std::ranges::min_element(ranks), 2);
   }
+}
+
+TEST(PrefixSampler, ScatteredTakesTurnsWithTheLadder) {
+  const Nest nest = small_nest();
+  const PrefixSampler sampler = sampler_of(nest, PrefixSchedule::scattered);
+  int widest = 0;
+  for (size_t step = 0; step < 50; ++step) {
+    const auto spread = [&](size_t window) {
+      const Ranks ranks = sampler.sample(step, window);
+      return *std::ranges::max_element(ranks) - *std::ranges::min_element(ranks);
+    };
+    EXPECT_LE(spread(step % 2), 2);
+    EXPECT_LE(spread(1 - step % 2),
+              10);  // a quarter of 16 to either side of two neighbouring rungs
+    widest = std::max(widest, spread(1 - step % 2));
+  }
+  EXPECT_GE(widest, 6);
 }
 
 TEST(PrefixSampler, CurriculumBeginsNearFullSize) {

@@ -1,13 +1,11 @@
 // Attention tile by tile: scores of a tile of queries live only while it is worked on, and are
 // computed again for the gradient from their log-sum-exp (arXiv:2205.14135, Algorithms 1 and 4,
 // over queries alone).
-#include <algorithm>
 #include <limits>
-#include <utility>
 #include <vector>
 
-#include "nest/kv_cache.h"
 #include "train/torch/functions.h"
+#include "train/torch/tiles.h"
 
 namespace mkv::training {
 namespace {
@@ -16,42 +14,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-// Queries of a tile: a block, so that all of them see the same keys exactly.
-constexpr auto kTile = static_cast<int64_t>(kBlockTokens);
-
-// Keys before `exact` are seen as codes, the others exactly.
-struct Tile {
-  int64_t begin, end, exact;
-  Tensor hidden;  // [end - begin x end - begin]: -inf above the diagonal
-};
-
-// The rule of CodedView: a key of block b is seen as codes from `recent` after its block's start.
-// Blocks begin after the sinks and `recent` is whole blocks, so the same holds for a tile's
-// queries.
-std::vector<Tile> tiles_of(int64_t tokens, const AttentionView& view,
-                           const torch::TensorOptions& options) {
-  std::vector<Tile> tiles;
-  int64_t end = view.sinks > 0 ? view.sinks : kTile;
-  for (int64_t begin = 0; begin < tokens; begin = std::exchange(end, end + kTile)) {
-    Tile tile{begin, std::min(tokens, end), {}, {}};
-    tile.exact = view.recent > 0 ? std::max(view.sinks, begin - view.recent + kTile) : tile.end;
-    tile.exact = std::min(tile.exact, tile.end);
-    const int64_t n = tile.end - begin;
-    tile.hidden = torch::full({n, n}, -std::numeric_limits<double>::infinity(), options).triu_(1);
-    tiles.push_back(tile);
-  }
-  return tiles;
-}
-
-// A tile's keys or values [kv x end x head_dim].
-Tensor seen(const Tile& tile, const Tensor& coded, const Tensor& exact) {
-  if (tile.exact == tile.end) return coded.slice(1, 0, tile.end);
-  return torch::cat({coded.slice(1, 0, tile.exact), exact.slice(1, tile.exact, tile.end)}, 1);
-}
-void add_seen(const Tile& tile, const Tensor& d, Tensor& coded, Tensor& exact) {
-  coded.slice(1, 0, tile.exact).add_(d.slice(1, 0, tile.exact));
-  if (tile.exact == tile.end) return;
-  exact.slice(1, tile.exact, tile.end).add_(d.slice(1, tile.exact));
+// -inf above the diagonal [n x n].
+Tensor hidden_of(const Tile& tile, const torch::TensorOptions& options) {
+  const int64_t n = tile.end - tile.begin;
+  return torch::full({n, n}, -std::numeric_limits<double>::infinity(), options).triu_(1);
 }
 
 // Queries and what has their shape come as [kv x repeats*n x head_dim], scores as
@@ -71,7 +37,7 @@ struct TileRows {
   }
   Tensor scores(const Tensor& scaled_queries, const Tensor& keys) const {
     Tensor s = scaled_queries.bmm(keys.transpose(1, 2));
-    by_rows(s).slice(3, tile.begin, tile.end).add_(tile.hidden);
+    by_rows(s).slice(3, tile.begin, tile.end).add_(hidden_of(tile, s.options()));
     return s;
   }
 };
@@ -85,7 +51,7 @@ struct TiledAttention : Function<TiledAttention> {
                            windowed ? exact_values : Tensor()};
     Tensor out = torch::empty_like(q);
     Tensor log_sums = q.new_empty({q.size(0), q.size(1), q.size(2), 1});
-    for (const Tile& tile : tiles_of(q.size(2), {sinks, recent}, q.options())) {
+    for (const Tile& tile : tiles_of(q.size(2), {sinks, recent})) {
       const TileRows rows{tile, q.size(1)};
       Tensor s = rows.scores(rows.of(q) * scale, seen(tile, kv[0], kv[2]));
       const Tensor most = s.amax(-1, true);
@@ -113,7 +79,7 @@ struct TiledAttention : Function<TiledAttention> {
       d_kv.push_back(each.defined() ? torch::zeros_like(each) : Tensor());
     }
     Tensor d_q = torch::empty_like(q);
-    for (const Tile& tile : tiles_of(q.size(2), view, q.options())) {
+    for (const Tile& tile : tiles_of(q.size(2), view)) {
       const TileRows rows{tile, q.size(1)};
       const Tensor queries = rows.of(q) * scale, d = rows.of(d_out);
       const Tensor keys = seen(tile, kv[0], kv[2]), values = seen(tile, kv[1], kv[3]);

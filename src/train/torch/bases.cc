@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+#include "nest/basis.h"
+
 namespace mkv::training {
 namespace {
 
@@ -13,13 +16,21 @@ Bases::Bases(const Nest& nest, bool move_means, torch::Device device)
     : config_(nest.config()), groups_(nest.groups()), move_means_(move_means) {
   const torch::NoGradGuard none;
   const int64_t spaces = as_int(nest.spaces()), dims = as_int(nest.dims());
-  Tensor start = torch::empty({spaces, dims, dims}), means = torch::empty({spaces, dims});
+  Tensor encode = torch::empty({spaces, dims, dims}), decode = torch::empty_like(encode);
+  Tensor means = torch::empty({spaces, dims});
   for (size_t s = 0; s < nest.spaces(); ++s) {
     const Basis& basis = nest.basis(nest.unflat(s));
-    std::ranges::copy(basis.decode.span(), start.data_ptr<float>() + s * nest.dims() * nest.dims());
+    const size_t at = s * nest.dims() * nest.dims();
+    std::ranges::copy(basis.encode.span(), encode.data_ptr<float>() + at);
+    std::ranges::copy(basis.decode.span(), decode.data_ptr<float>() + at);
     std::ranges::copy(basis.mean, means.data_ptr<float>() + s * nest.dims());
   }
-  start_ = start.to(device, torch::kDouble);
+  start_ = decode.to(device, torch::kDouble);
+  if (!torch::equal(encode.transpose(1, 2), decode)) {
+    encode_ = encode.to(device);
+    decode_ = decode.to(device);
+    start_ = torch::eye(dims, start_.options()).expand_as(start_);
+  }
   means_ = means.to(device);
   turns_ = torch::zeros({spaces, dims, dims}, torch::TensorOptions(device).dtype(torch::kFloat32));
 }
@@ -45,6 +56,7 @@ double Bases::orthogonality_error(const Tensor& bases) {
 
 CacheCode Bases::code(const std::vector<Tensor>& made, const Ranks& ranks) const {
   const Tensor &bases = made[0], &means = made[1];
+  const bool oblique = decode_.defined();
   const int64_t layers = as_int(config_.shape.layers), groups = as_int(groups_);
   const int64_t dims = bases.size(1);
   const std::vector<int64_t> wide(ranks.begin(), ranks.end());
@@ -54,8 +66,11 @@ CacheCode Bases::code(const std::vector<Tensor>& made, const Ranks& ranks) const
     rest.insert(rest.begin(), {layers, groups, 2});
     return all.reshape(rest).unbind(0);
   };
-  const std::vector<Tensor> u = by_layer(bases, {dims, dims}), m = by_layer(means, {dims}),
+  const Tensor decode = oblique ? decode_.bmm(bases) : bases;
+  const Tensor encode = oblique ? bases.transpose(1, 2).bmm(encode_) : Tensor();
+  const std::vector<Tensor> u = by_layer(decode, {dims, dims}), m = by_layer(means, {dims}),
                             masks = by_layer(kept.to(torch::kFloat32), {1, dims});
+  const std::vector<Tensor> e = oblique ? by_layer(encode, {dims, dims}) : std::vector<Tensor>();
   CacheCode code;
   code.position_mean = config_.key_mean == KeyMean::position;
   code.view = {as_int(config_.sinks), as_int(config_.recent)};
@@ -64,11 +79,12 @@ CacheCode Bases::code(const std::vector<Tensor>& made, const Ranks& ranks) const
     for (int64_t side = 0; side < 2; ++side) {
       const bool with_mean = side == 1 || config_.key_mean != KeyMean::none;
       const Tensor basis = u[l].select(1, side).contiguous();
-      sides[static_cast<size_t>(side)] = {basis.transpose(1, 2),
-                                          basis,
-                                          with_mean ? m[l].select(1, side) : Tensor(),
-                                          masks[l].select(1, side),
-                                          {}};
+      sides[static_cast<size_t>(side)] = {
+          oblique ? e[l].select(1, side).contiguous() : basis.transpose(1, 2),
+          basis,
+          with_mean ? m[l].select(1, side) : Tensor(),
+          masks[l].select(1, side),
+          {}};
     }
     code.layers.push_back(std::move(sides));
   }
@@ -77,7 +93,11 @@ CacheCode Bases::code(const std::vector<Tensor>& made, const Ranks& ranks) const
 
 void Bases::store(Nest& nest) const {
   const torch::NoGradGuard none;
-  const Tensor u = bases().to(torch::kCPU).contiguous();
+  const Tensor turned = bases();
+  const Tensor u =
+      (decode_.defined() ? decode_.to(torch::kDouble).matmul(turned.to(torch::kDouble)) : turned)
+          .to(torch::kCPU, torch::kFloat32)
+          .contiguous();
   const Tensor m = means_.to(torch::kCPU).contiguous();
   const size_t dims = nest.dims();
   for (size_t s = 0; s < nest.spaces(); ++s) {
@@ -89,6 +109,8 @@ void Bases::store(Nest& nest) const {
         basis.encode.at(c, i) = from[i * dims + c];
       }
     }
+    // As a nest's file is read. What turns an invertible matrix leaves it invertible.
+    if (decode_.defined()) MKV_CHECK(invert(basis.decode, basis.encode).has_value());
     const float* mean = m.data_ptr<float>() + s * dims;
     basis.mean.assign(mean, mean + dims);
   }

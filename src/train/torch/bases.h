@@ -1,6 +1,8 @@
 // What is trained of a nest of columns: for every latent space a skew matrix A and a mean,
 //   U = U0 (I + A)^-1 (I - A)      (the Cayley transform; arXiv:2410.14731 §3.1)
-// starting at A = 0, i.e. at the nest. Cayley(A) is orthogonal with determinant +1 for every A, so
+// starting at A = 0, i.e. at the nest. Where the nest's bases are oblique, encode E0 and decode D0,
+// U0 is I and what codes are U^T E0 and D0 U: latents turn, the metric that errors have stays.
+// Cayley(A) is orthogonal with determinant +1 for every A, so
 // U keeps the determinant of U0: reflections are not reached, nor is a turn by exactly pi. Neither
 // loses anything here: flipping the sign of a latent column changes no prefix, and flips the
 // determinant.
@@ -39,7 +41,8 @@ class Bases : public Parameters {
   NestConfig config_;
   size_t groups_;
   bool move_means_;
-  Tensor start_;  // U0 [spaces x dims x dims], double
+  Tensor start_;            // U0 [spaces x dims x dims], double
+  Tensor encode_, decode_;  // E0 and D0 [spaces x dims x dims], undefined for orthogonal bases
   Tensor turns_, means_;
 };
 

@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/bf16.h"
+#include "train/torch/bf16.h"
+
 namespace mkv::training {
 namespace {
 
-constexpr int64_t kRows = 64;              // of logits at once
+constexpr int64_t kRows = 64;  // of logits at once
+constexpr int64_t kRowsInBf16 = 256;
 constexpr double kLeastDivergence = 1e-6;  // nats a token; a smaller one is divided by this
 
 // Of logits [rows x vocab], whose softmax is known, the logarithms of the sums of exponentials
@@ -25,11 +29,41 @@ double sum_of(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
+RowLosses row_losses_in_bf16(const Twin& twin, const Tensor& teacher, const Tensor& student,
+                             std::span<const TokenId> next, const LossWeights& weights) {
+  const auto rows = static_cast<int64_t>(next.size());
+  RowLosses loss;
+  loss.gradient = torch::empty_like(student);
+  std::vector<float> scratch;
+  for (int64_t begin = 0; begin < rows; begin += kRowsInBf16) {
+    const int64_t end = std::min(rows, begin + kRowsInBf16);
+    const Tensor s = twin.logits_in_bf16(student.slice(0, begin, end));
+    const Tensor t =
+        teacher.defined() ? twin.logits_in_bf16(teacher.slice(0, begin, end)) : Tensor();
+    Tensor d = torch::empty_like(s);
+    scratch.resize(2 * static_cast<size_t>(s.size(1)));
+    for (int64_t row = 0; row < end - begin; ++row) {
+      VocabularyRow in{.teacher = {},
+                       .student = bf16_row(s, row),
+                       .target = static_cast<size_t>(next[static_cast<size_t>(begin + row)]),
+                       .kl_weight = static_cast<float>(weights.kl),
+                       .cross_entropy_weight = static_cast<float>(weights.cross_entropy)};
+      if (t.defined()) in.teacher = bf16_row(t, row);
+      const VocabularyLoss of_row = vocabulary_loss(in, scratch, bf16_row(d, row));
+      loss.kl.push_back(of_row.kl);
+      loss.cross_entropy.push_back(of_row.cross_entropy);
+    }
+    loss.gradient.slice(0, begin, end).copy_(twin.logits_backward(d));
+  }
+  return loss;
+}
+
 }  // namespace
 
 RowLosses row_losses(const Twin& twin, const Tensor& teacher, const Tensor& student,
                      std::span<const TokenId> next, const LossWeights& weights) {
   const torch::NoGradGuard none;
+  if (twin.bf16_on_cpu()) return row_losses_in_bf16(twin, teacher, student, next, weights);
   const auto rows = static_cast<int64_t>(next.size());
   const std::vector<int64_t> ids(next.begin(), next.end());
   const Tensor targets =

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <exception>
 
+#include "train/torch/layerwise.h"
+
 namespace mkv::training {
 namespace {
 
@@ -21,6 +23,22 @@ std::vector<Tensor> with_gradients(const std::vector<Tensor>& tensors) {
   return out;
 }
 
+std::vector<Tensor> leaves_of(const std::vector<Tensor>& made) {
+  std::vector<Tensor> leaves;
+  for (const Tensor& t : made) leaves.push_back(t.detach().requires_grad_(t.requires_grad()));
+  return leaves;
+}
+
+WindowResult run_layerwise(const Twin& twin, const Parameters& parameters,
+                           const std::vector<Tensor>& made, const StepWindow& window) {
+  const torch::AutoGradMode with_gradient(true);
+  WindowResult result;
+  LayerwiseLoss loss = layerwise_loss(twin, parameters, leaves_of(made), window);
+  result.loss.kl = loss.error;
+  result.gradients = std::move(loss.gradients);
+  return result;
+}
+
 // Gradients with respect to what the cache is made of; how that depends on what moves is a step's
 // matter.
 WindowResult run_window(const Twin& twin, const Parameters& parameters,
@@ -33,17 +51,12 @@ WindowResult run_window(const Twin& twin, const Parameters& parameters,
     teacher = twin.hidden(window.tokens, {});
   }
   const torch::AutoGradMode with_gradient(true);
-  std::vector<Tensor> leaves;
-  for (const Tensor& t : made) leaves.push_back(t.detach().requires_grad_(t.requires_grad()));
+  const std::vector<Tensor> leaves = leaves_of(made);
   const Tensor student = twin.hidden(window.tokens, parameters.code(leaves, window.ranks));
   result.loss = window_loss(twin, teacher, student.detach(), window.tokens, weights);
   const std::vector<Tensor> moving = with_gradients(leaves);
   result.gradients =
       torch::autograd::grad({student}, moving, {result.loss.gradient}, false, false, true);
-  for (size_t i = 0; i < moving.size(); ++i) {
-    Tensor& gradient = result.gradients[i];
-    if (!gradient.defined()) gradient = torch::zeros_like(moving[i]);
-  }
   result.loss.gradient = Tensor();
   return result;
 }
@@ -52,7 +65,7 @@ WindowResult run_window(const Twin& twin, const Parameters& parameters,
 
 StepResult step_gradients(const Twin& twin, const Parameters& parameters,
                           std::span<const StepWindow> windows, const LossWeights& weights,
-                          Workers& workers) {
+                          Objective objective, Workers& workers) {
   at::set_num_threads(1);
   std::vector<Tensor> moved;
   for (const Parameters::Moved& each : parameters.moved()) {
@@ -64,17 +77,24 @@ StepResult step_gradients(const Twin& twin, const Parameters& parameters,
   workers.run(windows.size(), [&](size_t i, size_t) {
     try {
       at::set_num_threads(1);  // a setting of each thread
-      results[i] = run_window(twin, parameters, made, windows[i], weights);
+      results[i] = objective == Objective::layerwise
+                       ? run_layerwise(twin, parameters, made, windows[i])
+                       : run_window(twin, parameters, made, windows[i], weights);
     } catch (...) {
       results[i].error = std::current_exception();
     }
   });
   StepResult step;
+  const std::vector<Tensor> moving = with_gradients(made);
   std::vector<Tensor> sums;
   for (WindowResult& result : results) {
     if (result.error) std::rethrow_exception(result.error);
     step.kl.push_back(result.loss.kl);
     step.cross_entropy.push_back(result.loss.cross_entropy);
+    for (size_t i = 0; i < moving.size(); ++i) {
+      Tensor& gradient = result.gradients[i];
+      if (!gradient.defined()) gradient = torch::zeros_like(moving[i]);
+    }
     if (sums.empty()) {
       sums = std::move(result.gradients);
       continue;
@@ -82,7 +102,7 @@ StepResult step_gradients(const Twin& twin, const Parameters& parameters,
     for (size_t i = 0; i < sums.size(); ++i) sums[i].add_(result.gradients[i]);
   }
   for (Tensor& sum : sums) sum.div_(static_cast<double>(windows.size()));
-  step.gradients = torch::autograd::grad(with_gradients(made), moved, sums);
+  step.gradients = torch::autograd::grad(moving, moved, sums);
   for (Tensor& t : moved) t.requires_grad_(false);
   return step;
 }

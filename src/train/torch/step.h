@@ -12,13 +12,18 @@
 
 namespace mkv::training {
 
+enum class Objective : uint8_t {
+  end_to_end,  // weights' divergence and cross-entropy
+  layerwise,   // layerwise_loss(), which stands where the divergence does; no cross-entropy
+};
+
 struct StepWindow {
   std::span<const TokenId> tokens;
   Ranks ranks;
 };
 
 struct StepResult {
-  std::vector<double> kl, cross_entropy;  // by window, nats a token
+  std::vector<double> kl, cross_entropy;  // by window, nats a token; see Objective
   std::vector<Tensor> gradients;          // of the mean loss: in the order of Parameters::moved()
   double gradient_norm = 0;
 };
@@ -26,6 +31,6 @@ struct StepResult {
 // Throws what torch throws (from the calling thread).
 StepResult step_gradients(const Twin& twin, const Parameters& parameters,
                           std::span<const StepWindow> windows, const LossWeights& weights,
-                          Workers& workers);
+                          Objective objective, Workers& workers);
 
 }  // namespace mkv::training

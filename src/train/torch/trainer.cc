@@ -144,25 +144,28 @@ RunIdentity Trainer::identity() const {
   };
   std::string budgets;
   for (const std::string& budget : o.budgets) budgets.append(budget).append(1, ' ');
-  return {{"model", in_.model.weights_hash()},
-          {"nest", hash_of(*nest_)},
-          {"text", hash_of(in_.sequences, in_.held_out)},
-          {"schedule", std::to_string(static_cast<int>(o.schedule.schedule))},
-          {"floor", text(o.schedule.floor)},
-          {"seed", std::to_string(o.schedule.seed)},
-          {"windows_per_step", std::to_string(o.windows_per_step)},
-          {"learning_rate", text(o.learning_rate)},
-          {"warmup_steps", std::to_string(o.warmup_steps)},
-          {"last_rate", text(o.last_rate)},
-          {"most_gradient", text(o.most_gradient)},
-          {"kl_weight", text(o.kl_weight)},
-          {"cross_entropy_weight", text(o.cross_entropy_weight)},
-          {"relative_loss", o.relative_loss ? "yes" : "no"},
-          {"train_means", o.train_means ? "yes" : "no"},
-          {"basis_rate", text(o.basis_rate)},
-          {"bf16", twin_options(o.precision, o.device).bf16 ? "yes" : "no"},
-          {"budgets", budgets},
-          {"steps_per_measurement", std::to_string(o.steps_per_measurement)}};
+  RunIdentity out{{"model", in_.model.weights_hash()},
+                  {"nest", hash_of(*nest_)},
+                  {"text", hash_of(in_.sequences, in_.held_out)},
+                  {"schedule", std::to_string(static_cast<int>(o.schedule.schedule))},
+                  {"floor", text(o.schedule.floor)},
+                  {"seed", std::to_string(o.schedule.seed)},
+                  {"windows_per_step", std::to_string(o.windows_per_step)},
+                  {"learning_rate", text(o.learning_rate)},
+                  {"warmup_steps", std::to_string(o.warmup_steps)},
+                  {"last_rate", text(o.last_rate)},
+                  {"most_gradient", text(o.most_gradient)},
+                  {"kl_weight", text(o.kl_weight)},
+                  {"cross_entropy_weight", text(o.cross_entropy_weight)},
+                  {"relative_loss", o.relative_loss ? "yes" : "no"},
+                  {"train_means", o.train_means ? "yes" : "no"},
+                  {"basis_rate", text(o.basis_rate)},
+                  {"bf16", twin_options(o.precision, o.device).bf16 ? "yes" : "no"},
+                  {"budgets", budgets},
+                  {"steps_per_measurement", std::to_string(o.steps_per_measurement)}};
+  // Runs from before there was such a stage go on.
+  if (o.layerwise_steps > 0) out["layerwise_steps"] = std::to_string(o.layerwise_steps);
+  return out;
 }
 
 double Trainer::since(Clock::time_point start) const {
@@ -233,7 +236,7 @@ Result<void> Trainer::take_step() {
   const LossWeights weights{.kl = options.kl_weight,
                             .cross_entropy = options.cross_entropy_weight,
                             .relative = options.relative_loss};
-  StepResult result = step_gradients(twin_, *parameters_, mine, weights, in_.workers);
+  StepResult result = step_gradients(twin_, *parameters_, mine, weights, objective(), in_.workers);
   MKV_TRY(combine(result, windows.size()));
   state_.tokens += tokens_of_step;
   double square = 0.0;
@@ -256,6 +259,7 @@ void Trainer::log_step(const StepResult& result, const std::vector<StepWindow>& 
   std::vector<double> shares;
   for (size_t w = 0; w < windows.size(); ++w) {
     shares.push_back(kept(windows[w].ranks));
+    if (objective() == Objective::layerwise) continue;  // no divergences
     double& running = state_.running_kl[nearest_budget(shares.back())];
     running = running == 0 ? result.kl[w] : kSmoothing * running + (1 - kSmoothing) * result.kl[w];
   }
@@ -263,7 +267,7 @@ void Trainer::log_step(const StepResult& result, const std::vector<StepWindow>& 
                   {"tokens", state_.tokens},
                   {"seconds", seconds_before_ + since(start_)},
                   {"rate", adam_.rate_at(state_.step)},
-                  {"kl", result.kl},
+                  {objective() == Objective::layerwise ? "layer_error" : "kl", result.kl},
                   {"cross_entropy", result.cross_entropy},
                   {"kept", shares},
                   {"running_kl", state_.running_kl},

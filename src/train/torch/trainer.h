@@ -47,6 +47,9 @@ class Trainer {
   // From this rank's windows to all of the step's, and `stop_` to rank 0's word.
   Result<void> combine(StepResult& result, size_t windows);
   void log_step(const StepResult& result, const std::vector<StepWindow>& windows);
+  Objective objective() const {
+    return state_.step < in_.options.layerwise_steps ? Objective::layerwise : Objective::end_to_end;
+  }
   double kept(const Ranks& ranks) const { return working_.coded_bits_per_value(ranks) / full_; }
   size_t nearest_budget(double kept) const;
   void report_progress() const;

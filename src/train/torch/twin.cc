@@ -5,6 +5,7 @@
 #include "model/head_order.h"
 #include "model/weights.h"
 #include "ops/ops.h"
+#include "train/torch/bf16.h"
 
 namespace mkv::training {
 namespace {
@@ -133,6 +134,22 @@ Tensor Twin::product(const Tensor& x, const Tensor& weight) const {
   return x.to(torch::kBFloat16).mm(weight.t()).to(torch::kFloat32);
 }
 
+Tensor Twin::feed_forward(size_t index, const LayerAdapters& own, const Tensor& hidden) const {
+  const Layer& layer = layers_[index];
+  const Tensor normed = rms_norm(hidden, layer.ffn_norm, config_.rms_norm_epsilon);
+  const bool adapted = own.gate.up.defined() || own.up.up.defined();
+  const bool biased = layer.gate_bias.defined() || layer.up_bias.defined();
+  Tensor wide;
+  if (bf16_on_cpu() && !adapted && !biased) {  // nothing between the products needs more
+    const Tensor x = normed.to(torch::kBFloat16);
+    wide = swiglu_of_bf16(x.mm(layer.gate.t()), x.mm(layer.up.t()));
+  } else {
+    wide = swiglu(linear(normed, layer.gate, layer.gate_bias, own.gate),
+                  linear(normed, layer.up, layer.up_bias, own.up));
+  }
+  return linear(wide, layer.down, layer.down_bias, own.down);
+}
+
 Tensor Twin::logits_backward(const Tensor& d) const {
   if (!options_.bf16) return d.mm(output_);
   return d.to(torch::kBFloat16).mm(output_).to(torch::kFloat32);
@@ -142,7 +159,7 @@ Tensor Twin::linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
                     const Adapter& adapter) const {
   Tensor y = product(x, weight);
   if (adapter.up.defined()) {
-    y = y.add(x.mm(adapter.down.t()).mm(adapter.up.t()), adapter.scale);
+    y = y.add(x.to(torch::kFloat32).mm(adapter.down.t()).mm(adapter.up.t()), adapter.scale);
   }
   return bias.defined() ? y + bias : y;
 }
@@ -182,9 +199,10 @@ Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const 
     in.coded_keys = code_side(in.exact_keys, key, key_mean, *all);
     in.coded_values = code_side(in.exact_values, value, mean_of(value), *all);
   }
-  const Tensor out = attention(in, config_.attention_scale(), view);
+  const Tensor out = bf16_on_cpu() ? attention_in_bf16(in, config_.attention_scale(), view)
+                                   : attention(in, config_.attention_scale(), view);
   const int64_t tokens = q.size(1);
-  return out.view({-1, tokens, head_dim}).transpose(0, 1).reshape({tokens, -1});
+  return out.reshape({-1, tokens, head_dim}).transpose(0, 1).reshape({tokens, -1});
 }
 
 Tensor Twin::attend(size_t index, const LayerAdapters& adapters, const Tensor& x,
@@ -223,12 +241,35 @@ Tensor Twin::hidden(std::span<const Sequence> sequences,
     const LayerAdapters own = adapters.empty() ? LayerAdapters() : adapters[l];
     hidden =
         hidden + attend(l, own, rms_norm(hidden, layer.attention_norm, epsilon), sequences, at);
-    const Tensor normed = rms_norm(hidden, layer.ffn_norm, epsilon);
-    const Tensor wide = swiglu(linear(normed, layer.gate, layer.gate_bias, own.gate),
-                               linear(normed, layer.up, layer.up_bias, own.up));
-    hidden = hidden + linear(wide, layer.down, layer.down_bias, own.down);
+    hidden = hidden + feed_forward(l, own, hidden);
   }
   return rms_norm(hidden, final_norm_, epsilon);
+}
+
+void Twin::visit_attention(std::span<const TokenId> tokens, const CacheCode& code,
+                           const AttentionVisit& visit) const {
+  const std::vector<int64_t> ids(tokens.begin(), tokens.end());
+  const Tensor at_ids = torch::tensor(at::ArrayRef<int64_t>(ids), torch::kLong).to(options_.device);
+  Tensor hidden = embedding_.index_select(0, at_ids).to(torch::kFloat32);
+  const Angles at = angles(tokens.size());
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    const auto output = [&](const std::array<Tensor, 3>& qkv, const CacheCode* cache) {
+      return linear(attend_alone(l, qkv, cache, at), layer.output, layer.output_bias, {});
+    };
+    std::array<Tensor, 3> qkv;
+    Tensor exact;
+    {
+      const torch::NoGradGuard none;
+      const Tensor x = rms_norm(hidden, layer.attention_norm, config_.rms_norm_epsilon);
+      qkv = {linear(x, layer.query, layer.query_bias, {}), linear(x, layer.key, layer.key_bias, {}),
+             linear(x, layer.value, layer.value_bias, {})};
+      exact = output(qkv, nullptr);
+      hidden = hidden + exact;
+      hidden = hidden + feed_forward(l, {}, hidden);
+    }
+    visit(output(qkv, &code), exact);
+  }
 }
 
 }  // namespace mkv::training

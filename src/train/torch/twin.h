@@ -4,6 +4,7 @@
 
 #include <torch/torch.h>
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -49,7 +50,8 @@ struct Sequence {
 
 struct TwinOptions {
   torch::Device device = torch::kCPU;
-  bool bf16 = false;  // of the products with weights
+  // Products with weights; on a processor those of attention and what is between them too.
+  bool bf16 = false;
 };
 
 // Immutable; forward() is safe from many threads. Throws what torch throws.
@@ -67,8 +69,18 @@ class Twin {
   // by layer; none if empty.
   Tensor hidden(std::span<const Sequence> sequences,
                 const std::vector<LayerAdapters>& adapters) const;
+  // Along the hidden states of an exact cache: for every layer what its attention adds to them, as
+  // coded, with its gradient, and as it is.
+  using AttentionVisit = std::function<void(const Tensor& coded, const Tensor& exact)>;
+  void visit_attention(std::span<const TokenId> tokens, const CacheCode& code,
+                       const AttentionVisit& visit) const;
   // hidden [rows x hidden] -> [rows x vocab]
   Tensor logits(const Tensor& hidden) const { return product(hidden, output_); }
+  // The same as bf16, which they are rounded to anyway.
+  Tensor logits_in_bf16(const Tensor& hidden) const {
+    return hidden.to(torch::kBFloat16).mm(output_.t());
+  }
+  bool bf16_on_cpu() const { return options_.bf16 && options_.device.is_cpu(); }
   // d [rows x vocab] -> [rows x hidden]: the gradient through logits().
   Tensor logits_backward(const Tensor& d) const;
   const ModelConfig& config() const { return config_; }
@@ -92,6 +104,8 @@ class Twin {
   // x [tokens x hidden] of all sequences; `angles` as long as the longest.
   Tensor attend(size_t layer, const LayerAdapters& adapters, const Tensor& x,
                 std::span<const Sequence> sequences, const Angles& angles) const;
+  // What it adds to hidden.
+  Tensor feed_forward(size_t layer, const LayerAdapters& adapters, const Tensor& hidden) const;
   // One sequence's, of linear()'s rows: [tokens x heads * head_dim].
   Tensor attend_alone(size_t layer, const std::array<Tensor, 3>& qkv, const CacheCode* code,
                       const Angles& at) const;

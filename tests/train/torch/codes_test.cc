@@ -202,7 +202,9 @@ TEST(CodesTest, TheLastLayersScalesAgreeWithFiniteDifferences) {
   Workers workers(1);
   const std::vector<TokenId> tokens = some_tokens(model, 1);
   const std::vector<StepWindow> windows{{tokens, nest.ranks_at(nest.spaces() * 3)}};
-  const auto step = [&] { return step_gradients(twin, codes, windows, {}, workers); };
+  const auto step = [&] {
+    return step_gradients(twin, codes, windows, {}, Objective::end_to_end, workers);
+  };
   const StepResult at = step();
   ASSERT_EQ(at.gradients.size(), 2u);  // entries, scales
   const int64_t in_last =
@@ -228,8 +230,10 @@ TEST(CodesTest, GradientsAreBitEqualForAnyNumberOfWorkers) {
   const std::vector<TokenId> tokens = some_tokens(model, 1), others = some_tokens(model, 2);
   const std::vector<StepWindow> windows{{tokens, nest.ranks_at(9)}, {others, nest.ranks_at(20)}};
   Workers one_worker(1), two_workers(2);
-  const StepResult one = step_gradients(twin, codes, windows, {}, one_worker);
-  const StepResult two = step_gradients(twin, codes, windows, {}, two_workers);
+  const StepResult one =
+      step_gradients(twin, codes, windows, {}, Objective::end_to_end, one_worker);
+  const StepResult two =
+      step_gradients(twin, codes, windows, {}, Objective::end_to_end, two_workers);
   EXPECT_EQ(one.kl, two.kl);
   ASSERT_EQ(one.gradients.size(), 4u);
   for (size_t i = 0; i < 4; ++i) {

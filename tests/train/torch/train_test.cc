@@ -83,6 +83,23 @@ TEST_F(TrainTest, FindsTheHalfOfTheColumnsThatHoldsEverything) {
   EXPECT_LT(nest.orthogonality_error(), 1e-5);
 }
 
+// By what each layer's attention loses alone.
+TEST_F(TrainTest, LayerwiseStepsFindThatHalfToo) {
+  model_ = training::half_rank_model(dir_ / "half");
+  sequences_ = windows(240);
+  options_.budgets = {"50%"};
+  options_.schedule.floor = 0.25;
+  options_.learning_rate = 0.05;
+  options_.steps_per_measurement = 60;
+  options_.layerwise_steps = 120;
+  options_.log = dir_ / "run.jsonl";
+  Nest nest = start();
+  const TrainReport report = must(train(nest));
+  EXPECT_EQ(report.steps, 120u);
+  EXPECT_LT(report.kl_best[0], 0.5 * report.kl_before[0]);
+  EXPECT_TRUE(logged_losses().empty());  // layers' errors are no divergences
+}
+
 TEST_F(TrainTest, CodesGetCloserAtEveryBudget) {
   sequences_ = windows(120);
   options_.steps_per_measurement = 10;

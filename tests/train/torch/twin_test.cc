@@ -4,12 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/rng.h"
 #include "model/golden.h"
+#include "nest/basis.h"
 #include "train/torch/bases.h"
+#include "train/torch/bf16.h"
 #include "train/torch/difference.h"
+#include "train/torch/layerwise.h"
 #include "train/torch/loss.h"
 #include "train/torch/step.h"
 
@@ -33,6 +37,19 @@ Nest random_nest(const Model& model, size_t recent, size_t group_size, KeyMean k
   }
   bases.store(nest);
   EXPECT_LT(nest.orthogonality_error(), 1e-5);
+  return nest;
+}
+
+// The same with bases that are not orthogonal: their metric is a random one near the identity.
+Nest oblique_nest(const Model& model, size_t recent) {
+  Nest nest = random_nest(model, recent, 1, KeyMean::position);
+  Rng rng(6);
+  for (size_t s = 0; s < nest.spaces(); ++s) {
+    Basis& basis = nest.basis(nest.unflat(s));
+    const double size = 0.3 / std::sqrt(static_cast<double>(nest.dims()));
+    for (float& x : basis.decode.span()) x += static_cast<float>(size * rng.normal());
+    EXPECT_TRUE(invert(basis.decode, basis.encode));
+  }
   return nest;
 }
 
@@ -83,16 +100,49 @@ TEST_P(Twins, LogitsOfACodedCacheAreTheEngines) {
   }
 }
 
+TEST_P(Twins, LogitsOfObliqueColumnsAreTheEngines) {
+  const Model model = golden::load(golden::gguf_of(GetParam()));
+  std::vector<TokenId> tokens;
+  for (size_t i = 0; i < 200; ++i) {
+    tokens.push_back(static_cast<TokenId>((i * 37 + 11) % model.config().vocab_size));
+  }
+  const torch::NoGradGuard none;
+  const Twin twin(model, {});
+  Workers workers(1);
+  const Nest nest = oblique_nest(model, 64);
+  const Ranks ranks = nest.ranks_at(nest.spaces() * 2 + 1);
+  KvCache cache(nest, ranks, model.config().layer_types, tokens.size(), {.exact = DType::f32});
+  const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
+  const Bases bases(nest, true, torch::kCPU);
+  CacheCode code = bases.code(bases.made(), ranks);
+  code.rounded = true;
+  EXPECT_LT(difference(engine, twin.logits(twin.hidden(tokens, code))).root_mean_square,
+            GetParam() == "qwen2" ? 4e-4 : 1e-4);
+  Nest stored = oblique_nest(model, 64);
+  bases.store(stored);
+  for (size_t s = 0; s < nest.spaces(); ++s) {
+    const Basis &a = nest.basis(nest.unflat(s)), &b = stored.basis(nest.unflat(s));
+    EXPECT_TRUE(std::ranges::equal(a.decode.span(), b.decode.span())) << s;
+    EXPECT_TRUE(std::ranges::equal(a.encode.span(), b.encode.span())) << s;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Twins,
                          testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
                                          "llama_spm"));
 
 // The loss of two windows, from the model itself.
-class LossTest : public testing::TestWithParam<size_t> {
+struct LossCase {
+  size_t recent;
+  bool oblique;
+  Objective objective;
+};
+class LossTest : public testing::TestWithParam<LossCase> {
  protected:
   LossTest()
       : model_(golden::load(golden::gguf_of("llama"))),
-        nest_(random_nest(model_, GetParam(), 1, KeyMean::position)),
+        nest_(GetParam().oblique ? oblique_nest(model_, GetParam().recent)
+                                 : random_nest(model_, GetParam().recent, 1, KeyMean::position)),
         twin_(model_, {}),
         bases_(nest_, true, torch::kCPU) {
     for (size_t w = 0; w < 2; ++w) {
@@ -105,12 +155,16 @@ class LossTest : public testing::TestWithParam<size_t> {
   }
   StepResult gradients(size_t threads) {
     Workers workers(threads);
-    return step_gradients(twin_, bases_, windows_, weights_, workers);
+    return step_gradients(twin_, bases_, windows_, weights_, objective_, workers);
   }
   double loss() {
     const StepResult result = gradients(1);
     double sum = 0;
     for (size_t w = 0; w < 2; ++w) {
+      if (objective_ == Objective::layerwise) {  // of its logarithm
+        sum += std::log(result.kl[w]);
+        continue;
+      }
       sum += weights_.kl * result.kl[w] + weights_.cross_entropy * result.cross_entropy[w];
     }
     return sum / 2;
@@ -121,6 +175,7 @@ class LossTest : public testing::TestWithParam<size_t> {
   Twin twin_;
   Bases bases_;
   LossWeights weights_{.kl = 1.0, .cross_entropy = 0.5};
+  Objective objective_ = GetParam().objective;
   std::vector<std::vector<TokenId>> tokens_;
   std::vector<StepWindow> windows_;
 };
@@ -158,14 +213,15 @@ TEST_P(LossTest, AStepsGradientIsTheMeanOfItsWindows) {
     std::vector<StepWindow> all;
     for (size_t w = 0; w < 5; ++w) {
       all.push_back({tokens_[w % 2], nest_.ranks_at(4 + 3 * w)});
-      const StepResult one =
-          step_gradients(twin_, bases_, std::span(all).last(1), weights_, workers);
+      const StepResult one = step_gradients(twin_, bases_, std::span(all).last(1), weights_,
+                                            Objective::end_to_end, workers);
       kl.push_back(one.kl[0]);
       const double share = 1.0 / (5.0 * (relative ? one.kl[0] : 1.0));
       for (size_t i = 0; i < 2; ++i) expected[i].add_(one.gradients[i], share);
     }
     weights_.relative = relative;
-    const StepResult step = step_gradients(twin_, bases_, all, weights_, workers);
+    const StepResult step =
+        step_gradients(twin_, bases_, all, weights_, Objective::end_to_end, workers);
     EXPECT_EQ(step.kl, kl);
     for (size_t i = 0; i < 2; ++i) {
       EXPECT_GT(expected[i].norm().item<double>(), 0.0);
@@ -181,7 +237,63 @@ TEST_P(LossTest, AreBitEqualForAnyNumberOfWorkers) {
   for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(torch::equal(one.gradients[i], two.gradients[i]));
 }
 
-INSTANTIATE_TEST_SUITE_P(Windows, LossTest, testing::Values(size_t{0}, size_t{64}));
+// What bf16 adds to losses and gradients of float32.
+TEST_P(LossTest, InBf16AreAboutTheSame) {
+  const Twin twin(model_, {.bf16 = true});
+  Workers workers(1);
+  const StepResult whole = gradients(1);
+  const StepResult half = step_gradients(twin, bases_, windows_, weights_, objective_, workers);
+  for (size_t w = 0; w < 2; ++w) EXPECT_NEAR(half.kl[w], whole.kl[w], 0.02 * whole.kl[w]);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_LT((half.gradients[i] - whole.gradients[i]).norm().item<double>(),
+              0.2 * whole.gradients[i].norm().item<double>());  // measured: at most 0.12
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, LossTest,
+                         testing::Values(LossCase{0, false, Objective::end_to_end},
+                                         LossCase{64, false, Objective::end_to_end},
+                                         LossCase{64, true, Objective::end_to_end},
+                                         LossCase{64, false, Objective::layerwise}));
+
+// Forward and backward, the window's exact keys and values among it.
+TEST(Attention, InBf16IsThatInFloat32) {
+  torch::manual_seed(3);
+  for (const int64_t recent : {0, 64}) {
+    AttentionInputs in{torch::randn({2, 3, 200, 16}), torch::randn({2, 200, 16}),
+                       torch::randn({2, 200, 16}), torch::randn({2, 200, 16}),
+                       torch::randn({2, 200, 16})};
+    std::vector<Tensor> leaves{in.queries, in.coded_keys, in.coded_values};
+    if (recent > 0) leaves.insert(leaves.end(), {in.exact_keys, in.exact_values});
+    for (Tensor& t : leaves) t.requires_grad_(true);
+    const Tensor d = torch::randn({2, 3, 200, 16});
+    const Tensor whole = attention(in, 0.25, {4, recent});
+    const Tensor half = attention_in_bf16(in, 0.25, {4, recent});
+    const auto error = [](const Tensor& a, const Tensor& b) {
+      return ((a - b).norm() / b.norm()).item<double>();
+    };
+    EXPECT_LT(error(half, whole), 0.005);
+    const auto expected = torch::autograd::grad({whole}, leaves, {d});
+    const auto got = torch::autograd::grad({half}, leaves, {d});
+    for (size_t i = 0; i < leaves.size(); ++i) {
+      EXPECT_LT(error(got[i], expected[i]), 0.01) << i << ", recent " << recent;
+    }
+  }
+}
+
+TEST(Layerwise, IsZeroWhereNothingIsCut) {
+  const Model model = golden::load(golden::gguf_of("llama"));
+  const Nest nest = random_nest(model, 0, 1, KeyMean::position);
+  const Bases bases(nest, true, torch::kCPU);
+  const Twin twin(model, {});
+  const std::vector<TokenId> tokens(100, 5);
+  std::vector<Tensor> leaves = bases.made();
+  for (Tensor& t : leaves) t = t.detach().requires_grad_(true);
+  const double all = layerwise_loss(twin, bases, leaves, {tokens, nest.full_ranks()}).error;
+  const double half = layerwise_loss(twin, bases, leaves, {tokens, nest.ranks_at(12)}).error;
+  EXPECT_LT(all, 1e-8);
+  EXPECT_GT(half, 1e-4);
+}
 
 TEST(Loss, IsZeroForTheTeacherItself) {
   const Model model = golden::load(golden::gguf_of("llama"));
