@@ -229,10 +229,7 @@ Result<bool> read_oblique(const Json& json, SlabKind kind) {
   if (basis != "orthogonal" && basis != "oblique") {
     return make_error(ErrorCode::unsupported, "basis '" + basis + "' is not known");
   }
-  if (kind == SlabKind::code && basis != "oblique") {
-    return make_error(ErrorCode::unsupported, "basis '" + basis + "' of a nest of codes");
-  }
-  return basis == "oblique";
+  return kind == SlabKind::code || basis == "oblique";
 }
 
 Result<void> read_measurements(const Json& json, Nest& nest) {
