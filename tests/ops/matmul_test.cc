@@ -204,7 +204,9 @@ TEST(Gemm, EqualsSum) {
           }
           ASSERT_NEAR(c.at(i, j), sum, 16 * 0x1p-24 * magnitude);
           ASSERT_NEAR(ct.at(i, j), sum, 16 * 0x1p-24 * magnitude);
-          if (beta == 1.0f) ASSERT_NEAR(added.at(i, j), sum, 16 * 0x1p-24 * magnitude);
+          if (beta == 1.0f) {
+            ASSERT_NEAR(added.at(i, j), sum, 16 * 0x1p-24 * magnitude);
+          }
         }
       }
     }
