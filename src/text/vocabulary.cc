@@ -1,6 +1,8 @@
 #include "text/vocabulary.h"
 
 #include <algorithm>
+#include <bit>
+#include <functional>
 
 #include "text/byte_chars.h"
 
@@ -32,6 +34,19 @@ std::string with_spaces(std::string_view written) {
 
 }  // namespace
 
+void StringTable::assign(std::span<const std::string> strings) {
+  size_t size = 0;
+  for (const std::string& s : strings) size += s.size();
+  text_.clear();
+  text_.reserve(size);
+  ends_.clear();
+  ends_.reserve(strings.size());
+  for (const std::string& s : strings) {
+    text_ += s;
+    ends_.push_back(text_.size());
+  }
+}
+
 std::optional<uint8_t> parse_byte_token(std::string_view written) {
   if (written.size() != 6 || !written.starts_with("<0x") || written[5] != '>') return std::nullopt;
   const int high = hex_digit(written[3]), low = hex_digit(written[4]);
@@ -49,7 +64,8 @@ Result<Vocabulary> Vocabulary::create(TokenizerData& data) {
                                               " token types");
   }
   Vocabulary vocabulary;
-  vocabulary.tokens_ = std::move(data.tokens);
+  vocabulary.tokens_.assign(data.tokens);
+  data.tokens = {};
   vocabulary.types_ = std::move(data.types);
   for (size_t id = 0; id < vocabulary.tokens_.size(); ++id) {
     const auto type = static_cast<unsigned>(vocabulary.types_[id]);
@@ -63,46 +79,56 @@ Result<Vocabulary> Vocabulary::create(TokenizerData& data) {
   return vocabulary;
 }
 
+size_t Vocabulary::slot(std::string_view written) const {
+  const size_t mask = ids_.size() - 1;
+  for (size_t i = std::hash<std::string_view>{}(written) & mask;; i = (i + 1) & mask) {
+    if (ids_[i] == kNone || this->written(ids_[i]) == written) return i;
+  }
+}
+
 Result<void> Vocabulary::index_tokens() {
-  ids_.reserve(tokens_.size());
+  ids_.assign(std::bit_ceil(2 * tokens_.size() + 1), kNone);
   for (size_t i = 0; i < tokens_.size(); ++i) {
     if (tokens_[i].empty()) continue;
     const auto id = static_cast<TokenId>(i);
-    const auto [entry, fresh] = ids_.emplace(tokens_[i], id);
+    TokenId& entry = ids_[slot(tokens_[i])];
     // Padding of a vocabulary may repeat unused tokens; what can be written must be unique.
-    if (!fresh && type(id) != TokenType::unused) {
-      return make_error(ErrorCode::corrupt, "tokenizer: tokens " + std::to_string(entry->second) +
-                                                " and " + std::to_string(i) +
-                                                " are written alike, \"" + tokens_[i] + "\"");
+    if (entry != kNone && type(id) != TokenType::unused) {
+      return make_error(ErrorCode::corrupt, "tokenizer: tokens " + std::to_string(entry) + " and " +
+                                                std::to_string(i) + " are written alike, \"" +
+                                                std::string(tokens_[i]) + "\"");
     }
+    if (entry == kNone) entry = id;
   }
   return {};
 }
 
 Result<void> Vocabulary::fill_bytes(TokenizerModel model) {
   byte_ids_.fill(kNone);
-  bytes_.resize(tokens_.size());
+  std::vector<std::string> bytes(tokens_.size());
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
     const bool literal = is_special(id) || type(id) == TokenType::user_defined;
     const std::optional<uint8_t> byte =
         model == TokenizerModel::byte_bpe || literal ? std::nullopt : parse_byte_token(tokens_[i]);
     if (byte) {
-      bytes_[i] = std::string(1, static_cast<char>(*byte));
+      bytes[i] = std::string(1, static_cast<char>(*byte));
       byte_ids_[*byte] = id;
       types_[i] = TokenType::byte;
     } else if (type(id) == TokenType::byte) {
       return make_error(ErrorCode::corrupt, "tokenizer: token " + std::to_string(i) + " \"" +
-                                                tokens_[i] + "\" is a byte but not <0xXX>");
+                                                std::string(tokens_[i]) +
+                                                "\" is a byte but not <0xXX>");
     } else if (literal) {
-      bytes_[i] = tokens_[i];
+      bytes[i] = tokens_[i];
     } else if (model == TokenizerModel::byte_bpe) {
       // A token with a character that stands for no byte cannot come from text: it is itself.
-      bytes_[i] = chars_to_bytes(tokens_[i]).value_or(tokens_[i]);
+      bytes[i] = chars_to_bytes(tokens_[i]).value_or(std::string(tokens_[i]));
     } else {
-      bytes_[i] = with_spaces(tokens_[i]);
+      bytes[i] = with_spaces(tokens_[i]);
     }
   }
+  bytes_.assign(bytes);
   if (model == TokenizerModel::byte_bpe) {
     for (size_t b = 0; b < 256; ++b) {
       const std::string byte(1, static_cast<char>(static_cast<uint8_t>(b)));
@@ -113,9 +139,9 @@ Result<void> Vocabulary::fill_bytes(TokenizerModel model) {
 }
 
 std::optional<TokenId> Vocabulary::find(std::string_view written) const {
-  const auto found = ids_.find(written);
-  if (found == ids_.end()) return std::nullopt;
-  return found->second;
+  const TokenId id = ids_[slot(written)];
+  if (id == kNone) return std::nullopt;
+  return id;
 }
 
 std::optional<TokenId> Vocabulary::find_text(std::string_view written) const {

@@ -3,11 +3,10 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
@@ -15,9 +14,19 @@
 
 namespace mkv {
 
-struct StringHash {
-  using is_transparent = void;
-  size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
+// Many short strings one after the other: a std::string for each would be four times the memory.
+class StringTable {
+ public:
+  void assign(std::span<const std::string> strings);
+  size_t size() const { return ends_.size(); }
+  std::string_view operator[](size_t i) const {
+    const size_t begin = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(text_).substr(begin, ends_[i] - begin);
+  }
+
+ private:
+  std::string text_;
+  std::vector<size_t> ends_;
 };
 
 class Vocabulary {
@@ -27,8 +36,8 @@ class Vocabulary {
 
   size_t size() const { return tokens_.size(); }
   bool contains(TokenId id) const { return id >= 0 && static_cast<size_t>(id) < tokens_.size(); }
-  const std::string& written(TokenId id) const { return tokens_[static_cast<size_t>(id)]; }
-  const std::string& bytes(TokenId id) const { return bytes_[static_cast<size_t>(id)]; }
+  std::string_view written(TokenId id) const { return tokens_[static_cast<size_t>(id)]; }
+  std::string_view bytes(TokenId id) const { return bytes_[static_cast<size_t>(id)]; }
   TokenType type(TokenId id) const { return types_[static_cast<size_t>(id)]; }
   // Hidden by decode unless asked for.
   bool is_special(TokenId id) const {
@@ -43,10 +52,12 @@ class Vocabulary {
  private:
   Result<void> index_tokens();
   Result<void> fill_bytes(TokenizerModel model);
+  // Where the id of `written` stands in ids_, or the free place where it would.
+  size_t slot(std::string_view written) const;
 
-  std::vector<std::string> tokens_, bytes_;
+  StringTable tokens_, bytes_;
   std::vector<TokenType> types_;
-  std::unordered_map<std::string, TokenId, StringHash, std::equal_to<>> ids_;
+  std::vector<TokenId> ids_;  // by the hash of what is written; a power of two, at most half full
   std::array<TokenId, 256> byte_ids_{};
 };
 
