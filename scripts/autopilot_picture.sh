@@ -14,7 +14,7 @@ page=${page:-$root/build/pilot/autopilot.html}
 if [ ! -f "$page" ]; then
   mkdir -p "$(dirname "$page")"
   build/release/bin/matryoshka autopilot "$(scripts/get_model.sh)" --nest nests/SmolLM2-135M-Instruct \
-    --stream "$first" "$second" --max-kl 0.01 --requests 150 -o "$page"
+    --stream "$first" "$second" --max-kl 0.01 --requests 100 -o "$page"
 fi
 say "Making docs/autopilot.png of $page"
 tests/tools/page_picture.py "$page" docs/autopilot.png trace

@@ -65,9 +65,13 @@ struct BlockAngles {
 };
 
 struct Scratch {
-  uint8_t* joined = nullptr;  // [pair][slab of a plane][64]
-  int8_t* turned = nullptr;   // [pair][angle tile][high, low][kLanes][64]
+  int8_t* expanded = nullptr;  // [expanded_bytes]
+  int8_t* turned = nullptr;    // [2][angle tile][high, low][kLanes][64]
 };
+
+inline size_t expanded_bytes(const CodePlanes& planes) {
+  return query_tiles_of(planes) * kPair / 16 * kTile;
+}
 
 // scores[head][pair][place]; interleaved planes. An odd last block's partner gets scores that mean
 // nothing.

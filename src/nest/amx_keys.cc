@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "nest/amx_codes.h"
 #include "nest/prefetch-inl.h"
@@ -117,45 +118,47 @@ void turn_terms(const Queries& queries, const float* angles, int8_t* out) {
   }
 }
 
-// A pair's codes of each slab of a plane: 32 bytes of either block beside each other.
-void join_blocks(const CodePlanes& planes, const uint8_t* first, const uint8_t* second,
-                 Prefetcher& ahead, uint8_t* out) {
-  for (size_t i = 0; i < planes.slabs.size(); ++i) {
-    const size_t at = planes.slabs[i] * size_t{32};
-    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + at));
-    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(second + at));
-    _mm512_store_si512(out + i * kBytes, _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
-    ahead.step();
-  }
+// Scores of 16 tokens are a tile: one for each nibble of the 32 bits of a lane of codes. Half of
+// them are expanded at a time, so that they are still in the first cache when they are multiplied.
+constexpr size_t kPlaces = kPair / 16, kPlacesOfHalf = kPlaces / 2;
+using Nibbles = std::make_index_sequence<kPlacesOfHalf>;
+
+// What each nibble stands for: the permutation reads only the lowest four bits of an index.
+template <size_t kFirst, size_t... kNibble>
+HWY_INLINE void look_up(__m512i codes, __m512i table, __m512i (&found)[kPlacesOfHalf],
+                        std::index_sequence<kNibble...>) {
+  ((found[kNibble] = _mm512_permutexvar_epi32(_mm512_srli_epi32(codes, 4 * (kFirst + kNibble)), table)), ...);
+}
+template <size_t kFirst, size_t... kNibble>
+HWY_INLINE void add_look_up(__m512i codes, __m512i table, __m512i (&sum)[kPlacesOfHalf],
+                            std::index_sequence<kNibble...>) {
+  ((sum[kNibble] = _mm512_add_epi8(
+        sum[kNibble], _mm512_permutexvar_epi32(_mm512_srli_epi32(codes, 4 * (kFirst + kNibble)), table))),
+   ...);
 }
 
-// Rows of two tiles: the columns of planes [begin, end) for the tokens in one byte of each four,
-// those in its low half and those in its high half. The permutation reads only the lowest four bits
-// of an index.
-void expand(const CodePlanes& planes, size_t begin, size_t end, const uint8_t* joined, size_t byte,
-            int8_t* out) {
-  const int8_t* entries = planes.entries.data();
-  const __m512i shift = _mm512_set1_epi32(static_cast<int>(8 * byte));
-  const __m512i next_shift = _mm512_set1_epi32(static_cast<int>(8 * byte + 4));
+// Rows of kPlacesOfHalf tiles: the columns of planes [begin, end) of half of a pair's tokens. The
+// codes of a slab are 32 bytes of either block beside each other.
+template <size_t kFirst>
+void expand(const CodePlanes& planes, size_t begin, size_t end, const uint8_t* first,
+            const uint8_t* second, Prefetcher& ahead, int8_t* out) {
   for (size_t p = begin; p < end; ++p, out += kBytes) {
+    const auto table = [&](size_t s) {
+      return _mm512_load_si512(planes.entries.data() + s * kBytes);
+    };
+    const auto codes = [&](size_t s) {
+      const size_t at = planes.slabs[s] * size_t{32};
+      const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + at));
+      const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(second + at));
+      return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    };
     size_t s = planes.planes[p].begin;
     const size_t last = planes.planes[p].end;
-    const auto look_up = [&](__m512i& low, __m512i& high) {
-      const __m512i table = _mm512_load_si512(entries + s * kBytes);
-      const __m512i codes = _mm512_load_si512(joined + s * kBytes);
-      low = _mm512_permutexvar_epi32(_mm512_srlv_epi32(codes, shift), table);
-      high = _mm512_permutexvar_epi32(_mm512_srlv_epi32(codes, next_shift), table);
-    };
-    __m512i low, high;
-    look_up(low, high);
-    for (++s; s < last; ++s) {
-      __m512i more_low, more_high;
-      look_up(more_low, more_high);
-      low = _mm512_add_epi8(low, more_low);
-      high = _mm512_add_epi8(high, more_high);
-    }
-    _mm512_store_si512(out, low);
-    _mm512_store_si512(out + kTile, high);
+    __m512i sum[kPlacesOfHalf];
+    look_up<kFirst>(codes(s), table(s), sum, Nibbles());
+    for (++s; s < last; ++s) add_look_up<kFirst>(codes(s), table(s), sum, Nibbles());
+    for (size_t i = 0; i < kPlacesOfHalf; ++i) _mm512_store_si512(out + i * kTile, sum[i]);
+    ahead.step();
   }
 }
 
@@ -172,11 +175,10 @@ HWY_INLINE void multiply(const int8_t* left, const int8_t* right, const int8_t* 
   _tile_dpbssd(3, 5, 7);
 }
 
-HWY_INLINE void multiply_angles(const Queries& queries, const int8_t* turned, size_t byte,
+HWY_INLINE void multiply_angles(const Queries& queries, const int8_t* turned, size_t quarter,
                                 const int8_t* within) {
-  constexpr size_t kPlaces = kPair / 16;
   for (size_t t = 0; t < angle_tiles_of(queries.pairs); ++t) {
-    const int8_t* high = within + (t * 2 * kPlaces + 2 * byte) * kTile;
+    const int8_t* high = within + (t * 2 * kPlaces + 2 * quarter) * kTile;
     multiply(turned + t * 2 * kTile, high, high + kTile);
     const int8_t* low = high + kPlaces * kTile;
     _tile_loadd(6, low, kBytes);
@@ -186,65 +188,89 @@ HWY_INLINE void multiply_angles(const Queries& queries, const int8_t* turned, si
   }
 }
 
-// The scores of some pairs, for a quarter of the tokens after the other: so a quarter's angles, the
-// queries and the entries stay in the first cache. What is expanded is multiplied only when the
-// next planes have been expanded, and sums are read as late: nothing waits for stores to reach the
-// cache, and products run while vectors do.
+// The scores of some pairs. While half of a pair is expanded, a tile of planes at a time, the half
+// before it is multiplied, a quarter of a pair at a time, and sums are read one quarter late:
+// nothing waits for stores to reach the cache, and products run while vectors do.
 class Scores {
  public:
-  Scores(const CodePlanes& planes, const Queries& queries, const int8_t* within,
-         const Scratch& scratch, View<float> scores)
+  Scores(const CodePlanes& planes, const Queries& queries, const BlockAngles& angles,
+         const CodeBlocks& blocks, const Scratch& scratch, View<float> scores)
       : planes_(planes),
         queries_(queries),
-        within_(within),
+        angles_(angles),
+        blocks_(blocks),
         scratch_(scratch),
         scores_(scores),
         tiles_(query_tiles_of(planes)),
-        pairs_(scores.cols / kPair),
-        joined_size_(planes.slabs.size() * kBytes),
         turned_size_(angle_tiles_of(queries.pairs) * 2 * kTile) {}
 
   HWY_INLINE void run() {
-    const size_t count = planes_.planes.size(), steps = 4 * pairs_ * tiles_;
-    for (size_t step = 0; step < steps; ++step) {
-      const size_t p = step % tiles_ * kTilePlanes, part = step / tiles_;
-      expand(planes_, p, std::min(count, p + kTilePlanes),
-             scratch_.joined + part % pairs_ * joined_size_, part / pairs_, right_[step % 2]);
-      stores_are_done();
-      if (step > 0) multiply_step(step - 1);
+    const size_t halves = scores_.cols / kPair * 2;
+    Prefetcher ahead(blocks_.ahead, planes_.planes.size() * halves);
+    for (size_t half = 0; half < halves; ++half) {
+      if (half % 2 == 0 && queries_.pairs > 0) {
+        turn_terms(queries_, angles_.first + half * angles_.stride, turned(half / 2));
+      }
+      for (size_t tile = 0; tile < tiles_; ++tile) {
+        expand_tile(half, tile, ahead);
+        stores_are_done();
+        if (half > 0) multiply_quarters(half - 1, tile);
+      }
     }
-    multiply_step(steps - 1);
-    add_up(4 * pairs_ - 1);
+    for (size_t tile = 0; tile < tiles_; ++tile) multiply_quarters(halves - 1, tile);
+    add_up(2 * halves - 1);
   }
 
  private:
-  // A part is a quarter of a pair.
-  HWY_INLINE void multiply_step(size_t step) {
-    const size_t part = step / tiles_, tile = step % tiles_;
-    if (tile == 0) {
-      if (part > 0) add_up(part - 1);
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-      multiply_angles(queries_, scratch_.turned + part % pairs_ * turned_size_, part / pairs_,
-                      within_);
+  int8_t* turned(size_t pair) const { return scratch_.turned + pair % 2 * turned_size_; }
+  // [half of a pair % 2][tile of planes][place]
+  int8_t* expanded(size_t half, size_t tile) const {
+    return scratch_.expanded + (half % 2 * tiles_ + tile) * kPlacesOfHalf * kTile;
+  }
+  HWY_INLINE void expand_tile(size_t half, size_t tile, Prefetcher& ahead) {
+    const size_t block = half / 2 * 2, begin = tile * kTilePlanes;
+    const uint8_t* first = blocks_.data + block * blocks_.stride;
+    const uint8_t* second = block + 1 < blocks_.count ? first + blocks_.stride : first;
+    const size_t end = std::min(planes_.planes.size(), begin + kTilePlanes);
+    int8_t* out = expanded(half, tile);
+    if (half % 2 == 0) {
+      expand<0>(planes_, begin, end, first, second, ahead, out);
+    } else {
+      expand<kPlacesOfHalf>(planes_, begin, end, first, second, ahead, out);
     }
-    const int8_t* right = right_[step % 2];
-    multiply(queries_.bytes + tile * 2 * kTile, right, right + kTile);
-    if (tile + 1 < tiles_) return;
+  }
+
+  // The share of a half's two quarters of a pair that goes with one of its tiles.
+  HWY_INLINE void multiply_quarters(size_t half, size_t tile) {
+    for (size_t q = 2 * tile / tiles_; q < 2 * (tile + 1) / tiles_; ++q) {
+      const size_t quarter = 2 * half + q;
+      if (quarter > 0) add_up(quarter - 1);
+      multiply_quarter(quarter);
+    }
+  }
+  HWY_INLINE void multiply_quarter(size_t quarter) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    multiply_angles(queries_, turned(quarter / 4), quarter % 4, angles_.within);
+    for (size_t tile = 0; tile < tiles_; ++tile) {
+      const int8_t* right = expanded(quarter / 2, tile) + quarter % 2 * 2 * kTile;
+      multiply(queries_.bytes + tile * 2 * kTile, right, right + kTile);
+    }
     _tile_stored(0, sums_[0], kBytes);
     _tile_stored(1, sums_[1], kBytes);
     _tile_stored(2, sums_[2], kBytes);
     _tile_stored(3, sums_[3], kBytes);
   }
 
-  HWY_INLINE void add_up(size_t part) {
+  // Quarters of all pairs, counted through.
+  HWY_INLINE void add_up(size_t quarter) {
     for (size_t h = 0; h < queries_.heads; ++h) {
       const __m512 unit = _mm512_set1_ps(queries_.unit[h]);
       const __m512 high_unit = _mm512_set1_ps(256.0f * queries_.unit[h]);
       const __m512 base = _mm512_set1_ps(queries_.base[h]);
-      float* to = scores_.row(h).data() + part % pairs_ * kPair + part / pairs_ * 2 * 16;
+      float* to = scores_.row(h).data() + quarter * 2 * 16;
       for (size_t i = 0; i < 2; ++i) {
         const __m512 high = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i][h]));
         const __m512 low = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i + 1][h]));
@@ -256,11 +282,11 @@ class Scores {
 
   const CodePlanes& planes_;
   const Queries& queries_;
-  const int8_t* within_;
+  const BlockAngles& angles_;
+  const CodeBlocks& blocks_;
   const Scratch& scratch_;
   const View<float> scores_;
-  const size_t tiles_, pairs_, joined_size_, turned_size_;
-  alignas(64) int8_t right_[2][2 * kTile];
+  const size_t tiles_, turned_size_;
   alignas(64) int32_t sums_[4][kLanes][16];
 };
 
@@ -308,20 +334,10 @@ void score_codes(const CodePlanes& planes, const Queries& queries, const BlockAn
   MKV_CHECK(queries.heads <= kLanes && scores.rows == queries.heads);
   MKV_CHECK(planes.planes.size() <= kMostPlanes);
   MKV_CHECK(scores.cols == (blocks.count + 1) / 2 * kPair);
+  if (blocks.count == 0) return;
   const TileConfig config = shapes_of(queries.heads);
   const TileScope tiles(config);
-  Prefetcher ahead(blocks.ahead, planes.slabs.size() * ((blocks.count + 1) / 2));
-  for (size_t b = 0; b < blocks.count; b += 2) {
-    const uint8_t* first = blocks.data + b * blocks.stride;
-    const uint8_t* second = b + 1 < blocks.count ? first + blocks.stride : first;
-    join_blocks(planes, first, second, ahead,
-                scratch.joined + b / 2 * planes.slabs.size() * kBytes);
-    if (queries.pairs == 0) continue;
-    turn_terms(queries, angles.first + b * angles.stride,
-               scratch.turned + b / 2 * angle_tiles_of(queries.pairs) * 2 * kTile);
-  }
-  stores_are_done();
-  if (scores.cols > 0) Scores(planes, queries, angles.within, scratch, scores).run();
+  Scores(planes, queries, angles, blocks, scratch, scores).run();
 }
 
 }  // namespace mkv::amx

@@ -9,6 +9,16 @@
 
 namespace mkv {
 
+std::span<float> turn_query(const KvCache::State& state, GroupId id, size_t offset,
+                            std::span<const float> query, float* latents) {
+  const Matrix<float>& decode = state.nest->basis(id).decode;
+  const size_t columns = state.plan(id).columns;
+  combine_rows(query,
+               View<const float>(decode.row(offset).data(), query.size(), columns, decode.cols()),
+               {latents, columns});
+  return {latents, columns};
+}
+
 void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, size_t layer,
                                   Sizes sizes) {
   state_ = &state;
@@ -60,10 +70,8 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
   const GroupId id = space(group, Side::key);
   const Basis& basis = state_->nest->basis(id);
   const SpacePlan& plan = state_->plan(id);
-  const std::span<float> latent(latent_queries_ + head * dims_, plan.columns);
-  combine_rows(query,
-               View<const float>(basis.decode.row(offset).data(), head_dim_, plan.columns, dims_),
-               latent);
+  const std::span<float> latent =
+      turn_query(*state_, id, offset, query, latent_queries_ + head * dims_);
   prepare_mean(head, std::span(basis.mean).subspan(offset, head_dim_), query);
   if (!integer()) return;
   for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];

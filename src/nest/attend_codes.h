@@ -16,6 +16,11 @@ namespace mkv {
 
 inline constexpr size_t kRunBlocks = 8;  // blocks attended to as one task
 
+// A query [head_dim] of the KV head at `offset` in its key space, in the latents that its slabs
+// reach; room for them at `latents`.
+std::span<float> turn_query(const KvCache::State& state, GroupId id, size_t offset,
+                            std::span<const float> query, float* latents);
+
 class CodedAttention {
  public:
   struct Sizes {

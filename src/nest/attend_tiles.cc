@@ -40,20 +40,19 @@ void TileAttention::take_scratch(Arena& arena, const KvCache::State& state, size
   dims_ = state.nest->dims();
   head_dim_ = state.shape.head_dim;
   pairs_ = state.nest->config().key_mean == KeyMean::position ? head_dim_ / 2 : 0;
-  query_tiles_ = joined_size_ = 0;
+  query_tiles_ = expanded_size_ = 0;
   for (size_t group = 0; group < state.groups(); ++group) {
     const CodePlanes& planes = state.plan(space(group, Side::key)).fine;
     query_tiles_ = std::max(query_tiles_, amx::query_tiles_of(planes));
-    joined_size_ = std::max(joined_size_, planes.slabs.size() * amx::kRowBytes);
+    expanded_size_ = std::max(expanded_size_, amx::expanded_bytes(planes));
   }
-  joined_size_ *= kRunPlaces / amx::kPair;
-  turned_size_ = amx::angle_tiles_of(pairs_) * 2 * amx::kTile * (kRunPlaces / amx::kPair);
+  turned_size_ = 2 * amx::angle_tiles_of(pairs_) * 2 * amx::kTile;
   const size_t tiles = state.groups() * tiles_of_group();
   latents_ = arena.take<float>(sizes.heads * dims_);
   bytes_ = arena.take<int8_t>(tiles * query_tiles_ * 2 * amx::kTile);
   units_ = arena.take<float>(tiles * 2 * amx::kLanes);
   terms_ = arena.take<float>(tiles * amx::kLanes * 2 * pairs_);
-  joined_ = arena.take<uint8_t>(sizes.workers * joined_size_);
+  expanded_ = arena.take<int8_t>(sizes.workers * expanded_size_);
   turned_ = arena.take<int8_t>(sizes.workers * turned_size_);
   scores_ = arena.take<float>(sizes.workers * amx::kLanes * kRunPlaces);
   weights_ = arena.take<uint8_t>(sizes.workers * kRunBlocks * amx::kTile);
@@ -77,10 +76,7 @@ void TileAttention::prepare(size_t head, std::span<const float> query, size_t of
   const GroupId id = space(group, Side::key);
   const Basis& basis = state_->nest->basis(id);
   const SpacePlan& plan = state_->plan(id);
-  const std::span<float> latent(latents_ + head * dims_, plan.columns);
-  combine_rows(query,
-               View<const float>(basis.decode.row(offset).data(), head_dim_, plan.columns, dims_),
-               latent);
+  const std::span<float> latent = turn_query(*state_, id, offset, query, latents_ + head * dims_);
   const amx::Queries to = queries(group, in_group / amx::kLanes);
   const size_t lane = in_group % amx::kLanes;
   const std::span<const float> mean = std::span(basis.mean).subspan(offset, head_dim_);
@@ -126,7 +122,7 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   values.ahead = ahead;
   amx::score_codes(state_->plan(space(group, Side::key)).fine, queries,
                    {angles.block_cos(blocks.begin), 2 * angles.pairs, angles.tiles.data()}, keys,
-                   {joined_ + worker * joined_size_, turned_ + worker * turned_size_}, scores);
+                   {expanded_ + worker * expanded_size_, turned_ + worker * turned_size_}, scores);
   const auto hide = [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       const size_t at = t / amx::kPair * amx::kPair + amx::place_of(t % amx::kPair);

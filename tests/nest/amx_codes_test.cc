@@ -78,11 +78,11 @@ struct Inputs {
   }
   CodeBlocks blocks(size_t count) const { return {codes.data() + 1, stride, count, {}}; }
   Matrix<float> scores(size_t count) {
-    Buffer<uint8_t> joined(4 * keys.slabs.size() * amx::kRowBytes + 1);
-    Buffer<int8_t> turned(4 * amx::angle_tiles_of(pairs) * 2 * amx::kTile + 1);
+    Buffer<int8_t> expanded(amx::expanded_bytes(keys));
+    Buffer<int8_t> turned(2 * amx::angle_tiles_of(pairs) * 2 * amx::kTile + 1);
     Matrix<float> out(heads, (count + 1) / 2 * amx::kPair);
     amx::score_codes(keys, queries(), {block_angles.data(), 2 * pairs, angles.data()},
-                     blocks(count), {joined.data(), turned.data()}, out.view());
+                     blocks(count), {expanded.data(), turned.data()}, out.view());
     return out;
   }
 };
