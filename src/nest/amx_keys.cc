@@ -127,13 +127,16 @@ using Nibbles = std::make_index_sequence<kPlacesOfHalf>;
 template <size_t kFirst, size_t... kNibble>
 HWY_INLINE void look_up(__m512i codes, __m512i table, __m512i (&found)[kPlacesOfHalf],
                         std::index_sequence<kNibble...>) {
-  ((found[kNibble] = _mm512_permutexvar_epi32(_mm512_srli_epi32(codes, 4 * (kFirst + kNibble)), table)), ...);
+  ((found[kNibble] =
+        _mm512_permutexvar_epi32(_mm512_srli_epi32(codes, 4 * (kFirst + kNibble)), table)),
+   ...);
 }
 template <size_t kFirst, size_t... kNibble>
 HWY_INLINE void add_look_up(__m512i codes, __m512i table, __m512i (&sum)[kPlacesOfHalf],
                             std::index_sequence<kNibble...>) {
   ((sum[kNibble] = _mm512_add_epi8(
-        sum[kNibble], _mm512_permutexvar_epi32(_mm512_srli_epi32(codes, 4 * (kFirst + kNibble)), table))),
+        sum[kNibble],
+        _mm512_permutexvar_epi32(_mm512_srli_epi32(codes, 4 * (kFirst + kNibble)), table))),
    ...);
 }
 
