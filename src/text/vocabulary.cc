@@ -81,7 +81,8 @@ Result<Vocabulary> Vocabulary::create(TokenizerData& data) {
 
 size_t Vocabulary::slot(std::string_view written) const {
   const size_t mask = ids_.size() - 1;
-  for (size_t i = std::hash<std::string_view>{}(written)&mask;; i = (i + 1) & mask) {
+  const size_t hash = std::hash<std::string_view>()(written);
+  for (size_t i = hash & mask;; i = (i + 1) & mask) {
     if (ids_[i] == kNone || this->written(ids_[i]) == written) return i;
   }
 }

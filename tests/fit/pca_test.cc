@@ -87,56 +87,49 @@ TEST(FitNest, BasesAreOrthogonalAndFullRankIsExact) {
   }
 }
 
-// What principal axes are compared with: full size is exact for any rotation, half is not.
-TEST(FitNest, OtherAxesAreOrthogonalAndWorse) {
+// Nests of 16-bit columns for a tiny model, without a recent window, and what they cost.
+class ColumnAxesTest : public testing::Test {
+ protected:
+  void SetUp() override { options.recent = 0; }
+  Nest fit() { return must(fit_nest(model, sequences, options, {}, workers)); }
+  double kl_at(const Nest& nest, const char* budget) {
+    const Ranks ranks = nest.ranks_at(must(rung_for_budget(nest, budget)));
+    const CacheFactory caches = must(CacheFactory::coded(model, nest, ranks));
+    return must(evaluate_kl(model, base, caches, {}, workers)).kl;
+  }
+
   const Model model = tiny_model();
-  Workers workers(1);
+  Workers workers{1};
   const Sequences sequences = random_sequences(model, 8, 128);
   const BaseHidden base =
       must(BaseHidden::compute(model, random_windows(model, 128, 1), {}, workers));
-  const auto kl_at = [&](const Nest& nest, const char* budget) {
-    const Ranks ranks = nest.ranks_at(must(rung_for_budget(nest, budget)));
-    return must(
-               evaluate_kl(model, base, must(CacheFactory::coded(model, nest, ranks)), {}, workers))
-        .kl;
-  };
   FitOptions options;
-  options.recent = 0;
-  const double principal = kl_at(must(fit_nest(model, sequences, options, {}, workers)), "50%");
+};
+
+// What principal axes are compared with: full size is exact for any rotation, half is not.
+TEST_F(ColumnAxesTest, OthersAreOrthogonalAndWorse) {
+  const double principal = kl_at(fit(), "50%");
   for (const ColumnAxes axes : {ColumnAxes::dimensions, ColumnAxes::random}) {
     options.axes = axes;
-    const Nest nest = must(fit_nest(model, sequences, options, {}, workers));
+    const Nest nest = fit();
     EXPECT_LE(nest.orthogonality_error(), 1e-6);
     EXPECT_LT(kl_at(nest, "100%"), 1e-5);
     EXPECT_GT(kl_at(nest, "50%"), principal);
   }
   options.seed = 1;
-  const Nest other = must(fit_nest(model, sequences, options, {}, workers));
+  const Nest other = fit();
   options.seed = 2;
-  const Nest third = must(fit_nest(model, sequences, options, {}, workers));
+  const Nest third = fit();
   EXPECT_NE(other.basis({0, 0, Side::key}).encode.at(0, 0),
             third.basis({0, 0, Side::key}).encode.at(0, 0));
 }
 
 // Oblique bases are exact at full size, closer than principal axes where the loss says so, and the
 // same from their file.
-TEST(FitNest, MetricAxesAreObliqueAndCloser) {
-  const Model model = tiny_model();
-  Workers workers(1);
-  const Sequences sequences = random_sequences(model, 8, 128);
-  const BaseHidden base =
-      must(BaseHidden::compute(model, random_windows(model, 128, 1), {}, workers));
-  const auto kl_at = [&](const Nest& nest, const char* budget) {
-    const Ranks ranks = nest.ranks_at(must(rung_for_budget(nest, budget)));
-    return must(
-               evaluate_kl(model, base, must(CacheFactory::coded(model, nest, ranks)), {}, workers))
-        .kl;
-  };
-  FitOptions options;
-  options.recent = 0;
-  const Nest principal = must(fit_nest(model, sequences, options, {}, workers));
+TEST_F(ColumnAxesTest, MetricIsObliqueAndCloser) {
+  const Nest principal = fit();
   options.axes = ColumnAxes::metric;
-  const Nest nest = must(fit_nest(model, sequences, options, {}, workers));
+  const Nest nest = fit();
   EXPECT_LE(nest.orthogonality_error(), 1e-5);  // of encode decode - I
   EXPECT_LT(kl_at(nest, "100%"), 1e-5);
   EXPECT_LT(kl_at(nest, "75%"), kl_at(principal, "75%"));
