@@ -53,73 +53,74 @@ Nest oblique_nest(const Model& model, size_t recent) {
   return nest;
 }
 
-class Twins : public testing::TestWithParam<std::string> {};
+class Twins : public testing::TestWithParam<std::string> {
+ protected:
+  // A nest's cache of 200 tokens in both programs.
+  struct Coded {
+    Matrix<float> engine;  // logits
+    Bases bases;
+    CacheCode code;
+  };
+  Coded coded(const Nest& nest) const {
+    const Ranks ranks = nest.ranks_at(nest.spaces() * 2 + 1);
+    KvCache cache(nest, ranks, model_.config().layer_types, tokens_.size(), {.exact = DType::f32});
+    Workers workers(1);
+    Matrix<float> engine = golden::run(model_, tokens_, tokens_.size(), cache, workers);
+    Bases bases(nest, true, torch::kCPU);
+    CacheCode code = bases.code(bases.made(), ranks);
+    return {std::move(engine), std::move(bases), std::move(code)};
+  }
+  Difference difference_of(const Coded& coded, bool rounded) const {
+    CacheCode code = coded.code;
+    code.rounded = rounded;
+    return difference(coded.engine, twin_.logits(twin_.hidden(tokens_, code)));
+  }
+  // qwen2's keys have biases of many times their size, and float32 rounds by the sum.
+  static bool biased() { return GetParam() == "qwen2"; }
+  static double bound() { return biased() ? 4e-4 : 1e-4; }
+
+  const torch::NoGradGuard none_;
+  const Model model_ = golden::load(golden::gguf_of(GetParam()));
+  const Twin twin_{model_, {}};
+  const std::vector<TokenId> tokens_ = [this] {
+    std::vector<TokenId> tokens(200);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      tokens[i] = static_cast<TokenId>((i * 37 + 11) % model_.config().vocab_size);
+    }
+    return tokens;
+  }();
+};
 
 TEST_P(Twins, LogitsAreTheEngines) {
-  const Model model = golden::load(golden::gguf_of(GetParam()));
   const std::vector<TokenId> tokens = golden::read_logits(GetParam()).ids;
-  const torch::NoGradGuard none;
-  const Twin twin(model, {});
-  const Matrix<float> engine = golden::run(model, tokens, tokens.size(), 1, {.exact = DType::f32});
-  EXPECT_LT(difference(engine, twin.logits(twin.hidden(tokens, {}))).largest, 1e-3);
+  const Matrix<float> engine = golden::run(model_, tokens, tokens.size(), 1, {.exact = DType::f32});
+  EXPECT_LT(difference(engine, twin_.logits(twin_.hidden(tokens, {}))).largest, 1e-3);
 }
 
 TEST_P(Twins, LogitsOfACodedCacheAreTheEngines) {
-  const Model model = golden::load(golden::gguf_of(GetParam()));
-  std::vector<TokenId> tokens;
-  for (size_t i = 0; i < 200; ++i) {
-    tokens.push_back(static_cast<TokenId>((i * 37 + 11) % model.config().vocab_size));
-  }
-  const torch::NoGradGuard none;
-  const Twin twin(model, {});
-  Workers workers(1);
-  // qwen2's keys have biases of many times their size, and float32 rounds by the sum.
-  const bool biased = GetParam() == "qwen2";
-  const double bound = biased ? 4e-4 : 1e-4;
   for (const KeyMean mean : {KeyMean::none, KeyMean::plain, KeyMean::position}) {
     for (const size_t recent : {size_t{0}, size_t{64}, size_t{128}}) {
-      const size_t group = recent == 64 ? model.config().num_kv_heads : 1;
-      const Nest nest = random_nest(model, recent, group, mean);
-      const Ranks ranks = nest.ranks_at(nest.spaces() * 2 + 1);
-      KvCache cache(nest, ranks, model.config().layer_types, tokens.size(), {.exact = DType::f32});
-      const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
-      const Bases bases(nest, true, torch::kCPU);
-      CacheCode code = bases.code(bases.made(), ranks);
-      code.rounded = true;
-      const Difference rounded = difference(engine, twin.logits(twin.hidden(tokens, code)));
-      EXPECT_LT(rounded.root_mean_square, bound)
+      const size_t group = recent == 64 ? model_.config().num_kv_heads : 1;
+      const Nest nest = random_nest(model_, recent, group, mean);
+      const Coded both = coded(nest);
+      EXPECT_LT(difference_of(both, true).root_mean_square, bound())
           << "recent " << recent << ", mean " << static_cast<int>(mean);
       // Without the engine's rounding to 16 bits the difference is that rounding, and more.
-      code.rounded = false;
-      const Difference without = difference(engine, twin.logits(twin.hidden(tokens, code)));
+      const Difference without = difference_of(both, false);
       EXPECT_LT(without.root_mean_square, 1e-3);
-      if (recent == 0 && !biased) {
-        EXPECT_GT(without.root_mean_square, 3 * bound);
+      if (recent == 0 && !biased()) {
+        EXPECT_GT(without.root_mean_square, 3 * bound());
       }
     }
   }
 }
 
 TEST_P(Twins, LogitsOfObliqueColumnsAreTheEngines) {
-  const Model model = golden::load(golden::gguf_of(GetParam()));
-  std::vector<TokenId> tokens;
-  for (size_t i = 0; i < 200; ++i) {
-    tokens.push_back(static_cast<TokenId>((i * 37 + 11) % model.config().vocab_size));
-  }
-  const torch::NoGradGuard none;
-  const Twin twin(model, {});
-  Workers workers(1);
-  const Nest nest = oblique_nest(model, 64);
-  const Ranks ranks = nest.ranks_at(nest.spaces() * 2 + 1);
-  KvCache cache(nest, ranks, model.config().layer_types, tokens.size(), {.exact = DType::f32});
-  const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
-  const Bases bases(nest, true, torch::kCPU);
-  CacheCode code = bases.code(bases.made(), ranks);
-  code.rounded = true;
-  EXPECT_LT(difference(engine, twin.logits(twin.hidden(tokens, code))).root_mean_square,
-            GetParam() == "qwen2" ? 4e-4 : 1e-4);
-  Nest stored = oblique_nest(model, 64);
-  bases.store(stored);
+  const Nest nest = oblique_nest(model_, 64);
+  const Coded both = coded(nest);
+  EXPECT_LT(difference_of(both, true).root_mean_square, bound());
+  Nest stored = oblique_nest(model_, 64);
+  both.bases.store(stored);
   for (size_t s = 0; s < nest.spaces(); ++s) {
     const Basis &a = nest.basis(nest.unflat(s)), &b = stored.basis(nest.unflat(s));
     EXPECT_TRUE(std::ranges::equal(a.decode.span(), b.decode.span())) << s;
