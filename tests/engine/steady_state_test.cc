@@ -25,12 +25,17 @@ extern "C" void* aligned_alloc(size_t alignment, size_t size) {
   if (posix_memalign(&memory, alignment, size) != 0) return nullptr;
   return counted(memory);
 }
-void* operator new(size_t size) { return counted(std::malloc(size == 0 ? 1 : size)); }
-void* operator new[](size_t size) { return counted(std::malloc(size == 0 ? 1 : size)); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+// Not inlined: a compiler that sees one side of a pair takes it for the wrong one.
+[[gnu::noinline]] void* operator new(size_t size) {
+  return counted(std::malloc(size == 0 ? 1 : size));
+}
+[[gnu::noinline]] void* operator new[](size_t size) {
+  return counted(std::malloc(size == 0 ? 1 : size));
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
 
 namespace mkv {
 namespace {
