@@ -17,6 +17,7 @@ using Key = hn::Vec<I32>;
 
 // A path's residual, and half of its squared length.
 struct Path {
+  HWY_INLINE Path() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
   V left[kColumns];
   V half_norm;
 };

@@ -155,6 +155,7 @@ HWY_INLINE WordTable load_table(const int16_t* entries) {
 
 // Sums of the lower and upper eight tokens of every 128-bit part.
 struct WordSums {
+  HWY_INLINE WordSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
   hn::Vec<hn::Repartition<int16_t, Bytes> > low, high;
 };
 HWY_INLINE void add_words(const WordTable& table, ByteVec codes, WordSums& sums) {

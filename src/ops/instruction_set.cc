@@ -36,7 +36,7 @@ constexpr Set kSets[] = {
     {"scalar", HWY_SCALAR, dnnl_cpu_isa_sse41},
 };
 
-bool machine_has(Extra extra, int64_t target) {
+bool machine_has([[maybe_unused]] Extra extra, [[maybe_unused]] int64_t target) {
 #if HWY_ARCH_X86
   __builtin_cpu_init();
   if (target == HWY_AVX3) {

@@ -71,6 +71,7 @@ struct TileProduct {
   // The sums of products of a group, or of one half of it; with VNNI of the high bytes and of the
   // low ones.
   struct Sums {
+    HWY_INLINE Sums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
     IntV low[kTogether][kTokens], high[kTogether][kTokens];
   };
 

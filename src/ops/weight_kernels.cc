@@ -47,6 +47,7 @@ void dequantize_with(const uint8_t* row, size_t cols, float* out) {
 // result is the same bit for bit in every tile shape.
 template <class Decoder, size_t kRows, size_t kTokens>
 struct Tile {
+  HWY_INLINE Tile() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
   GroupV sums[kRows][kTokens][2];
 
   HWY_INLINE void clear() {
