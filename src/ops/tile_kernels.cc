@@ -51,10 +51,19 @@ HWY_INLINE IntV add_bytes(IntV sum, ByteV codes, IntV x) {
   return sum;
 }
 
+// Products of neighbours belong to one row and are added up. Which products are in which of
+// Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each.
 HWY_INLINE IntV add_pairs(IntV sum, WordV codes, IntV x) {
-  IntV other = hn::Zero(Ints());
-  sum = hn::ReorderWidenMulAccumulate(Ints(), codes, hn::BitCast(Words(), x), sum, other);
+  const Ints d;
+  IntV other = hn::Zero(d);
+  const WordV words = hn::BitCast(Words(), x);
+#if HWY_ARCH_ARM
+  const IntV first = hn::ReorderWidenMulAccumulate(d, codes, words, hn::Zero(d), other);
+  return hn::Add(sum, hn::Add(hn::ConcatEven(d, other, first), hn::ConcatOdd(d, other, first)));
+#else
+  sum = hn::ReorderWidenMulAccumulate(d, codes, words, sum, other);
   return hn::Add(sum, other);
+#endif
 }
 
 // A tile times kTokens tokens.

@@ -229,7 +229,7 @@ TEST_F(AmxCodes, WeighedSumsEqualTheReference) {
 }
 
 // Fine planes add up to the codebooks' entries within what rounding may add.
-TEST(FinePlanes, HoldTheColumns) {
+TEST_F(AmxCodes, FinePlanesHoldTheColumns) {
   for (const size_t count : {1u, 12u, 48u, 400u}) {
     const Inputs inputs(1, count, 0, 16);
     // By quadruple of columns: mean squares, and what two bytes of its largest sum leave.
