@@ -42,6 +42,7 @@ class TrainTest : public mkv::testing::TempDir {
     options.group_size = 1;
     options.recent = 64;
     options.most_bits = 4;
+    options.joint_rounds = 0;  // leaves training something to find
     return must(fit_code_nest(model_, windows(3), options, {}, workers_));
   }
   Result<TrainReport> train(Nest& nest) {
@@ -101,7 +102,8 @@ TEST_F(TrainTest, LayerwiseStepsFindThatHalfToo) {
 }
 
 TEST_F(TrainTest, CodesGetCloserAtEveryBudget) {
-  sequences_ = windows(120);
+  sequences_ = windows(240);
+  options_.learning_rate = 0.015;
   options_.steps_per_measurement = 10;
   options_.budgets = {"2bits", "1bits"};
   Nest nest = start_of_codes();
@@ -110,7 +112,7 @@ TEST_F(TrainTest, CodesGetCloserAtEveryBudget) {
   const TrainReport report = must(train(nest));
   EXPECT_TRUE(report.finished);
   EXPECT_LT(report.kl_best[0], 0.87 * report.kl_before[0]);  // measured: 0.83
-  EXPECT_LT(report.kl_best[1], report.kl_before[1]);         // one bit a value of noise: 0.99
+  EXPECT_LT(report.kl_best[1], report.kl_before[1]);         // one bit a value of noise: 0.96
   EXPECT_EQ(nest.ladder().cuts, ladder.cuts);
   EXPECT_LT(nest.orthogonality_error(), 1e-4);
 }
