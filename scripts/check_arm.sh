@@ -15,7 +15,8 @@ tests=("$@")
 for tool in aarch64-linux-gnu-g++ qemu-aarch64-static; do
   command -v "$tool" >/dev/null || die "needs $tool"
 done
-sysroot=$target/root libraries=$target/root/usr/lib/aarch64-linux-gnu
+sysroot=$target/sysroot
+libraries=$sysroot/usr/lib/aarch64-linux-gnu
 packages=()
 for name in libhwy-dev libhwy1 libdnnl-dev libdnnl2 ocl-icd-opencl-dev ocl-icd-libopencl1 libpcre2-dev libpcre2-8-0 libutf8proc-dev \
   libutf8proc2 libssl-dev libssl3 libgtest-dev libgmock-dev; do packages+=("$name:arm64"); done
