@@ -1,6 +1,7 @@
 // matryoshka fit: makes a nest for a model.
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "base/stopwatch.h"
 #include "cli/calibration_text.h"
@@ -113,6 +114,10 @@ class Fit : public Command {
     add_count(app, "--sinks", sinks_, "Leading tokens that stay exact");
     add_count(app, "--recent", recent_,
               "Most recent tokens that stay exact: a multiple of 64, 0 is none");
+    app.add_option("--later-sinks", later_sinks_,
+                   "Most tokens a layer that stay exact besides because the model rests its "
+                   "attention on them; 16 for code, 0 for column")
+        ->check(CLI::Range(size_t{0}, kMostLaterSinks));
   }
 
   // What both kinds of nest take.
@@ -122,6 +127,7 @@ class Fit : public Command {
     options.key_mean = key_mean_;
     options.sinks = sinks_;
     options.recent = recent_;
+    options.later_sinks = later_sinks_.value_or(options.later_sinks);
     options.origin = origin_of(calibration, model);
   }
 
@@ -144,6 +150,7 @@ class Fit : public Command {
   SlabKind kind_ = SlabKind::code;
   KeyMean key_mean_ = KeyMean::position;
   size_t group_size_ = 0, sinks_ = 4, recent_ = 128;
+  std::optional<size_t> later_sinks_;
   FitOptions columns_;
   CodeFitOptions codes_;
   std::string output_;

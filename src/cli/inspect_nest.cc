@@ -101,6 +101,7 @@ Result<void> print_nest_json(const Nest& nest) {
                      {"key_mean", name(config.key_mean)},
                      {"sinks", config.sinks},
                      {"recent", config.recent},
+                     {"later_sinks", config.later_sinks},
                      {"model_hash", config.model_hash},
                      {"origin", config.origin},
                      {"spaces", nest.spaces()},
@@ -133,9 +134,10 @@ Result<void> print_nest_text(const Nest& nest) {
   const NestConfig& config = nest.config();
   std::printf("nest for %zu layers, %zu KV heads of %zu; %zu heads share a basis\n",
               config.shape.layers, config.shape.kv_heads, config.shape.head_dim, config.group_size);
-  std::printf("slabs: %s, key mean: %s, exact: first %zu and last %zu tokens\n",
+  std::printf("slabs: %s, key mean: %s, exact: first %zu and last %zu tokens, %zu later sinks\n",
               std::string(name(config.slab_kind)).c_str(),
-              std::string(name(config.key_mean)).c_str(), config.sinks, config.recent);
+              std::string(name(config.key_mean)).c_str(), config.sinks, config.recent,
+              config.later_sinks);
   std::printf("orthogonality error %.2e\nmodel hash: %s\n", nest.orthogonality_error(),
               config.model_hash.c_str());
   for (const auto& [key, value] : config.origin) {

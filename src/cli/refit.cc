@@ -59,6 +59,7 @@ Result<std::function<Result<Nest>(std::vector<std::vector<TokenId>>)>> make_refi
   options.key_mean = config.key_mean;
   options.sinks = config.sinks;
   options.recent = config.recent;
+  options.later_sinks = config.later_sinks;
   options.origin = {{"calibration", "served text"}};
   if (!model.config().name.empty()) options.origin["model"] = model.config().name;
   return std::function(

@@ -24,6 +24,7 @@ NestConfig config_of(const Model& model, const CodeFitOptions& options) {
   config.key_mean = options.key_mean;
   config.sinks = options.sinks;
   config.recent = options.recent;
+  config.later_sinks = options.later_sinks;
   config.model_hash = model.weights_hash();
   config.origin = options.origin;
   return config;
@@ -65,8 +66,8 @@ class CodeFit {
   Space centred(GroupId id) const {
     Space space;
     centred_columns(sample_, model_, id, options_.key_mean, space.columns, nest_.basis(id).mean);
-    space.weights = token_weights(sample_.gradient_squares[nest_.flat(id)],
-                                  options_.token_weight_floor, space.columns.cols());
+    space.weights = sample_weights(sample_, id.layer, nest_.flat(id), options_.token_weight_floor,
+                                   space.columns.cols());
     return space;
   }
   static Matrix<float> latents_of(const Space& space, const Basis& basis) {
@@ -149,7 +150,7 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
   MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
   const size_t longest = model.config().max_position_embeddings;
   const SampleOptions sampling{.group_size = nest.config().group_size,
-                               .view = {options.sinks, options.recent},
+                               .view = {options.sinks, options.recent, options.later_sinks},
                                .context = std::min(options.context, longest),
                                .draws = std::max<size_t>(1, options.draws),
                                .seed = options.seed};

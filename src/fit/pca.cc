@@ -94,6 +94,7 @@ NestConfig nest_config(const Model& model, std::span<const std::vector<TokenId>>
   config.key_mean = options.key_mean;
   config.sinks = options.sinks;
   config.recent = options.recent;
+  config.later_sinks = options.later_sinks;
   config.model_hash = model.weights_hash();
   config.origin = options.origin;
   config.origin["method"] = method_name(options.axes);
@@ -122,11 +123,12 @@ Result<void> check_finite(const Nest& nest, const Statistics& statistics) {
 Result<void> fit_metric_columns(const Model& model, std::span<const std::vector<TokenId>> sequences,
                                 const FitOptions& options, Nest& nest, const ProgressSink& progress,
                                 Workers& workers) {
-  MKV_ASSIGN(const KvSample sample, gather_sample(model, sequences,
-                                                  {.group_size = options.group_size,
-                                                   .view = {options.sinks, options.recent},
-                                                   .seed = options.seed},
-                                                  progress, workers));
+  MKV_ASSIGN(const KvSample sample,
+             gather_sample(model, sequences,
+                           {.group_size = options.group_size,
+                            .view = {options.sinks, options.recent, options.later_sinks},
+                            .seed = options.seed},
+                           progress, workers));
   for (size_t space = 0; space < nest.spaces(); ++space) {
     const GroupId id = nest.unflat(space);
     Basis& basis = nest.basis(id);
@@ -138,7 +140,7 @@ Result<void> fit_metric_columns(const Model& model, std::span<const std::vector<
     const double scale = trace > 0.0 ? static_cast<double>(nest.dims()) / trace : 1.0;
     for (float& x : moments.span()) x = static_cast<float>(x * scale);
     const std::vector<float> weights =
-        token_weights(sample.gradient_squares[space], options.token_weight_floor, columns.cols());
+        sample_weights(sample, id.layer, space, options.token_weight_floor, columns.cols());
     MKV_TRY(fit_metric_basis(covariance_of(columns, weights), moments, options.ridge, basis));
     report(progress, {"bases", space + 1, nest.spaces(), {}});
   }

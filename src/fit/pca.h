@@ -34,8 +34,9 @@ struct FitOptions {
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4;
   size_t recent = 128;
-  size_t step = 8;                                 // slabs a cut of the uniform ladder
-  size_t mean_tokens = 8192;                       // see StatisticsOptions
+  size_t later_sinks = 0;     // most a layer; only metric axes leave them out of what they look at
+  size_t step = 8;            // slabs a cut of the uniform ladder
+  size_t mean_tokens = 8192;  // see StatisticsOptions
   double ridge = 2e-2, token_weight_floor = 0.15;  // of metric axes: see CodeFitOptions
   std::map<std::string, std::string> origin;  // what the sequences are: kept in the nest's origin
 };

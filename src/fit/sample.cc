@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/half.h"
+#include "fit/metric_basis.h"
 #include "ops/gemm.h"
 #include "ops/ops.h"
 
@@ -29,12 +30,17 @@ class Gatherer {
       sample_.gradient_moments.emplace_back(dims, dims);
     }
     sample_.gradient_squares.resize(sample_.gradient_moments.size());
+    sample_.later_sinks.resize(sample_.shape.layers);
   }
 
-  // The next window's tokens stand at first_position and after it. Its draws follow.
-  void begin_window(size_t tokens, size_t first_position) {
+  // The next window's tokens stand at first_position and after it. Its draws follow. `kept`:
+  // whether its keys and values are.
+  void begin_window(size_t tokens, size_t first_position, bool kept) {
     first_position_ = first_position;
     begin_token_ = sample_.positions.size();
+    kept_ = kept;
+    all_tokens_ += tokens - std::min(tokens, view_.sinks);
+    if (!kept) return;
     for (size_t t = view_.sinks; t < tokens; ++t) {
       sample_.positions.push_back(static_cast<uint32_t>(first_position + t));
     }
@@ -43,9 +49,17 @@ class Gatherer {
     const Rotary& rotary = model_.config().rotary(seen.layer);
     turn(rotary, seen.keys, keys_);
     turn(rotary, seen.key_gradients, key_gradients_);
+    if (kept_ && first_draw) {
+      for (const uint32_t t : seen.later_sinks) {
+        sample_.later_sinks[seen.layer].push_back(
+            static_cast<uint32_t>(begin_token_ + t - view_.sinks));
+      }
+    }
     workers_.run(2, [&](size_t side, size_t) {
       const bool key = side == 0;
-      if (first_draw) add_values(seen.layer, side, key ? keys_.view() : seen.values);
+      if (kept_ && first_draw) {
+        add_values(seen.layer, side, key ? keys_.view() : seen.values, seen.later_sinks);
+      }
       for (size_t group = 0; group < groups(); ++group) {
         add_moments((seen.layer * groups() + group) * 2 + side, group,
                     key ? key_gradients_.view() : seen.value_gradients);
@@ -53,10 +67,13 @@ class Gatherer {
     });
   }
   KvSample finish() {
-    const float scale = 1.0f / static_cast<float>(std::max<size_t>(1, sample_.tokens()));
-    for (std::vector<float>& mean : sample_.key_means) {
-      for (float& x : mean) x *= scale;
+    for (size_t layer = 0; layer < sample_.key_means.size(); ++layer) {
+      const size_t tokens = sample_.tokens() - sample_.later_sinks[layer].size();
+      for (float& x : sample_.key_means[layer]) {
+        x /= static_cast<float>(std::max<size_t>(1, tokens));
+      }
     }
+    const float scale = 1.0f / static_cast<float>(std::max<size_t>(1, all_tokens_));
     for (Matrix<float>& m : sample_.gradient_moments) {
       for (float& x : m.span()) x *= scale / static_cast<float>(draws_);
     }
@@ -80,7 +97,8 @@ class Gatherer {
     });
   }
 
-  void add_values(size_t layer, size_t side, View<const float> values) {
+  void add_values(size_t layer, size_t side, View<const float> values,
+                  std::span<const uint32_t> later_sinks) {
     Buffer<uint16_t>& store = sample_.values[layer][side];
     const size_t head_dim = sample_.shape.head_dim, pairs = head_dim / 2;
     std::vector<float> row(values.cols), cos(pairs), sin(pairs);
@@ -88,7 +106,7 @@ class Gatherer {
       const size_t at = store.size();
       store.resize(at + values.cols);
       f32_to_f16(values.row(t), store.span().subspan(at));
-      if (side != 0) continue;
+      if (side != 0 || std::ranges::binary_search(later_sinks, static_cast<uint32_t>(t))) continue;
       std::ranges::copy(values.row(t), row.begin());
       model_.config().rotary(layer).angles(-static_cast<double>(first_position_ + t), cos, sin);
       rope_heads(row, head_dim, cos, sin);
@@ -107,6 +125,7 @@ class Gatherer {
       for (size_t c = 0; c < dims; ++c) transposed.at(c, t) = part.at(t, c);
     }
     gemm(transposed.view(), part, Transpose::no, 1.0f, moments.view());
+    if (!kept_) return;
     std::vector<float>& squares = sample_.gradient_squares[space];
     squares.resize(sample_.positions.size(), 0.0f);
     for (size_t t = view_.sinks; t < part.rows; ++t) {
@@ -118,7 +137,9 @@ class Gatherer {
   const CodedView view_;
   const size_t draws_;
   Workers& workers_;
-  size_t first_position_ = 0, begin_token_ = 0;
+  size_t first_position_ = 0, begin_token_ = 0;  // of the window
+  bool kept_ = true;                             // likewise
+  size_t all_tokens_ = 0;                        // whose gradients were added
   Matrix<float> keys_, key_gradients_;
   KvSample sample_;
 };
@@ -137,12 +158,15 @@ size_t place_of(size_t window, size_t tokens, size_t context) {
 Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<TokenId>> windows,
                                const SampleOptions& options, const ProgressSink& progress,
                                Workers& workers) {
-  const size_t room = windows.empty() ? 0 : windows.size() * windows.front().size();
-  Gatherer gatherer(model, options, room, workers);
+  const size_t window = windows.empty() ? 0 : windows.front().size();
+  const size_t kept =
+      std::min(windows.size(), std::max<size_t>(1, options.most / std::max<size_t>(1, window)));
+  Gatherer gatherer(model, options, kept * window, workers);
   for (size_t w = 0; w < windows.size(); ++w) {
     report(progress, {"statistics", w, windows.size(), {}});
     const size_t tokens = windows[w].size();
-    gatherer.begin_window(tokens, place_of(w, tokens, options.context));
+    const bool keep = (w + 1) * kept / windows.size() > w * kept / windows.size();
+    gatherer.begin_window(tokens, place_of(w, tokens, options.context), keep);
     for (size_t draw = 0; draw < options.draws; ++draw) {
       MKV_TRY(model.gradients(
           windows[w], options.seed + w + draw * windows.size(), options.view,
@@ -151,6 +175,13 @@ Result<KvSample> gather_sample(const Model& model, std::span<const std::vector<T
   }
   report(progress, {"statistics", windows.size(), windows.size(), {}});
   return gatherer.finish();
+}
+
+std::vector<float> sample_weights(const KvSample& sample, size_t layer, size_t space, double floor,
+                                  size_t padded) {
+  std::vector<float> weights = token_weights(sample.gradient_squares[space], floor, padded);
+  for (const uint32_t t : sample.later_sinks[layer]) weights[t] = 0.0f;
+  return weights;
 }
 
 void centred_columns(const KvSample& sample, const Model& model, GroupId id, KeyMean key_mean,
@@ -163,14 +194,17 @@ void centred_columns(const KvSample& sample, const Model& model, GroupId id, Key
   const auto read = [&](size_t t) {
     f16_to_f32(values.span().subspan(t * width + id.group * dims, dims), row);
   };
+  const std::vector<uint32_t>& left_out = sample.later_sinks[id.layer];
   std::ranges::fill(mean, 0.0f);
   if (kind == KeyMean::position) {
     std::copy_n(sample.key_means[id.layer].begin() + static_cast<ptrdiff_t>(id.group * dims), dims,
                 mean.begin());
   } else if (kind == KeyMean::plain) {
+    const auto tokens = static_cast<float>(sample.tokens() - left_out.size());
     for (size_t t = 0; t < sample.tokens(); ++t) {
+      if (std::ranges::binary_search(left_out, static_cast<uint32_t>(t))) continue;
       read(t);
-      axpy(1.0f / static_cast<float>(sample.tokens()), row, mean);
+      axpy(1.0f / tokens, row, mean);
     }
   }
   columns.reshape(dims, (sample.tokens() + kBlockTokens - 1) / kBlockTokens * kBlockTokens);

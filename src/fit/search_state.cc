@@ -25,8 +25,9 @@ void hash_size(Sha256& hash, size_t value) {
 std::string hash_of(const Nest& nest) {
   Sha256 hash;
   const NestConfig& config = nest.config();
-  for (const size_t value : {config.group_size, static_cast<size_t>(config.slab_kind),
-                             static_cast<size_t>(config.key_mean), config.sinks, config.recent}) {
+  for (const size_t value :
+       {config.group_size, static_cast<size_t>(config.slab_kind),
+        static_cast<size_t>(config.key_mean), config.sinks, config.recent, config.later_sinks}) {
     hash_size(hash, value);
   }
   for (size_t space = 0; space < nest.spaces(); ++space) {

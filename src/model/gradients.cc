@@ -8,6 +8,7 @@
 #include "model/backward_steps.h"
 #include "model/head_order.h"
 #include "model/model_parts.h"
+#include "nest/later_sinks.h"
 #include "ops/gemm.h"
 #include "ops/ops.h"
 
@@ -140,6 +141,13 @@ class LayerBackward {
     projections(layer, w, input, gradient);
   }
 
+  // Tokens that no other sees as codes.
+  void leave_out(std::span<const uint32_t> tokens) {
+    for (const uint32_t t : tokens) {
+      std::ranges::fill(coded_keys_.row(t), 0.0f);
+      std::ranges::fill(coded_values_.row(t), 0.0f);
+    }
+  }
   const Matrix<float>& coded_key_gradient() const { return coded_keys_; }
   const Matrix<float>& coded_value_gradient() const { return coded_values_; }
 
@@ -337,13 +345,20 @@ Result<void> Model::gradients(std::span<const TokenId> tokens, uint64_t seed, co
   const ModelConfig& config = parts_->config;
   Scratch scratch;
   std::vector<Matrix<float>> inputs(config.num_layers);
+  std::vector<std::vector<uint32_t>> sinks(config.num_layers);
   Matrix<float> hidden;
   MKV_TRY(embed(tokens, hidden));
   KvCache cache = exact_cache(tokens.size());
   const SequenceSlice slice{tokens, &cache};
   for (size_t layer = 0; layer < config.num_layers; ++layer) {
     inputs[layer] = hidden.clone();
-    MKV_TRY(run_layers({&slice, 1}, layer, layer + 1, hidden, scratch, workers));
+    MKV_TRY(run_layers(
+        {&slice, 1}, layer, layer + 1, hidden, scratch, workers, [&](const LayerObservation& seen) {
+          sinks[layer] =
+              find_later_sinks(seen.keys_before_rope, seen.values, view.sinks,
+                               later_sink_rule(config.layer_types, layer, view.later_sinks),
+                               layer > 0 ? sinks[layer - 1] : std::vector<uint32_t>());
+        }));
   }
   Matrix<float> last = hidden.clone();
   finish(hidden);
@@ -361,8 +376,9 @@ Result<void> Model::gradients(std::span<const TokenId> tokens, uint64_t seed, co
     MKV_TRY(run_layers({&slice, 1}, layer, layer + 1, hidden, scratch, workers,
                        [&](const LayerObservation& seen) { record.copy(seen); }));
     backward.run(layer, parts_->weights.layers[layer], inputs[layer], record, gradient);
+    backward.leave_out(sinks[layer]);
     sink({layer, record.keys.view(), record.values.view(), backward.coded_key_gradient().view(),
-          backward.coded_value_gradient().view()});
+          backward.coded_value_gradient().view(), sinks[layer]});
   }
   return {};
 }

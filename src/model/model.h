@@ -57,8 +57,10 @@ using LayerObserver = std::function<void(const LayerObservation&)>;
 // Which tokens see which others as codes (nest/kv_cache.h), for gradients.
 struct CodedView {
   size_t sinks = 0, recent = 0;
+  size_t later_sinks = 0;  // most a layer (nest/later_sinks.h): exact for all
 
-  // The first token of a window that sees `key` as codes; past any window for a sink.
+  // The first token of a window that sees `key`, no later sink, as codes; past any window for a
+  // sink.
   size_t first_query_that_sees_codes(size_t key) const {
     if (key < sinks) return static_cast<size_t>(-1);
     if (recent == 0) return key;
@@ -72,6 +74,7 @@ struct LayerGradient {
   size_t layer = 0;
   View<const float> keys, values;                    // [tokens x kv_heads*head_dim]
   View<const float> key_gradients, value_gradients;  // the same shape
+  std::span<const uint32_t> later_sinks;             // tokens; their gradients are 0
 };
 using GradientSink = std::function<void(const LayerGradient&)>;
 

@@ -50,7 +50,8 @@ HWY_INLINE float soften_head(const float* scores, size_t pairs, PairWeights* out
   }
   top = _mm512_reduce_max_ps(largest);
   constexpr float kLog2E = 1.44269504f, kLog2Most = 7.99435344f;  // of kMostByte
-  const __m512 slope = _mm512_set1_ps(kLog2E), shift = _mm512_set1_ps(kLog2Most - top * kLog2E);
+  const float base = top > kHidden ? top : 0.0f;  // where all are hidden all weights are 0
+  const __m512 slope = _mm512_set1_ps(kLog2E), shift = _mm512_set1_ps(kLog2Most - base * kLog2E);
   __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   for (size_t p = 0; p < pairs; ++p, scores += kPair) {
     __m512i bytes[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};

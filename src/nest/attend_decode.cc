@@ -46,11 +46,15 @@ class Decode {
     sinks_begin_ = std::min(sinks_end_, state.types->of(layer).first_seen(state.length));
     coded_runs_ = runs_of(coded_.count());
     exact_runs_ = std::max<size_t>(runs_of(exact_.count()), sinks_end_ > sinks_begin_ ? 1 : 0);
+    for_later_sinks(coded_, [&](const LaterSink&) { ++later_count_; });
+    if (later_count_ > 0) exact_runs_ = std::max<size_t>(exact_runs_, 1);
     Arena sizes(nullptr);
     take_scratch(sizes);
     scratch.bytes.resize(std::max(scratch.bytes.size(), sizes.bytes()));
     Arena arena(scratch.bytes.data());
     take_scratch(arena);
+    size_t at = 0;
+    for_later_sinks(coded_, [&](const LaterSink& sink) { later_[at++] = &sink; });
   }
 
   void run() {
@@ -94,13 +98,31 @@ class Decode {
     float* at = partials_ + (run * heads_ + head) * partial_size();
     return {at, at[dims_], at[dims_ + 1], at[dims_ + 2]};
   }
-  size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks; }
+  size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks + later_count_; }
+  // Exact tokens apart from blocks: the leading sinks that the token sees, then the later ones.
+  size_t sink_count() const { return sinks_end_ - sinks_begin_ + later_count_; }
+  void load_sink(Side side, size_t index, size_t first_column, std::span<float> out) const {
+    const size_t leading = sinks_end_ - sinks_begin_;
+    if (index < leading) {
+      state_.layers[layer_].sinks.load(side, sinks_begin_ + index, first_column, out);
+    } else {
+      later_[index - leading]->token.load(side, 0, first_column, out);
+    }
+  }
+  // Those of some coded blocks that the token sees.
+  template <class Fn>
+  void for_later_sinks(Blocks blocks, const Fn& fn) const {
+    const size_t first =
+        std::max(blocks.begin * kBlockTokens, state_.first_seen_row(layer_, state_.length));
+    state_.layers[layer_].for_later_sinks(first, blocks.end * kBlockTokens, fn);
+  }
 
   void take_scratch(Arena& arena) {
     queries_ = arena.take<float>(heads_ * head_dim_);
     partials_ = arena.take<float>((coded_runs_ + exact_runs_) * heads_ * partial_size());
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
+    later_ = arena.take<const LaterSink*>(later_count_);
     if (coded_.count() > 0) {
       const CodedAttention::Sizes sizes{heads_, group_heads_, workers_.count()};
       codes_.take_scratch(arena, state_, layer_, sizes);
@@ -163,6 +185,10 @@ class Decode {
                              blocks.count() * kBlockTokens);
     codes_.score(group, blocks, scores, worker);
     hide_unseen(blocks, scores);
+    for_later_sinks(blocks, [&](const LaterSink& sink) {
+      const size_t at = sink.row - blocks.begin * kBlockTokens;
+      for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHiddenScore;
+    });
     start_partials(run, first_head, scores);
     for (size_t h = 0; h < group_heads_; ++h) {
       const Partial part = partial(run, first_head + h);
@@ -191,7 +217,7 @@ class Decode {
   void attend_exact(size_t kv_head, size_t run, size_t worker) {
     const Blocks blocks = run_blocks(exact_, run);
     const size_t tokens = blocks.count() * kBlockTokens;
-    const size_t sinks = run == 0 ? sinks_end_ - sinks_begin_ : 0;
+    const size_t sinks = run == 0 ? sink_count() : 0;
     const size_t first_head = kv_head * repeats_, first_column = kv_head * head_dim_;
     const LayerCache& cache = state_.layers[layer_];
     const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), repeats_,
@@ -205,7 +231,7 @@ class Decode {
     }
     const std::span<float> sink(merged_ + worker * dims_, head_dim_);
     for (size_t s = 0; s < sinks; ++s) {
-      cache.sinks.load(Side::key, sinks_begin_ + s, first_column, sink);
+      load_sink(Side::key, s, first_column, sink);
       for (size_t r = 0; r < repeats_; ++r) scores.at(r, tokens + s) = dot(queries.row(r), sink);
     }
     const size_t part_run = coded_runs_ + run;
@@ -216,7 +242,7 @@ class Decode {
       weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
     }
     for (size_t s = 0; s < sinks; ++s) {
-      cache.sinks.load(Side::value, sinks_begin_ + s, first_column, sink);
+      load_sink(Side::value, s, first_column, sink);
       for (size_t r = 0; r < repeats_; ++r) axpy(scores.at(r, tokens + s), sink, sums.row(r));
     }
   }
@@ -254,11 +280,13 @@ class Decode {
   const bool in_tiles_;
   Blocks coded_, exact_;                    // that the token sees
   size_t sinks_begin_ = 0, sinks_end_ = 0;  // likewise
+  size_t later_count_ = 0;                  // of later_
   size_t coded_runs_ = 0, exact_runs_ = 0;
-  float* queries_ = nullptr;   // [head][head_dim], scaled
-  float* partials_ = nullptr;  // [run][head][partial_size()]
-  float* scores_ = nullptr;    // [worker][head of a group][run_tokens()]
-  float* merged_ = nullptr;    // [worker][dims]
+  float* queries_ = nullptr;           // [head][head_dim], scaled
+  float* partials_ = nullptr;          // [run][head][partial_size()]
+  float* scores_ = nullptr;            // [worker][head of a group][run_tokens()]
+  float* merged_ = nullptr;            // [worker][dims]
+  const LaterSink** later_ = nullptr;  // that the token sees
   CodedAttention codes_;
   TileAttention tiles_;                 // if in_tiles_
   TileAttention::Out* outs_ = nullptr;  // [worker][head of a group], likewise

@@ -14,8 +14,6 @@ constexpr size_t kRunPlaces = kRunBlocks * kBlockTokens;
 constexpr size_t kGroups = kRunBlocks / amx::kGroupBlocks;
 static_assert(kRunBlocks % amx::kGroupBlocks == 0 && kRunBlocks <= amx::kMostBlocks);
 
-constexpr float kHidden = -1e30f;
-
 size_t padded(size_t columns) { return (columns + 15) / 16 * 16; }
 
 }  // namespace
@@ -123,14 +121,18 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   amx::score_codes(state_->plan(space(group, Side::key)).fine, queries,
                    {angles.block_cos(blocks.begin), 2 * angles.pairs, angles.tiles.data()}, keys,
                    {expanded_ + worker * expanded_size_, turned_ + worker * turned_size_}, scores);
+  const size_t first = blocks.begin * kBlockTokens;
   const auto hide = [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       const size_t at = t / amx::kPair * amx::kPair + amx::place_of(t % amx::kPair);
-      for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHidden;
+      for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHiddenScore;
     }
   };
   hide(0, seen.begin);
   hide(seen.end, places);
+  state_->layers[layer_].for_later_sinks(
+      first, first + count * kBlockTokens,
+      [&](const LaterSink& sink) { hide(sink.row - first, sink.row - first + 1); });
 
   uint8_t* weights = weights_ + worker * kRunBlocks * amx::kTile;
   constexpr size_t kSize = kGroups * amx::kLanes;

@@ -108,6 +108,16 @@ void code_slabs_by_beam(const Basis& basis, size_t rank, size_t beam, size_t beg
   }
 }
 
+// Of a layer whose leading tokens are all in, of which the first needs no turning back.
+SinkLikeness likeness_to_first(const Sinks& sinks) {
+  Matrix<float> keys(sinks.count, sinks.width), values(sinks.count, sinks.width);
+  for (size_t s = 0; s < sinks.count && sinks.data.size() > 0; ++s) {
+    sinks.load(Side::key, s, 0, keys.row(s));
+    sinks.load(Side::value, s, 0, values.row(s));
+  }
+  return {keys.view(), values.view()};
+}
+
 // The leading columns of a matrix of a basis.
 void split_matrix(const Matrix<float>& matrix, size_t columns, BrainRows& out) {
   const View<const float> view(matrix.data(), matrix.rows(), columns, matrix.cols());
@@ -149,6 +159,55 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   if (state.beam > 1)
     return code_slabs_by_beam(basis, rank, state.beam, begin, end, scratch, codes);
   code_slabs(basis, scratch.latents, rank, begin, end, codes);
+}
+
+void find_later_sinks(KvCache::State& state, size_t layer, size_t begin, size_t end) {
+  const LaterSinkRule rule = later_sink_rule(*state.types, layer, state.nest->config().later_sinks);
+  const size_t most = rule.most, width = state.width();
+  LayerCache& cache = state.layers[layer];
+  std::erase_if(cache.later_sinks, [&](const LaterSink& sink) {
+    return sink.row < state.first_seen_row(layer, state.length);
+  });
+  if (cache.later_sinks.size() >= most) return;
+  if (!cache.likeness) cache.likeness = likeness_to_first(cache.sinks);
+  static const std::vector<LaterSink> kNone;
+  const std::vector<LaterSink>& before =
+      rule.as_before ? state.layers[layer - 1].later_sinks : kNone;
+  if (!cache.likeness->possible(!before.empty())) return;
+  const size_t head_dim = state.shape.head_dim;
+  const Rotary& rotary = state.types->of(layer).rotary;
+  thread_local Matrix<float> keys, values, row_of;
+  keys.reshape(width, kBlockTokens);
+  values.reshape(width, kBlockTokens);
+  row_of.reshape(3, width);
+  const std::span<float> key = row_of.row(0), value = row_of.row(1);
+  const std::span<float> turned = row_of.row(2);
+  thread_local std::vector<float> cos, sin;
+  cos.resize(head_dim / 2);
+  sin.resize(head_dim / 2);
+  for (size_t row = begin; row < end && cache.later_sinks.size() < most; ++row) {
+    const size_t block = row / kBlockTokens, t = row % kBlockTokens;
+    if (row == begin || t == 0) {
+      widen_block(cache.exact[0].columns(block, 0), width, keys.view(), 0);
+      widen_block(cache.exact[1].columns(block, 0), width, values.view(), 0);
+    }
+    for (size_t c = 0; c < width; ++c) value[c] = values.at(c, t);
+    const bool was = std::ranges::find(before, row, &LaterSink::row) != before.end();
+    if (!cache.likeness->value_like(value, was)) continue;
+    for (size_t c = 0; c < width; ++c) key[c] = keys.at(c, t);
+    std::ranges::copy(key, turned.begin());
+    rotary.angles(-static_cast<double>(row + state.sinks), cos, sin);
+    rope_heads(turned, head_dim, cos, sin);
+    if (!cache.likeness->key_like(turned, was)) continue;
+    LaterSink& found = cache.later_sinks.emplace_back();
+    found.row = row;
+    found.token.type = state.exact_type;
+    found.token.count = 1;
+    found.token.width = width;
+    found.token.allocate();
+    found.token.store(Side::key, 0, key);
+    found.token.store(Side::value, 0, value);
+  }
 }
 
 void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
@@ -199,6 +258,12 @@ void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t
   for (size_t b = 0; b < count; ++b) {
     add_mean(state, id, first + b, 1.0f, out.data + b * kBlockTokens, out.stride);
   }
+  const size_t begin = first * kBlockTokens;
+  std::vector<float> exact(dims);
+  state.layers[id.layer].for_later_sinks(begin, begin + tokens, [&](const LaterSink& sink) {
+    sink.token.load(id.side, 0, id.group * dims, exact);
+    for (size_t c = 0; c < dims; ++c) out.at(c, sink.row - begin) = exact[c];
+  });
 }
 
 }  // namespace mkv

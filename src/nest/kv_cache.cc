@@ -146,6 +146,7 @@ void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Worke
   const size_t end = state.coded_rows(state.length + tokens);
   if (end <= begin) return;
   if (cache.coded.front().blocks() == 0) cache.first_coded = begin / kBlockTokens;
+  find_later_sinks(state, layer, begin, end);
   workers.run(state.groups() * 2, [&](size_t task, size_t) {
     thread_local CodingScratch scratch;
     const GroupId id{layer, task / 2, task % 2 == 0 ? Side::key : Side::value};
@@ -171,6 +172,9 @@ void drop_unseen(KvCache::State& state, size_t layer, size_t tokens) {
   if (seen > cache.first_coded) {
     for (SlabStore& store : cache.coded) store.drop_front(seen - cache.first_coded);
     cache.first_coded = seen;
+  }
+  for (LaterSink& sink : cache.later_sinks) {
+    if (sink.row < state.first_seen_row(layer, next)) sink.token.data.resize_exactly(0);
   }
   const size_t first = std::max(seen, state.coded_rows(next) / kBlockTokens);
   for (ExactBlocks& exact : cache.exact) {
@@ -315,6 +319,8 @@ void KvCache::clear() {
     for (SlabStore& store : layer.coded) store.clear();
     layer.first_coded = 0;
     layer.sinks.allocate();
+    layer.likeness.reset();
+    layer.later_sinks.clear();
     for (ExactBlocks& exact : layer.exact) {
       exact.store.clear();
       exact.first = 0;
@@ -351,6 +357,7 @@ size_t KvCache::bytes() const {
   size_t total = 0;
   for (const LayerCache& layer : state_->layers) {
     total += layer.sinks.data.size();
+    for (const LaterSink& sink : layer.later_sinks) total += sink.token.data.size();
     for (const SlabStore& store : layer.coded) total += store.bytes();
     for (const ExactBlocks& exact : layer.exact) total += exact.store.bytes();
   }

@@ -30,6 +30,10 @@ AngleTables clone_angles(const AngleTables& angles) {
           .pairs = angles.pairs};
 }
 
+Sinks clone_sinks(const Sinks& sinks) {
+  return {sinks.type, sinks.count, sinks.width, sinks.data.clone()};
+}
+
 LayerCache clone_layer(const LayerCache& layer) {
   LayerCache copy;
   copy.first_coded = layer.first_coded;
@@ -39,10 +43,11 @@ LayerCache clone_layer(const LayerCache& layer) {
     copy.exact[side].type = layer.exact[side].type;
     copy.exact[side].store = layer.exact[side].store.clone();
   }
-  copy.sinks.type = layer.sinks.type;
-  copy.sinks.count = layer.sinks.count;
-  copy.sinks.width = layer.sinks.width;
-  copy.sinks.data = layer.sinks.data.clone();
+  copy.sinks = clone_sinks(layer.sinks);
+  copy.likeness = layer.likeness;
+  for (const LaterSink& sink : layer.later_sinks) {
+    copy.later_sinks.push_back({sink.row, clone_sinks(sink.token)});
+  }
   return copy;
 }
 

@@ -8,15 +8,20 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.h"
 #include "nest/block_kernels.h"
 #include "nest/code_tables.h"
 #include "nest/kv_cache.h"
+#include "nest/later_sinks.h"
 #include "nest/slab_store.h"
 
 namespace mkv {
+
+// Of a later sink's codes: its softmax weight is 0 beside any other, and nothing becomes NaN alone.
+inline constexpr float kHiddenScore = -1e30f;
 
 inline constexpr size_t kAllBlocks = std::numeric_limits<size_t>::max() / 4;
 
@@ -47,17 +52,32 @@ struct Sinks {
   void load(Side side, size_t sink, size_t first_column, std::span<float> out) const;
 };
 
+// A token that is kept exact although its block is coded: its codes are not looked at.
+struct LaterSink {
+  size_t row = 0;
+  Sinks token;  // one; without data once a sliding window has left it behind
+};
+
 struct LayerCache {
   size_t first_coded = 0;            // index of the first block held in `coded`
   std::vector<SlabStore> coded;      // [group * 2 + side], all of the same blocks
   std::array<ExactBlocks, 2> exact;  // by side
   Sinks sinks;
+  std::optional<SinkLikeness> likeness;  // once there is something to compare with the sinks
+  std::vector<LaterSink> later_sinks;    // found so far and not left behind, in order
 
   const SlabStore& store(size_t group, Side side) const {
     return coded[group * 2 + static_cast<size_t>(side)];
   }
   const std::byte* coded_block(size_t group, Side side, size_t block) const {
     return store(group, side).block(block - first_coded);
+  }
+  // Calls fn(later sink) for those that are held of rows [begin, end).
+  template <class Fn>
+  void for_later_sinks(size_t begin, size_t end, const Fn& fn) const {
+    for (const LaterSink& sink : later_sinks) {
+      if (sink.row >= begin && sink.row < end && sink.token.data.size() > 0) fn(sink);
+    }
   }
 };
 
@@ -145,6 +165,8 @@ struct CodingScratch {
 };
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch);
+// Before that: the later sinks among a layer's rows [begin, end), which are about to be coded.
+void find_later_sinks(KvCache::State& state, size_t layer, size_t begin, size_t end);
 // Before code_rows of a space's blocks.
 void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scratch);
 

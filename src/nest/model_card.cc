@@ -39,7 +39,11 @@ std::string model_card(const Nest& nest) {
           std::to_string(c.shape.kv_heads) + " KV heads x " + std::to_string(c.shape.head_dim) +
           "; " + std::to_string(c.group_size) + " KV heads share a basis\n";
   card += "- Exact: the first " + std::to_string(c.sinks) + " tokens and the last " +
-          std::to_string(c.recent) + " at most\n";
+          std::to_string(c.recent) + " at most" +
+          (c.later_sinks == 0 ? std::string()
+                              : ", and up to " + std::to_string(c.later_sinks) +
+                                    " later tokens a layer that it uses as sinks") +
+          "\n";
   card += "- Largest |encode decode - I|: " + number("%.1e", nest.orthogonality_error()) + "\n";
   for (const auto& [key, value] : c.origin) card += "- " + key + ": " + quoted(value) + "\n";
   if (nest.measurements().empty()) return card;

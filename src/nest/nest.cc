@@ -33,6 +33,14 @@ Result<void> check(const NestConfig& config) {
     return invalid(std::to_string(config.sinks) + " sinks are more than " +
                    std::to_string(kBlockTokens));
   }
+  if (config.later_sinks > kMostLaterSinks) {
+    return invalid(std::to_string(config.later_sinks) + " later sinks are more than " +
+                   std::to_string(kMostLaterSinks));
+  }
+  if (config.later_sinks > 0 && config.sinks < 2) {
+    return invalid(std::to_string(config.later_sinks) +
+                   " later sinks need 2 sinks to be told by, not " + std::to_string(config.sinks));
+  }
   return {};
 }
 

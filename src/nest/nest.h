@@ -77,6 +77,8 @@ struct RungMeasurement {
   double perplexity_increase = 0;  // fraction: 0.01 = 1 %
 };
 
+inline constexpr size_t kMostLaterSinks = 256;
+
 struct NestConfig {
   KvShape shape;
   size_t group_size = 1;  // KV heads that share a basis
@@ -84,6 +86,7 @@ struct NestConfig {
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4;        // leading tokens kept exact
   size_t recent = 128;     // most recent tokens kept exact; a multiple of kBlockTokens, 0 = none
+  size_t later_sinks = 0;  // most tokens a layer that are kept exact besides (nest/later_sinks.h)
   std::string model_hash;  // SHA-256 of the model's weights
   std::map<std::string, std::string> origin;  // how it was made, for the model card
 };

@@ -120,6 +120,7 @@ Json config_json(const Nest& nest) {
           {"key_mean", name_of(c.key_mean)},
           {"sinks", c.sinks},
           {"recent", c.recent},
+          {"later_sinks", c.later_sinks},
           {"ladder_step", nest.ladder().step},
           {"measurements", measured},
           {"origin", c.origin}};
@@ -202,6 +203,9 @@ Result<NestConfig> config_from(const Json& json) {
   MKV_ASSIGN(c.group_size, get_size(json, "group_size"));
   MKV_ASSIGN(c.sinks, get_size(json, "sinks"));
   MKV_ASSIGN(c.recent, get_size(json, "recent"));
+  if (json.contains("later_sinks")) {  // nests made before there were any say nothing of them
+    MKV_ASSIGN(c.later_sinks, get_size(json, "later_sinks"));
+  }
   MKV_ASSIGN(const std::string kind, get_string(json, "slab_kind"));
   MKV_ASSIGN(const std::string mean, get_string(json, "key_mean"));
   const auto unknown = [](const std::string& key, const std::string& value) {

@@ -61,6 +61,7 @@ Json nest_json(const Nest& nest, const PilotContext& context) {
           {"dims", nest.dims()},
           {"sinks", config.sinks},
           {"recent", config.recent},
+          {"later_sinks", config.later_sinks},
           {"rungs", nest.ladder().rungs()},
           {"full_slabs", nest.full_ranks()},
           {"origin", config.origin}};

@@ -86,6 +86,39 @@ TEST_P(CodeCache, IntegerDecodeIsCloseToFloat) {
   });
 }
 
+// Exact beside their codes, in the way of each instruction set: a run may hold nothing else that is
+// coded (the first block that leaves the window, one token of it with recent = 0).
+TEST_P(CodeCache, LaterSinksAreExactWhateverDecodes) {
+  NestConfig config = config_of(GetParam());
+  config.later_sinks = 8;
+  const Nest nest = make_code_nest(config, kSlabs, 3);
+  const auto planted = [&](KvCache& cache, size_t chunk) {
+    static constexpr size_t kTokensLikeTheFirst[] = {4, 5, 70, 133, 200};
+    return feed_layer(cache, {.queries = 64, .keys = 32, .scale = 0.25f}, kTokens, chunk, 1, 2,
+                      [](Matrix<float>& keys, Matrix<float>& values) {
+                        plant_later_sinks(make_rotary(16), 16, kTokensLikeTheFirst, keys, values);
+                      });
+  };
+  KvCache all(nest, some_ranks(), types_, kTokens), single(nest, some_ranks(), types_, kTokens);
+  KvCache without(nest_, some_ranks(), types_, kTokens);
+  const Matrix<float> expected = planted(all, kTokens);
+  EXPECT_LT(largest_difference(expected, planted(single, 1)), 1e-4);
+  EXPECT_GT(largest_difference(expected, planted(without, kTokens)), 1e-3);
+  KvCache exact(nest_.config().shape, types_, kTokens);
+  const Matrix<float> truth = planted(exact, kTokens);
+  for_each_instruction_set([&] {
+    KvCache integers(nest, some_ranks(), types_, kTokens, {.arithmetic = Arithmetic::fast});
+    const Matrix<float> actual = planted(integers, 1);
+    double noise = 0.0, loss = 0.0;
+    for (size_t i = 0; i < truth.span().size(); ++i) {
+      ASSERT_TRUE(std::isfinite(actual.span()[i]));
+      noise += std::pow(static_cast<double>(actual.span()[i] - expected.span()[i]), 2);
+      loss += std::pow(static_cast<double>(truth.span()[i] - expected.span()[i]), 2);
+    }
+    EXPECT_LT(noise, 1e-3 * loss);
+  });
+}
+
 TEST_P(CodeCache, IntegerDecodeDoesNotDependOnTheNumberOfWorkers) {
   Matrix<float> first;
   for (const size_t workers : {1u, 2u, 3u}) {

@@ -4,10 +4,13 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "base/rng.h"
 #include "nest/kv_cache.h"
+#include "ops/ops.h"
 
 namespace mkv {
 
@@ -64,6 +67,24 @@ inline Matrix<float> random_matrix(size_t rows, size_t cols, uint64_t seed) {
   return m;
 }
 
+// Makes tokens look like the first one: with values of a tenth, and with keys that are its own
+// before RoPE.
+inline void plant_later_sinks(const Rotary& rotary, size_t head_dim, std::span<const size_t> tokens,
+                              Matrix<float>& keys, Matrix<float>& values) {
+  const Matrix<float> noise = random_matrix(keys.rows(), keys.cols(), 4);
+  std::vector<float> cos(head_dim / 2), sin(head_dim / 2);
+  for (float& x : values.row(0)) x *= 0.1f;
+  for (const size_t t : tokens) {
+    rotary.angles(static_cast<double>(t), cos, sin);
+    std::ranges::copy(keys.row(0), keys.row(t).begin());
+    rope_heads(keys.row(t), head_dim, cos, sin);
+    for (size_t c = 0; c < keys.cols(); ++c) {
+      keys.at(t, c) += 0.1f * noise.at(t, c);
+      values.at(t, c) = values.at(0, c) + 0.02f * noise.at(t, c);
+    }
+  }
+}
+
 // The widths of one layer's attention, and the scale of its scores.
 struct LayerWidths {
   size_t queries = 0, keys = 0;
@@ -71,11 +92,15 @@ struct LayerWidths {
 };
 
 // Random tokens through the first layer of a cache, `chunk` at a time: what attention gives them.
+// `change` may plant something in keys and values.
+using ChangeTokens = std::function<void(Matrix<float>& keys, Matrix<float>& values)>;
 inline Matrix<float> feed_layer(KvCache& cache, const LayerWidths& widths, size_t tokens,
-                                size_t chunk, uint64_t seed, size_t threads) {
+                                size_t chunk, uint64_t seed, size_t threads,
+                                const ChangeTokens& change = {}) {
   const Matrix<float> q = random_matrix(tokens, widths.queries, seed);
-  const Matrix<float> k = random_matrix(tokens, widths.keys, seed + 1);
-  const Matrix<float> v = random_matrix(tokens, widths.keys, seed + 2);
+  Matrix<float> k = random_matrix(tokens, widths.keys, seed + 1);
+  Matrix<float> v = random_matrix(tokens, widths.keys, seed + 2);
+  if (change) change(k, v);
   Matrix<float> out(tokens, widths.queries);
   AttentionScratch scratch;
   Workers workers(threads);

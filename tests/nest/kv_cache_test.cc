@@ -20,6 +20,7 @@ struct Case {
   size_t group_size = 1, sinks = 4, recent = 128;
   KeyMean key_mean = KeyMean::position;
   size_t window = 0;  // of the second layer; 0: none
+  size_t later_sinks = 0;
 };
 
 struct Inputs {
@@ -27,6 +28,14 @@ struct Inputs {
   Matrix<float> keys = random_matrix(kTokens, kWidth, 2);
   Matrix<float> values = random_matrix(kTokens, kWidth, 3);
 };
+
+// In the first layer; the second looks like it if its angles are the same.
+constexpr size_t kPlanted[] = {5, 70, 71, 130, 196, 290};
+Inputs with_later_sinks(const LayerTypes& types) {
+  Inputs in;
+  plant_later_sinks(types.of(0).rotary, kHeadDim, kPlanted, in.keys, in.values);
+  return in;
+}
 
 float round_f16(float x) { return f16_to_f32(f32_to_f16(x)); }
 
@@ -67,6 +76,8 @@ LayerTypes make_types(const Case& c) {
 // What token `now` sees of `position`: coded or exact (nest/kv_cache.h).
 bool seen_coded(const Case& c, size_t now, size_t position) {
   if (!c.coded || position < c.sinks) return false;
+  const auto planted = std::span(kPlanted).first(std::min(c.later_sinks, std::size(kPlanted)));
+  if (std::ranges::find(planted, position) != planted.end()) return false;
   if (c.recent == 0) return true;
   const size_t block = (position - c.sinks) / kBlockTokens;
   return block + c.recent / kBlockTokens <= (now - c.sinks) / kBlockTokens;
@@ -124,6 +135,7 @@ Nest make_nest(const Case& c) {
   config.sinks = c.sinks;
   config.recent = c.recent;
   config.key_mean = c.key_mean;
+  config.later_sinks = c.later_sinks;
   Nest nest = std::move(Nest::create(config)).value();
   fill_random_bases(nest, 11);
   return nest;
@@ -173,7 +185,7 @@ TEST_P(CacheOracle, PrefillAndDecodeSeeWhatTheyShould) {
   const LayerTypes types = make_types(c);
   const Nest nest = make_nest(c);
   const Ranks ranks = ragged_ranks(nest);
-  const Inputs in;
+  const Inputs in = c.later_sinks == 0 ? Inputs() : with_later_sinks(types);
   Workers two(2);
   for (size_t layer = 0; layer < kLayers; ++layer) {
     const Matrix<float> expected = oracle(c, nest, ranks, types, in, layer);
@@ -203,7 +215,11 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{.recent = 64, .window = 129}, Case{.recent = 64, .window = 17},
                     Case{.recent = 0, .window = 130}, Case{.recent = 0, .window = 64},
                     Case{.group_size = 2, .sinks = 7, .recent = 0, .window = 5},
-                    Case{.sinks = 7, .recent = 64, .window = 1}));
+                    Case{.sinks = 7, .recent = 64, .window = 1},
+                    // all planted tokens, and some of them
+                    Case{.later_sinks = 8}, Case{.recent = 0, .later_sinks = 8},
+                    Case{.group_size = 2, .recent = 64, .later_sinks = 3},
+                    Case{.group_size = 4, .recent = 0, .later_sinks = 1}));
 
 TEST(KvCache, ResultsDoNotDependOnTheNumberOfWorkers) {
   const LayerTypes types = sliding_layers(kHeadDim, kLayers, 150);
@@ -324,6 +340,50 @@ TEST(KvCache, ClearStartsAnew) {
   EXPECT_EQ(cache.length(), 0u);
   const Matrix<float> second = feed(cache, in, {90, 1}, 1, one);
   EXPECT_EQ(largest_difference(first, second), 0.0);
+}
+
+// Of a layer that sees the whole context and one with a window, in which the planted tokens do not
+// look like the first: its angles are others.
+TEST(LaterSinks, AreCountedFreedCopiedAndForgotten) {
+  const LayerTypes types = sliding_layers(kHeadDim, kLayers, 100);
+  const Nest nest = make_nest({.recent = 64, .later_sinks = 4});
+  const Nest plain = make_nest({.recent = 64});
+  const Inputs in = with_later_sinks(types);
+  Workers one(1);
+  for (const std::vector<size_t>& chunks : {std::vector<size_t>{kTokens}, {77}, {1}}) {
+    KvCache cache(nest, nest.full_ranks(), types, kTokens);
+    KvCache without(plain, nest.full_ranks(), types, kTokens);
+    const Matrix<float> out = feed(cache, in, chunks, 0, one);
+    feed(without, in, chunks, 0, one);
+    EXPECT_EQ(cache.bytes(), without.bytes() + 4 * 2 * kWidth * 2);
+    KvCache copy = cache.clone();
+    EXPECT_EQ(copy.bytes(), cache.bytes());
+    ASSERT_TRUE(copy.shrink(Ranks(nest.spaces(), 0)));
+    ASSERT_TRUE(without.shrink(Ranks(nest.spaces(), 0)));
+    EXPECT_EQ(copy.bytes(), without.bytes() + 4 * 2 * kWidth * 2);
+    cache.clear();
+    EXPECT_EQ(largest_difference(feed(cache, in, chunks, 0, one), out), 0.0);
+  }
+}
+
+// A window takes what looks like its first token, as many as there are, and frees what it leaves.
+TEST(LaterSinks, OfASlidingWindowAreTheSameOneByOneAndAtOnce) {
+  const LayerTypes types = layers_alike(kHeadDim, 140);
+  const Nest nest = make_nest({.recent = 64, .later_sinks = 1});
+  const Inputs in = with_later_sinks(types);
+  Workers one(1);
+  KvCache single(nest, Ranks(nest.spaces(), 3), types, kTokens);
+  const Matrix<float> expected = feed(single, in, {1}, 1, one);
+  for (const std::vector<size_t>& chunks : {std::vector<size_t>{kTokens}, {77}, {3, 1, 97}}) {
+    KvCache cache(nest, Ranks(nest.spaces(), 3), types, kTokens);
+    EXPECT_LT(largest_difference(feed(cache, in, chunks, 1, one), expected), 1e-4);
+    EXPECT_EQ(cache.bytes(), single.bytes());
+  }
+  // Token 300 sees rows 157 ... 296, of which 192 ... 255 are coded and 196 is a planted token's.
+  const Nest plain = make_nest({.recent = 64});
+  KvCache without(plain, Ranks(nest.spaces(), 3), types, kTokens);
+  feed(without, in, {1}, 1, one);
+  EXPECT_EQ(single.bytes(), without.bytes() + kLayers * 2 * kWidth * 2);
 }
 
 }  // namespace

@@ -314,7 +314,7 @@ function drawNotes() {
   const origin = Object.entries(nest.origin).map(([key, value]) => `${key.replace(/_/g, ' ')}: ${value}`);
   const notes = [
     `Text: ${text.files.join(', ')}; ${text.windows} windows of ${number(text.context, 0)} tokens, the second half of each scored (${number(text.scored_tokens, 0)} tokens), as llama.cpp's perplexity does.`,
-    `Every token sees what it would see when decoding: the first ${nest.sinks} and the last ${nest.recent} tokens at most exact, codes of the rest, in every layer.`,
+    `Every token sees what it would see when decoding: the first ${nest.sinks} and the last ${nest.recent} tokens at most exact, ${nest.later_sinks ? `with up to ${nest.later_sinks} more a layer that the model uses as sinks, ` : ''}codes of the rest, in every layer.`,
     `Beyond ${number(text.context, 0)} tokens quality was not measured here; memory and speed follow the context that you enter.`,
     `Bytes: counted at ${number(text.context, 0)} tokens; each further token takes what a coded token takes${sliding ? `, in the layers that see the whole context: ${sliding} of ${model.num_layers} hold a sliding window alone` : ''}.`,
     `Model: ${model.num_layers} layers, ${model.num_kv_heads} KV heads of ${model.head_dim}, ${number(model.parameters / 1e6, 0)} million parameters. Nest: ${origin.join('; ')}.`,

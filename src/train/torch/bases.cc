@@ -74,6 +74,7 @@ CacheCode Bases::code(const std::vector<Tensor>& made, const Ranks& ranks) const
   CacheCode code;
   code.position_mean = config_.key_mean == KeyMean::position;
   code.view = {as_int(config_.sinks), as_int(config_.recent)};
+  code.later_sinks = config_.later_sinks;
   for (size_t l = 0; l < u.size(); ++l) {
     std::array<SideCode, 2> sides;
     for (int64_t side = 0; side < 2; ++side) {

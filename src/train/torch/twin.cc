@@ -4,6 +4,7 @@
 
 #include "model/head_order.h"
 #include "model/weights.h"
+#include "nest/later_sinks.h"
 #include "ops/ops.h"
 #include "train/torch/bf16.h"
 
@@ -54,6 +55,25 @@ Tensor to_heads(const Tensor& groups, int64_t head_dim) {
       .reshape({groups.size(0) * size, groups.size(1), head_dim});
 }
 
+using Found = std::vector<uint32_t>;
+
+// Of keys before RoPE and values [kv_heads x tokens x head_dim]; `before`: of the layer before.
+Found later_sinks_of(const Tensor& keys, const Tensor& values, const CacheCode& code,
+                     const Found& before) {
+  if (code.later_sinks == 0) return {};
+  const auto rows = [](const Tensor& x) {
+    return x.detach().transpose(0, 1).reshape({x.size(1), -1}).to(torch::kCPU).contiguous();
+  };
+  const auto view = [](const Tensor& x) {
+    return View<const float>(x.data_ptr<float>(), static_cast<size_t>(x.size(0)),
+                             static_cast<size_t>(x.size(1)));
+  };
+  const Tensor k = rows(keys), v = rows(values);
+  // The trainer takes no model with sliding windows.
+  return find_later_sinks(view(k), view(v), static_cast<size_t>(code.view.sinks),
+                          {.most = code.later_sinks, .as_before = true}, before);
+}
+
 Tensor as_halves(const Tensor& x) { return x.to(torch::kHalf).to(torch::kFloat32); }
 
 Tensor cut_columns(const Tensor& latents, const Tensor& mask, bool rounded) {
@@ -70,14 +90,20 @@ Tensor code_groups(const Tensor& latents, const std::vector<SpaceSlabs>& slabs) 
 }
 
 // What the cache gives back of x [kv_heads x tokens x head_dim]; `mean` has x's shape or broadcasts
-// to it, or is undefined. The sinks stay as they are.
-Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, const CacheCode& all) {
+// to it, or is undefined. The sinks, and the later ones, stay as they are.
+Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, const CacheCode& all,
+                 const Found& later_sinks) {
   const Tensor centred = mean.defined() ? x - mean : x;
   const Tensor latents = to_groups(centred, code.encode.size(0)).bmm(code.encode.transpose(1, 2));
   const Tensor kept = code.slabs.empty() ? cut_columns(latents, code.mask, all.rounded)
                                          : code_groups(latents, code.slabs);
   Tensor back = to_heads(kept.bmm(code.decode.transpose(1, 2)), x.size(2));
   if (mean.defined()) back = back + mean;
+  if (!later_sinks.empty()) {
+    const std::vector<int64_t> wide(later_sinks.begin(), later_sinks.end());
+    const Tensor at = torch::tensor(at::ArrayRef<int64_t>(wide), torch::kLong).to(x.device());
+    back = back.index_copy(1, at, x.index_select(1, at));
+  }
   const int64_t exact = std::min(all.view.sinks, x.size(1));
   return exact == 0 ? back : torch::cat({x.slice(1, 0, exact), back.slice(1, exact)}, 1);
 }
@@ -171,14 +197,15 @@ Tensor Twin::heads(const Tensor& y, const Tensor& norm) const {
 }
 
 Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const CacheCode* all,
-                          const Angles& at) const {
+                          const Angles& at, std::vector<uint32_t>& later_sinks) const {
   const Layer& layer = layers_[index];
   const auto kv_heads = static_cast<int64_t>(config_.num_kv_heads);
   const auto head_dim = static_cast<int64_t>(config_.head_dim);
   const Tensor q = rotate(heads(qkv[0], layer.query_norm), at.cos, at.sin);
   AttentionInputs in;
   in.queries = q.view({kv_heads, -1, q.size(1), head_dim});
-  in.exact_keys = rotate(heads(qkv[1], layer.key_norm), at.cos, at.sin);
+  const Tensor keys = heads(qkv[1], layer.key_norm);
+  in.exact_keys = rotate(keys, at.cos, at.sin);
   in.exact_values = heads(qkv[2], {});
   const bool coded = all != nullptr && !all->layers.empty();
   if (coded && all->rounded && !all->layers[index][0].slabs.empty()) {
@@ -196,8 +223,9 @@ Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const 
     view = all->view;
     Tensor key_mean = mean_of(key);
     if (key_mean.defined() && all->position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
-    in.coded_keys = code_side(in.exact_keys, key, key_mean, *all);
-    in.coded_values = code_side(in.exact_values, value, mean_of(value), *all);
+    later_sinks = later_sinks_of(keys, in.exact_values, *all, later_sinks);
+    in.coded_keys = code_side(in.exact_keys, key, key_mean, *all, later_sinks);
+    in.coded_values = code_side(in.exact_values, value, mean_of(value), *all, later_sinks);
   }
   const Tensor out = bf16_on_cpu() ? attention_in_bf16(in, config_.attention_scale(), view)
                                    : attention(in, config_.attention_scale(), view);
@@ -206,18 +234,21 @@ Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const 
 }
 
 Tensor Twin::attend(size_t index, const LayerAdapters& adapters, const Tensor& x,
-                    std::span<const Sequence> sequences, const Angles& angles) const {
+                    std::span<const Sequence> sequences, const Angles& angles,
+                    std::vector<std::vector<uint32_t>>& later_sinks) const {
   const Layer& layer = layers_[index];
   const Tensor query = linear(x, layer.query, layer.query_bias, adapters.query);
   const Tensor key = linear(x, layer.key, layer.key_bias, adapters.key);
   const Tensor value = linear(x, layer.value, layer.value_bias, adapters.value);
   std::vector<Tensor> out;
   int64_t begin = 0;
-  for (const Sequence& sequence : sequences) {
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    const Sequence& sequence = sequences[s];
     const auto count = static_cast<int64_t>(sequence.tokens.size());
     const auto own = [&](const Tensor& rows) { return rows.narrow(0, begin, count); };
     const Angles at{angles.cos.narrow(0, 0, count), angles.sin.narrow(0, 0, count)};
-    out.push_back(attend_alone(index, {own(query), own(key), own(value)}, sequence.code, at));
+    out.push_back(
+        attend_alone(index, {own(query), own(key), own(value)}, sequence.code, at, later_sinks[s]));
     begin += count;
   }
   const Tensor rows = out.size() == 1 ? out[0] : torch::cat(out);
@@ -236,11 +267,12 @@ Tensor Twin::hidden(std::span<const Sequence> sequences,
   Tensor hidden = embedding_.index_select(0, at_ids).to(torch::kFloat32);
   const Angles at = angles(longest);
   const double epsilon = config_.rms_norm_epsilon;
+  std::vector<Found> later_sinks(sequences.size());  // of the layer
   for (size_t l = 0; l < layers_.size(); ++l) {
     const Layer& layer = layers_[l];
     const LayerAdapters own = adapters.empty() ? LayerAdapters() : adapters[l];
-    hidden =
-        hidden + attend(l, own, rms_norm(hidden, layer.attention_norm, epsilon), sequences, at);
+    hidden = hidden + attend(l, own, rms_norm(hidden, layer.attention_norm, epsilon), sequences, at,
+                             later_sinks);
     hidden = hidden + feed_forward(l, own, hidden);
   }
   return rms_norm(hidden, final_norm_, epsilon);
@@ -252,10 +284,12 @@ void Twin::visit_attention(std::span<const TokenId> tokens, const CacheCode& cod
   const Tensor at_ids = torch::tensor(at::ArrayRef<int64_t>(ids), torch::kLong).to(options_.device);
   Tensor hidden = embedding_.index_select(0, at_ids).to(torch::kFloat32);
   const Angles at = angles(tokens.size());
+  Found later_sinks;  // of the layer
   for (size_t l = 0; l < layers_.size(); ++l) {
     const Layer& layer = layers_[l];
     const auto output = [&](const std::array<Tensor, 3>& qkv, const CacheCode* cache) {
-      return linear(attend_alone(l, qkv, cache, at), layer.output, layer.output_bias, {});
+      return linear(attend_alone(l, qkv, cache, at, later_sinks), layer.output, layer.output_bias,
+                    {});
     };
     std::array<Tensor, 3> qkv;
     Tensor exact;

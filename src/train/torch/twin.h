@@ -31,6 +31,7 @@ struct CacheCode {
   // coded or seen exactly. What tests compare; training goes without, and without a gradient.
   bool rounded = false;
   AttentionView view;
+  size_t later_sinks = 0;  // most a layer (nest/later_sinks.h)
 };
 
 // A low-rank addition to a projection's weight (LoRA, arXiv:2106.09685): W + scale up down.
@@ -101,14 +102,16 @@ class Twin {
                 const Adapter& adapter) const;
   // y, of linear(), as heads [heads x tokens x head_dim] with a norm.
   Tensor heads(const Tensor& y, const Tensor& norm) const;
-  // x [tokens x hidden] of all sequences; `angles` as long as the longest.
+  // x [tokens x hidden] of all sequences; `angles` as long as the longest. later_sinks: of each
+  // sequence, of the layer before on entry, of this one on return.
   Tensor attend(size_t layer, const LayerAdapters& adapters, const Tensor& x,
-                std::span<const Sequence> sequences, const Angles& angles) const;
+                std::span<const Sequence> sequences, const Angles& angles,
+                std::vector<std::vector<uint32_t>>& later_sinks) const;
   // What it adds to hidden.
   Tensor feed_forward(size_t layer, const LayerAdapters& adapters, const Tensor& hidden) const;
   // One sequence's, of linear()'s rows: [tokens x heads * head_dim].
   Tensor attend_alone(size_t layer, const std::array<Tensor, 3>& qkv, const CacheCode* code,
-                      const Angles& at) const;
+                      const Angles& at, std::vector<uint32_t>& later_sinks) const;
 
   ModelConfig config_;
   TwinOptions options_;
