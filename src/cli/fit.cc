@@ -116,7 +116,7 @@ class Fit : public Command {
               "Most recent tokens that stay exact: a multiple of 64, 0 is none");
     app.add_option("--later-sinks", later_sinks_,
                    "Most tokens a layer that stay exact besides because the model rests its "
-                   "attention on them; 16 for code, 0 for column")
+                   "attention on them; 4096 for code, 0 for column")
         ->check(CLI::Range(size_t{0}, kMostLaterSinks));
   }
 

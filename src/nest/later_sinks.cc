@@ -8,12 +8,13 @@
 namespace mkv {
 namespace {
 
-// Where sinks are, their values are a seventh to a quarter of others, with cosines of 0.75 and more
-// between them and of 0.85 and more between their keys; other tokens have 0.4 and less, and 0.45
-// and less (docs/decisions/0021).
-constexpr double kSmall = 0.5;   // of others' values
-constexpr double kLarger = 2.0;  // than the first value
-constexpr double kValueCosine = 0.4;
+// Where the first token is a sink its value is a seventh to 0.37 of the others', elsewhere 0.45 and
+// more; other sinks have cosines of 0.6 and more with it, and of 0.85 and more between keys, other
+// tokens 0.4 and 0.45 at most (docs/decisions/0021).
+constexpr double kSmallFirst = 0.42;  // of others' values
+constexpr double kSmall = 0.5;        // the same, of a token that was a sink in the layer before
+constexpr double kLarger = 2.0;       // than the first value
+constexpr double kValueCosine = 0.55;
 constexpr double kKeyCosine = 0.6;
 
 double size_of(std::span<const float> x) { return std::sqrt(static_cast<double>(dot(x, x))); }
@@ -28,7 +29,7 @@ SinkLikeness::SinkLikeness(View<const float> keys, View<const float> values) {
   value_size_ = size_of(value_);
   for (size_t t = 1; t < values.rows; ++t) others_ += size_of(values.row(t));
   others_ /= static_cast<double>(values.rows - 1);
-  sink_ = value_size_ < kSmall * others_;
+  sink_ = value_size_ < kSmallFirst * others_;
 }
 
 bool SinkLikeness::value_like(std::span<const float> value, bool before) const {

@@ -77,7 +77,7 @@ struct RungMeasurement {
   double perplexity_increase = 0;  // fraction: 0.01 = 1 %
 };
 
-inline constexpr size_t kMostLaterSinks = 256;
+inline constexpr size_t kMostLaterSinks = 65536;
 
 struct NestConfig {
   KvShape shape;
