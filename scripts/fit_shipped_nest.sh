@@ -17,5 +17,5 @@ for name in wikipedia c4_redpajama fineweb_edu openstax books_gutenberg stackexc
   texts+=("$data/train/$name.jsonl")
 done
 model=$(scripts/get_model.sh)
-build/release/bin/matryoshka fit "$model" -o "$nest" --text "${texts[@]}" --tokens 24576 --window 1024 \
+build/release/bin/matryoshka fit "$model" -o "$nest" --text "${texts[@]}" --tokens 131072 --window 1024 \
   --measure "$data/lm_eval/wikitext2.valid.raw" --measure-windows 4 --measure-rungs 20

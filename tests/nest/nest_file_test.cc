@@ -42,6 +42,7 @@ class NestFile : public testing::Test {
   }
   static Nest code_nest() {
     NestConfig c = config();
+    c.later_sinks = 12;
     Nest nest = make_code_nest(c, 10, 5);
     for (size_t i = 0; i < nest.spaces(); ++i) {
       Basis& basis = nest.basis(nest.unflat(i));
@@ -90,6 +91,7 @@ void expect_same(const Nest& a, const Nest& b) {
   EXPECT_EQ(a.ladder().cuts, b.ladder().cuts);
   EXPECT_EQ(a.measurements().size(), b.measurements().size());
   EXPECT_EQ(a.config().origin, b.config().origin);
+  EXPECT_EQ(a.config().later_sinks, b.config().later_sinks);
 }
 
 TEST_F(NestFile, ColumnsComeBackExactly) {
@@ -107,6 +109,22 @@ TEST_F(NestFile, CodesComeBackExactly) {
   auto loaded = Nest::load(folder_);
   ASSERT_TRUE(loaded) << loaded.error().message;
   expect_same(nest, *loaded);
+}
+
+TEST_F(NestFile, LaterSinksMayBeLeftOutAndAreChecked) {
+  ASSERT_TRUE(code_nest().save(folder_));
+  replace_in_config("\"later_sinks\": 12", "\"later_sinks\": 70000");
+  EXPECT_NE(load_error().find("70000 later sinks are more than 65536"), std::string::npos);
+  replace_in_config("\"later_sinks\": 70000,", "");  // as in a nest made before there were any
+  auto loaded = Nest::load(folder_);
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  EXPECT_EQ(loaded->config().later_sinks, 0u);
+  NestConfig alone = config();
+  alone.later_sinks = 1;
+  alone.sinks = 1;
+  const auto refused = Nest::create(alone);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("need 2 sinks"), std::string::npos);
 }
 
 TEST_F(NestFile, ErrorsNameWhatDisagrees) {

@@ -11,6 +11,7 @@
 #include "nest/slab_reference.h"
 #include "ops/instruction_set.h"
 #include "store/temp_dir.h"
+#include "text/golden.h"
 #include "train/torch/difference.h"
 #include "train/torch/step.h"
 
@@ -89,6 +90,33 @@ TEST_P(CodedTwins, LogitsAreTheEngines) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CodedTwins, ::testing::Values("llama", "qwen3", "llama_spm"));
+
+// Later sinks, of which only a real model has some: the twin's are the engine's.
+TEST(CodedTwinsReal, SeeLaterSinksAsTheEngineDoes) {
+  if (smollm2_path().empty()) GTEST_SKIP() << "no SmolLM2 in ~/.cache/mkv-models: get_model.sh";
+  const Model model = golden::load(smollm2_path());
+  const std::filesystem::path source = MKV_SOURCE_DIR;
+  const auto nest = Nest::load(source / "nests/SmolLM2-135M-Instruct");
+  ASSERT_TRUE(nest) << nest.error().message;
+  ASSERT_GT(nest->config().later_sinks, 0u);
+  const auto encoded = model.tokenizer().encode(read_text(source / "docs/method.md"), {});
+  ASSERT_TRUE(encoded);
+  const std::span<const TokenId> tokens = std::span(*encoded).first(500);
+  const Ranks ranks = nest->ranks_at(nest->ladder().rungs() / 2);
+  const torch::NoGradGuard none;
+  const Twin twin(model, {});
+  Workers workers(2);
+  KvCache cache(*nest, ranks, model.config().layer_types, tokens.size(), {.exact = DType::f32});
+  const Matrix<float> engine = golden::run(model, tokens, tokens.size(), cache, workers);
+  const Codes codes(*nest, {}, torch::kCPU);
+  CacheCode code = codes.code(codes.made(), ranks);
+  const auto apart = [&] {
+    return difference(engine, twin.logits(twin.hidden(tokens, code))).root_mean_square;
+  };
+  const double with = apart();
+  code.later_sinks = 0;
+  EXPECT_LT(with, 0.2 * apart());
+}
 
 // A space of 12 columns of which the last four have no slab, and the codes that the scalar
 // reference chooses.
