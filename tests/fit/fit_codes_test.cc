@@ -102,6 +102,56 @@ TEST(KvSample, DrawsOfLabelsAreAveraged) {
   }
 }
 
+// However much text there is, keys and values are kept of some windows and gradients are of all.
+TEST(KvSample, DoesNotGrowWithTheText) {
+  const Model model = tiny_model();
+  const auto windows = windows_of(model);
+  ASSERT_GE(windows.size(), 3u);
+  const size_t window = windows[0].size();
+  Workers workers(2);
+  const auto sample = [&](size_t most) {
+    SampleOptions options;
+    options.view = {4, 64};
+    options.most = most;
+    return must(gather_sample(model, windows, options, {}, workers));
+  };
+  const KvSample all = sample(windows.size() * window), some = sample(2 * window + 1);
+  EXPECT_EQ(all.tokens(), windows.size() * (window - 4));
+  EXPECT_EQ(some.tokens(), 2 * (window - 4));
+  for (size_t space = 0; space < all.gradient_moments.size(); ++space) {
+    EXPECT_TRUE(std::ranges::equal(all.gradient_moments[space].span(),
+                                   some.gradient_moments[space].span()));
+    EXPECT_EQ(some.gradient_squares[space].size(), some.tokens());
+  }
+  // The last window is among them, and its tokens' gradients stand where they did.
+  EXPECT_EQ(some.positions.back(), all.positions.back());
+  EXPECT_EQ(some.gradient_squares[0].back(), all.gradient_squares[0].back());
+  EXPECT_EQ(some.values[0][0].span().back(), all.values[0][0].span().back());
+}
+
+TEST(KvSample, LaterSinksWeighNothing) {
+  const Model model = tiny_model();
+  const auto windows = windows_of(model);
+  Workers workers(2);
+  SampleOptions options;
+  options.view = {4, 64};
+  KvSample sample = must(gather_sample(model, windows, options, {}, workers));
+  EXPECT_TRUE(sample.later_sinks[0].empty());  // a model of random weights has none
+  sample.later_sinks[0] = {3, 70};
+  const std::vector<float> weights = sample_weights(sample, 0, 0, 0.15, sample.tokens());
+  for (size_t t = 0; t < weights.size(); ++t) EXPECT_EQ(weights[t] == 0.0f, t == 3 || t == 70) << t;
+  // Nor are they part of a plain mean: it is that of the others.
+  const auto value_mean = [&] {
+    Matrix<float> columns;
+    std::vector<float> mean(model.config().head_dim);
+    centred_columns(sample, model, {0, 0, Side::value}, KeyMean::plain, columns, mean);
+    return mean;
+  };
+  const std::vector<float> without = value_mean();
+  sample.later_sinks[0].clear();
+  EXPECT_NE(value_mean(), without);
+}
+
 TEST(CorrectGains, OverstatedGainsAreTakenDown) {
   const Model model = tiny_model();
   const Nest nest = fit(model, 2);
