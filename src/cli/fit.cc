@@ -116,7 +116,7 @@ class Fit : public Command {
               "Most recent tokens that stay exact: a multiple of 64, 0 is none");
     app.add_option("--later-sinks", later_sinks_,
                    "Most tokens a layer that stay exact besides because the model rests its "
-                   "attention on them; 4096 for code, 0 for column")
+                   "attention on them; needs 2 sinks. By default 4096 for code, 0 for column")
         ->check(CLI::Range(size_t{0}, kMostLaterSinks));
   }
 
@@ -127,7 +127,6 @@ class Fit : public Command {
     options.key_mean = key_mean_;
     options.sinks = sinks_;
     options.recent = recent_;
-    options.later_sinks = later_sinks_.value_or(options.later_sinks);
     options.origin = origin_of(calibration, model);
   }
 
@@ -135,12 +134,14 @@ class Fit : public Command {
                    const ProgressSink& progress) {
     if (kind_ == SlabKind::column) {
       fill(columns_, calibration, engine.model.config());
+      columns_.later_sinks = later_sinks_.value_or(0);
       columns_.seed = calibration_.seed();
       columns_.ridge = codes_.ridge;
       columns_.token_weight_floor = codes_.token_weight_floor;
       return fit_nest(engine.model, calibration.sequences, columns_, progress, *engine.workers);
     }
     fill(codes_, calibration, engine.model.config());
+    codes_.later_sinks = later_sinks_;
     return fit_code_nest(engine.model, calibration.sequences, codes_, progress, *engine.workers);
   }
 

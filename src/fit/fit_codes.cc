@@ -24,7 +24,9 @@ NestConfig config_of(const Model& model, const CodeFitOptions& options) {
   config.key_mean = options.key_mean;
   config.sinks = options.sinks;
   config.recent = options.recent;
-  config.later_sinks = options.later_sinks;
+  // Some 13 in 1,024 tokens of the real model: a bound against odd text, not a dial.
+  constexpr size_t kMany = 4096;
+  config.later_sinks = options.later_sinks.value_or(options.sinks < 2 ? 0 : kMany);
   config.model_hash = model.weights_hash();
   config.origin = options.origin;
   return config;
@@ -150,7 +152,7 @@ Result<Nest> fit_code_nest(const Model& model, std::span<const std::vector<Token
   MKV_ASSIGN(Nest nest, Nest::create(config_of(model, options)));
   const size_t longest = model.config().max_position_embeddings;
   const SampleOptions sampling{.group_size = nest.config().group_size,
-                               .view = {options.sinks, options.recent, options.later_sinks},
+                               .view = {options.sinks, options.recent, nest.config().later_sinks},
                                .context = std::min(options.context, longest),
                                .draws = std::max<size_t>(1, options.draws),
                                .seed = options.seed};

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,7 +20,8 @@ struct CodeFitOptions {
   size_t group_size = 0;  // KV heads that share a basis; 0 = all of a layer
   KeyMean key_mean = KeyMean::position;
   size_t sinks = 4, recent = 128;
-  size_t later_sinks = 4096;         // most a layer; the real model has some 13 in 1,024 tokens
+  // Most a layer; not given: as many as there are, or none with fewer than two sinks.
+  std::optional<size_t> later_sinks;
   size_t context = 8192;             // the longest that the nest is for; the model's limit if less
   size_t draws = 1;                  // of labels a token, for its gradient; each costs a pass
   double ridge = 2e-2;               // of the metric, see fit/metric_basis.h

@@ -203,9 +203,8 @@ Result<NestConfig> config_from(const Json& json) {
   MKV_ASSIGN(c.group_size, get_size(json, "group_size"));
   MKV_ASSIGN(c.sinks, get_size(json, "sinks"));
   MKV_ASSIGN(c.recent, get_size(json, "recent"));
-  if (json.contains("later_sinks")) {  // nests made before there were any say nothing of them
-    MKV_ASSIGN(c.later_sinks, get_size(json, "later_sinks"));
-  }
+  const bool told = json.contains("later_sinks");  // older nests do not
+  MKV_ASSIGN(c.later_sinks, told ? get_size(json, "later_sinks") : Result<size_t>(0));
   MKV_ASSIGN(const std::string kind, get_string(json, "slab_kind"));
   MKV_ASSIGN(const std::string mean, get_string(json, "key_mean"));
   const auto unknown = [](const std::string& key, const std::string& value) {
@@ -213,14 +212,10 @@ Result<NestConfig> config_from(const Json& json) {
   };
   if (kind != "column" && kind != "code") return unknown("slab_kind", kind);
   c.slab_kind = kind == "column" ? SlabKind::column : SlabKind::code;
-  if (mean == "none")
-    c.key_mean = KeyMean::none;
-  else if (mean == "plain")
-    c.key_mean = KeyMean::plain;
-  else if (mean == "position")
-    c.key_mean = KeyMean::position;
-  else
-    return unknown("key_mean", mean);
+  if (mean != "none" && mean != "plain" && mean != "position") return unknown("key_mean", mean);
+  c.key_mean = mean == "none"    ? KeyMean::none
+               : mean == "plain" ? KeyMean::plain
+                                 : KeyMean::position;
   MKV_ASSIGN(const Json* origin, get_object(json, "origin"));
   for (const auto& [key, value] : origin->items()) {
     if (value.is_string()) c.origin[key] = value.get_ref<const std::string&>();
