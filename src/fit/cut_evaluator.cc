@@ -114,7 +114,8 @@ Result<double> CutEvaluator::measure(const Ranks& ranks, size_t layer) {
     caches.emplace_back(*nest_, ranks, model_->config().layer_types, sequence.size());
   }
   pending_ranks_.clear();  // until the run is whole
-  MKV_TRY(run(caches, layer));
+  // A layer's later sinks may be those of the layer before: nothing is left out then.
+  MKV_TRY(run(caches, nest_->config().later_sinks > 0 ? 0 : layer));
   pending_value_ = compare();
   pending_ranks_ = ranks;
   return pending_value_;
