@@ -180,8 +180,7 @@ void find_later_sinks(KvCache::State& state, size_t layer, size_t begin, size_t 
   keys.reshape(width, kBlockTokens);
   values.reshape(width, kBlockTokens);
   row_of.reshape(3, width);
-  const std::span<float> key = row_of.row(0), value = row_of.row(1);
-  const std::span<float> turned = row_of.row(2);
+  const std::span<float> key = row_of.row(0), value = row_of.row(1), turned = row_of.row(2);
   thread_local std::vector<float> cos, sin;
   cos.resize(head_dim / 2);
   sin.resize(head_dim / 2);
@@ -258,9 +257,11 @@ void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t
   for (size_t b = 0; b < count; ++b) {
     add_mean(state, id, first + b, 1.0f, out.data + b * kBlockTokens, out.stride);
   }
+  const LayerCache& cache = state.layers[id.layer];
+  if (cache.later_sinks.empty()) return;
   const size_t begin = first * kBlockTokens;
   std::vector<float> exact(dims);
-  state.layers[id.layer].for_later_sinks(begin, begin + tokens, [&](const LaterSink& sink) {
+  cache.for_later_sinks(begin, begin + tokens, [&](const LaterSink& sink) {
     sink.token.load(id.side, 0, id.group * dims, exact);
     for (size_t c = 0; c < dims; ++c) out.at(c, sink.row - begin) = exact[c];
   });

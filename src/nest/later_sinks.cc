@@ -35,9 +35,9 @@ SinkLikeness::SinkLikeness(View<const float> keys, View<const float> values) {
 bool SinkLikeness::value_like(std::span<const float> value, bool before) const {
   const double size = size_of(value);
   if (before && size < kSmall * others_) return true;
-  return sink_ &&
-         size<kLarger * value_size_&& static_cast<double>(dot(value, value_))> kValueCosine * size *
-             value_size_;
+  const double product = static_cast<double>(dot(value, value_));
+  const bool small = size < kLarger * value_size_;
+  return sink_ && small && product > kValueCosine * size * value_size_;
 }
 
 bool SinkLikeness::key_like(std::span<const float> key, bool before) const {
