@@ -58,9 +58,9 @@ Tensor to_heads(const Tensor& groups, int64_t head_dim) {
 using Found = std::vector<uint32_t>;
 
 // Of keys before RoPE and values [kv_heads x tokens x head_dim]; `before`: of the layer before.
-Found later_sinks_of(const Tensor& keys, const Tensor& values, const CacheCode& code,
-                     const Found& before) {
-  if (code.later_sinks == 0) return {};
+Found later_sinks_of(const Tensor& keys, const Tensor& values, int64_t sinks,
+                     const LaterSinkRule& rule, const Found& before) {
+  if (rule.most == 0) return {};
   const auto rows = [](const Tensor& x) {
     return x.detach().transpose(0, 1).reshape({x.size(1), -1}).to(torch::kCPU).contiguous();
   };
@@ -69,9 +69,7 @@ Found later_sinks_of(const Tensor& keys, const Tensor& values, const CacheCode& 
                              static_cast<size_t>(x.size(1)));
   };
   const Tensor k = rows(keys), v = rows(values);
-  // The trainer takes no model with sliding windows.
-  return find_later_sinks(view(k), view(v), static_cast<size_t>(code.view.sinks),
-                          {.most = code.later_sinks, .as_before = true}, before);
+  return find_later_sinks(view(k), view(v), static_cast<size_t>(sinks), rule, before);
 }
 
 Tensor as_halves(const Tensor& x) { return x.to(torch::kHalf).to(torch::kFloat32); }
@@ -223,7 +221,9 @@ Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const 
     view = all->view;
     Tensor key_mean = mean_of(key);
     if (key_mean.defined() && all->position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
-    later_sinks = later_sinks_of(keys, in.exact_values, *all, later_sinks);
+    later_sinks =
+        later_sinks_of(keys, in.exact_values, view.sinks,
+                       later_sink_rule(config_.layer_types, index, all->later_sinks), later_sinks);
     in.coded_keys = code_side(in.exact_keys, key, key_mean, *all, later_sinks);
     in.coded_values = code_side(in.exact_values, value, mean_of(value), *all, later_sinks);
   }
