@@ -1,7 +1,7 @@
 // Attention of one token over codes as products of tiles (AMX; ops/amx.h): the codes of a space are
-// looked up once for all of its query heads, as bytes (CodePlanes), and multiplied by queries of 16
-// bits, taken as two bytes, and by softmax weights of 8. Blocks go by pairs, whose 128 scores are
-// in an order of their own. Design and bounds: docs/decisions/0015. References:
+// looked up once for all of its query heads, as bytes (CodePlanes), and multiplied by queries and
+// softmax weights of 8 bits. Blocks go by pairs, whose 128 scores are in an order of their own. No
+// kernel has more than four tiles in use. Design and bounds: docs/decisions/0015, 0022. References:
 // nest/amx_reference.h.
 #pragma once
 
@@ -19,11 +19,12 @@ inline constexpr size_t kLanes = 16;                      // heads of a tile, at
 inline constexpr size_t kBlock = 64, kPair = 2 * kBlock;  // tokens
 inline constexpr size_t kTile = 1024, kRowBytes = 64;     // bytes
 inline constexpr size_t kTilePlanes = 16;                 // planes whose columns fill a row
+inline constexpr int kMostByte = 127, kMostFirst = 254;   // of a query's columns, of the first tile
 inline constexpr size_t kPairsOfTile = 32;                // of angles
 inline constexpr size_t kGroupBlocks = 4;     // blocks whose weights share their largest
 inline constexpr size_t kMostBlocks = 16;     // of a call
 inline constexpr size_t kMostPlanes = 32000;  // of keys: no sum leaves 32 bits
-inline constexpr float kMostByte = 255.0f;    // of a weight
+inline constexpr float kMostWeight = 255.0f;  // of a weight
 
 // Whether the machine has it and the instruction set was not lowered.
 bool usable();
@@ -34,26 +35,29 @@ constexpr size_t place_of(size_t token) {
   return (2 * (in_block % 4) + half) * 16 + token / kBlock * 8 + in_block % 32 / 4;
 }
 
-// Rotary angles of 128 positions as two bytes, (256 high + low) / (127 * 256), as right sides of
-// products: [32 pairs][high, low][16 places][16 rows][16 places][4]. Rows are in the order in which
-// turned terms are packed; pairs that do not exist are 0.
+// Rotary angles of 128 positions in 127ths, as right sides of products: [32 pairs][16 places][16
+// rows][16 places][4]. Rows are in the order in which turned terms are packed; pairs that do not
+// exist are 0.
 Buffer<int8_t> angle_tiles(std::span<const float> cos, std::span<const float> sin, size_t pairs);
 inline size_t angle_tiles_of(size_t pairs) { return (pairs + kPairsOfTile - 1) / kPairsOfTile; }
 
 // The queries of up to kLanes heads.
 struct Queries {
   size_t heads = 0;
-  int8_t* bytes = nullptr;  // [16 planes][high, low][kLanes][64]: 256 high + low times the unit
+  // [16 planes][kLanes][64], times the unit. The first 16 planes, whose columns are the largest,
+  // have a second tile, the last, for what one byte cannot hold.
+  int8_t* bytes = nullptr;
   float* unit = nullptr;    // [kLanes]
   float* base = nullptr;    // [kLanes]: added to every score
   // The position mean (nest/angle_kernels.h): 127 units times terms [kLanes][a | b][pairs] times
-  // cosines and sines are added to the scores.
+  // cosines and sines are added to the scores; turned to a block they are two bytes, 256 high + low.
   float* terms = nullptr;
   size_t pairs = 0;  // 0: there is none
 };
-inline size_t query_tiles_of(const CodePlanes& planes) {
+inline size_t plane_tiles_of(const CodePlanes& planes) {
   return planes.planes.empty() ? 1 : (planes.planes.size() + kTilePlanes - 1) / kTilePlanes;
 }
+inline size_t query_tiles_of(const CodePlanes& planes) { return plane_tiles_of(planes) + 1; }
 // Rounds one head's latent query, and brings its terms, in latent units, to the common unit.
 void round_query(const CodePlanes& planes, const float* latent, size_t head, const Queries& out);
 
@@ -65,13 +69,10 @@ struct BlockAngles {
 };
 
 struct Scratch {
-  int8_t* expanded = nullptr;  // [expanded_bytes]
-  int8_t* turned = nullptr;    // [2][angle tile][high, low][kLanes][64]
+  int8_t* expanded = nullptr;  // [kExpandedBytes]
+  int8_t* turned = nullptr;    // [angle tile][high, low][kLanes][64]
 };
-
-inline size_t expanded_bytes(const CodePlanes& planes) {
-  return query_tiles_of(planes) * kPair / 16 * kTile;
-}
+inline constexpr size_t kExpandedBytes = kPair / 16 * kTile;
 
 // scores[head][pair][place]; interleaved planes. An odd last block's partner gets scores that mean
 // nothing.

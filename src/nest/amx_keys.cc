@@ -12,7 +12,7 @@
 namespace mkv::amx {
 namespace {
 
-constexpr float kAngleBytes = 127.0f * 256.0f;
+constexpr float kByte = kMostByte;
 // 256 high + low with both in a signed byte, turned terms rounded up included.
 constexpr float kMostWord = 32500.0f;
 
@@ -22,7 +22,7 @@ bool usable() { return has_amx(); }
 
 Buffer<int8_t> angle_tiles(std::span<const float> cos, std::span<const float> sin, size_t pairs) {
   const size_t tiles = angle_tiles_of(pairs), places = kPair / 16;
-  Buffer<int8_t> out(tiles * 2 * places * kTile);
+  Buffer<int8_t> out(tiles * places * kTile);
   for (size_t k = 0; k < tiles * kAmxRowBytes; ++k) {
     // _mm512_packs_epi32 and _epi16 put four of each register beside each other.
     const size_t tile = k / kAmxRowBytes, row = k % kAmxRowBytes / 4, part = row % 4;
@@ -30,13 +30,9 @@ Buffer<int8_t> angle_tiles(std::span<const float> cos, std::span<const float> si
     if (pair >= pairs) continue;
     for (size_t t = 0; t < kPair; ++t) {
       const std::span<const float> angle = part < 2 ? cos : sin;
-      const auto word = static_cast<int>(std::lrint(kAngleBytes * angle[pair * kPair + t]));
-      const int high = (word + 128) >> 8;
       const size_t place = place_of(t);
-      int8_t* to = out.data() + (tile * 2 * places + place / 16) * kTile + row * kAmxRowBytes +
-                   place % 16 * 4 + k % 4;
-      to[0] = static_cast<int8_t>(high);
-      to[places * kTile] = static_cast<int8_t>(word - 256 * high);
+      out[(tile * places + place / 16) * kTile + row * kAmxRowBytes + place % 16 * 4 + k % 4] =
+          static_cast<int8_t>(std::lrint(kByte * angle[pair * kPair + t]));
     }
   }
   return out;
@@ -59,13 +55,6 @@ namespace {
 HWY_INLINE void stores_are_done() { asm volatile("" : : : "memory"); }
 
 constexpr size_t kBytes = kAmxRowBytes;
-
-// Integers as two bytes: 256 high + low.
-HWY_INLINE void store_words(__m512i words, int8_t* high, int8_t* low) {
-  const __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(words, _mm512_set1_epi32(128)), 8);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(upper));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(words));
-}
 
 // The terms a and b of 32 pairs as words, in the order of angle_tiles.
 struct Turned {
@@ -165,35 +154,28 @@ void expand(const CodePlanes& planes, size_t begin, size_t end, const uint8_t* f
   }
 }
 
-// Tiles 0 and 1 are high and low sums of one right side, 2 and 3 of the other; 4 and 5 high and low
-// left sides, 6 and 7 right sides.
-HWY_INLINE void multiply(const int8_t* left, const int8_t* right, const int8_t* other) {
+// Adds a left side times kPlacesOfHalf right sides to tiles 0 to 3.
+HWY_INLINE void multiply(const int8_t* left, const int8_t* right) {
   _tile_loadd(4, left, kBytes);
-  _tile_loadd(5, left + kTile, kBytes);
-  _tile_loadd(6, right, kBytes);
-  _tile_loadd(7, other, kBytes);
-  _tile_dpbssd(0, 4, 6);
-  _tile_dpbssd(1, 5, 6);
-  _tile_dpbssd(2, 4, 7);
-  _tile_dpbssd(3, 5, 7);
+  _tile_loadd(5, right, kBytes);
+  _tile_dpbssd(0, 4, 5);
+  _tile_loadd(5, right + kTile, kBytes);
+  _tile_dpbssd(1, 4, 5);
+  _tile_loadd(5, right + 2 * kTile, kBytes);
+  _tile_dpbssd(2, 4, 5);
+  _tile_loadd(5, right + 3 * kTile, kBytes);
+  _tile_dpbssd(3, 4, 5);
+}
+HWY_INLINE void clear() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
 }
 
-HWY_INLINE void multiply_angles(const Queries& queries, const int8_t* turned, size_t quarter,
-                                const int8_t* within) {
-  for (size_t t = 0; t < angle_tiles_of(queries.pairs); ++t) {
-    const int8_t* high = within + (t * 2 * kPlaces + 2 * quarter) * kTile;
-    multiply(turned + t * 2 * kTile, high, high + kTile);
-    const int8_t* low = high + kPlaces * kTile;
-    _tile_loadd(6, low, kBytes);
-    _tile_loadd(7, low + kTile, kBytes);
-    _tile_dpbssd(1, 4, 6);
-    _tile_dpbssd(3, 4, 7);
-  }
-}
-
-// The scores of some pairs. While half of a pair is expanded, a tile of planes at a time, the half
-// before it is multiplied, a quarter of a pair at a time, and sums are read one quarter late:
-// nothing waits for stores to reach the cache, and products run while vectors do.
+// The scores of some pairs, half of one at a time. While a tile of its planes is expanded the one
+// before it is multiplied, and sums are read one tile late: nothing waits for stores to reach the
+// cache, and products run while vectors do.
 class Scores {
  public:
   Scores(const CodePlanes& planes, const Queries& queries, const BlockAngles& angles,
@@ -204,31 +186,35 @@ class Scores {
         blocks_(blocks),
         scratch_(scratch),
         scores_(scores),
-        tiles_(query_tiles_of(planes)),
-        turned_size_(angle_tiles_of(queries.pairs) * 2 * kTile) {}
+        tiles_(plane_tiles_of(planes)),
+        angle_tiles_(angle_tiles_of(queries.pairs)) {}
 
   HWY_INLINE void run() {
     const size_t halves = scores_.cols / kPair * 2;
     Prefetcher ahead(blocks_.ahead, planes_.planes.size() * halves);
+    clear();
     for (size_t half = 0; half < halves; ++half) {
-      if (half % 2 == 0 && queries_.pairs > 0) {
-        turn_terms(queries_, angles_.first + half * angles_.stride, turned(half / 2));
-      }
       for (size_t tile = 0; tile < tiles_; ++tile) {
         expand_tile(half, tile, ahead);
         stores_are_done();
-        if (half > 0) multiply_quarters(half - 1, tile);
+        if (tile > 0) {
+          multiply_tile(half, tile - 1);
+        } else if (half > 0) {
+          end_half(half - 1);
+        }
+        if (tile == 0 && half % 2 == 0 && angle_tiles_ > 0) {
+          turn_terms(queries_, angles_.first + half * angles_.stride, scratch_.turned);
+        }
+        if (tile == tiles_ - 1 && half > 0) add_up(half - 1);
       }
     }
-    for (size_t tile = 0; tile < tiles_; ++tile) multiply_quarters(halves - 1, tile);
-    add_up(2 * halves - 1);
+    end_half(halves - 1);
+    add_up(halves - 1);
   }
 
  private:
-  int8_t* turned(size_t pair) const { return scratch_.turned + pair % 2 * turned_size_; }
-  // [half of a pair % 2][tile of planes][place]
   int8_t* expanded(size_t half, size_t tile) const {
-    return scratch_.expanded + (half % 2 * tiles_ + tile) * kPlacesOfHalf * kTile;
+    return scratch_.expanded + (half * tiles_ + tile) % 2 * kPlacesOfHalf * kTile;
   }
   HWY_INLINE void expand_tile(size_t half, size_t tile, Prefetcher& ahead) {
     const size_t block = half / 2 * 2, begin = tile * kTilePlanes;
@@ -242,43 +228,49 @@ class Scores {
       expand<kPlacesOfHalf>(planes_, begin, end, first, second, ahead, out);
     }
   }
-
-  // The share of a half's two quarters of a pair that goes with one of its tiles.
-  HWY_INLINE void multiply_quarters(size_t half, size_t tile) {
-    for (size_t q = 2 * tile / tiles_; q < 2 * (tile + 1) / tiles_; ++q) {
-      const size_t quarter = 2 * half + q;
-      if (quarter > 0) add_up(quarter - 1);
-      multiply_quarter(quarter);
+  HWY_INLINE void multiply_tile(size_t half, size_t tile) {
+    multiply(queries_.bytes + tile * kTile, expanded(half, tile));
+    if (tile == 0) multiply(queries_.bytes + tiles_ * kTile, expanded(half, tile));
+  }
+  // The last tile of a half and the position mean's; then the sums begin anew.
+  HWY_INLINE void end_half(size_t half) {
+    multiply_tile(half, tiles_ - 1);
+    multiply_angles(half, 1);
+    store_sums(0);
+    clear();
+    if (angle_tiles_ == 0) return;
+    multiply_angles(half, 0);
+    store_sums(1);
+    clear();
+  }
+  // High (0) or low (1) bytes of turned terms times their angles.
+  HWY_INLINE void multiply_angles(size_t half, size_t part) {
+    for (size_t t = 0; t < angle_tiles_; ++t) {
+      multiply(scratch_.turned + (2 * t + part) * kTile,
+               angles_.within + (t * kPlaces + half % 2 * kPlacesOfHalf) * kTile);
     }
   }
-  HWY_INLINE void multiply_quarter(size_t quarter) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    multiply_angles(queries_, turned(quarter / 4), quarter % 4, angles_.within);
-    for (size_t tile = 0; tile < tiles_; ++tile) {
-      const int8_t* right = expanded(quarter / 2, tile) + quarter % 2 * 2 * kTile;
-      multiply(queries_.bytes + tile * 2 * kTile, right, right + kTile);
-    }
-    _tile_stored(0, sums_[0], kBytes);
-    _tile_stored(1, sums_[1], kBytes);
-    _tile_stored(2, sums_[2], kBytes);
-    _tile_stored(3, sums_[3], kBytes);
+  HWY_INLINE void store_sums(size_t part) {
+    _tile_stored(0, sums_[part][0], kBytes);
+    _tile_stored(1, sums_[part][1], kBytes);
+    _tile_stored(2, sums_[part][2], kBytes);
+    _tile_stored(3, sums_[part][3], kBytes);
   }
 
-  // Quarters of all pairs, counted through.
-  HWY_INLINE void add_up(size_t quarter) {
+  HWY_INLINE void add_up(size_t half) {
     for (size_t h = 0; h < queries_.heads; ++h) {
       const __m512 unit = _mm512_set1_ps(queries_.unit[h]);
       const __m512 high_unit = _mm512_set1_ps(256.0f * queries_.unit[h]);
       const __m512 base = _mm512_set1_ps(queries_.base[h]);
-      float* to = scores_.row(h).data() + quarter * 2 * 16;
-      for (size_t i = 0; i < 2; ++i) {
-        const __m512 high = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i][h]));
-        const __m512 low = _mm512_cvtepi32_ps(_mm512_load_si512(sums_[2 * i + 1][h]));
-        _mm512_storeu_ps(to + i * 16,
-                         _mm512_fmadd_ps(low, unit, _mm512_fmadd_ps(high, high_unit, base)));
+      float* to = scores_.row(h).data() + half * kPlacesOfHalf * 16;
+      for (size_t i = 0; i < kPlacesOfHalf; ++i) {
+        __m512 sum = base;
+        if (angle_tiles_ > 0) {
+          sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums_[1][i][h])), high_unit,
+                                sum);
+        }
+        sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums_[0][i][h])), unit, sum);
+        _mm512_storeu_ps(to + i * 16, sum);
       }
     }
   }
@@ -289,36 +281,40 @@ class Scores {
   const CodeBlocks& blocks_;
   const Scratch& scratch_;
   const View<float> scores_;
-  const size_t tiles_, turned_size_;
-  alignas(64) int32_t sums_[4][kLanes][16];
+  const size_t tiles_, angle_tiles_;
+  // [of codes and low bytes of terms, of high bytes][right side]
+  alignas(64) int32_t sums_[2][kPlacesOfHalf][kLanes][16];
 };
 
 TileConfig shapes_of(size_t heads) {
   TileConfig config = TileConfig::whole();
-  for (size_t i = 0; i < 6; ++i) config.rows[i] = static_cast<uint8_t>(heads);
+  for (size_t i = 0; i < 5; ++i) config.rows[i] = static_cast<uint8_t>(heads);
   return config;
 }
 
 }  // namespace
 
 void round_query(const CodePlanes& planes, const float* latent, size_t head, const Queries& out) {
-  const size_t tiles = query_tiles_of(planes);
+  const size_t tiles = plane_tiles_of(planes);
   float* terms = out.terms + head * 2 * out.pairs;
-  float largest = 0.0f;
-  for (const CodePlanes::Plane& plane : planes.planes) {
+  float unit = 0.0f, largest_term = 0.0f;
+  for (size_t p = 0; p < planes.planes.size(); ++p) {
+    const CodePlanes::Plane& plane = planes.planes[p];
+    float largest = 0.0f;
     for (size_t c = 0; c < kSlabColumns; ++c) {
       largest = std::max(largest, std::abs(latent[plane.first_column + c] * plane.scale[c]));
     }
+    unit = std::max(unit, largest / static_cast<float>(p < kTilePlanes ? kMostFirst : kMostByte));
   }
   for (size_t i = 0; i < out.pairs; ++i) {
     const float a = terms[i], b = terms[i + out.pairs];
-    largest = std::max(largest, std::sqrt(a * a + b * b) / 127.0f);
+    largest_term = std::max(largest_term, std::sqrt(a * a + b * b) / kByte);
   }
-  const float unit = largest / kMostWord;
+  unit = std::max(unit, largest_term / kMostWord);
   // A subnormal's reciprocal may be infinite.
   const float factor = unit > 1e-37f ? 1.0f / unit : 0.0f;
   out.unit[head] = unit;
-  for (size_t i = 0; i < 2 * out.pairs; ++i) terms[i] *= factor / 127.0f;
+  for (size_t i = 0; i < 2 * out.pairs; ++i) terms[i] *= factor / kByte;
   int8_t* to = out.bytes + head * kBytes;
   for (size_t p = 0; p < tiles * kTilePlanes; p += 4) {
     alignas(64) float values[16] = {};
@@ -327,8 +323,14 @@ void round_query(const CodePlanes& planes, const float* latent, size_t head, con
       const __m128 scale = _mm_mul_ps(_mm_loadu_ps(plane.scale), _mm_set1_ps(factor));
       _mm_store_ps(values + 4 * i, _mm_mul_ps(_mm_loadu_ps(latent + plane.first_column), scale));
     }
-    int8_t* at = to + p / kTilePlanes * 2 * kTile + p % kTilePlanes * 4;
-    store_words(_mm512_cvtps_epi32(_mm512_load_ps(values)), at, at + kTile);
+    const auto store = [&](size_t tile, __m512i bytes) {
+      int8_t* at = to + tile * kTile + p % kTilePlanes * 4;
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm512_cvtepi32_epi8(bytes));
+    };
+    const __m512i all = _mm512_cvtps_epi32(_mm512_load_ps(values)), most = _mm512_set1_epi32(kMostByte);
+    const __m512i first = _mm512_max_epi32(_mm512_min_epi32(all, most), _mm512_set1_epi32(-kMostByte));
+    store(p / kTilePlanes, first);
+    if (p < kTilePlanes) store(tiles, _mm512_sub_epi32(all, first));
   }
 }
 

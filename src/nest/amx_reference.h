@@ -25,9 +25,10 @@ inline int plane_column(const CodePlanes& planes, const CodePlanes::Plane& plane
 }
 
 // Value k of the planes' columns in a head's rounded query.
-inline int query_word(const Queries& queries, size_t head, size_t k) {
-  const int8_t* high = queries.bytes + k / kRowBytes * 2 * kTile + head * kRowBytes + k % kRowBytes;
-  return 256 * high[0] + high[kTile];
+inline int query_value(const CodePlanes& planes, const Queries& queries, size_t head, size_t k) {
+  const size_t tile = k / kRowBytes;
+  const int8_t* at = queries.bytes + head * kRowBytes + k % kRowBytes;
+  return at[tile * kTile] + (tile == 0 ? at[plane_tiles_of(planes) * kTile] : 0);
 }
 
 // The score of a token of block b, from the rounded query; terms and angles are not rounded, and
@@ -39,7 +40,7 @@ inline double score(const CodePlanes& planes, const Queries& queries, std::span<
   const uint8_t* block = blocks.data + token / kBlock * blocks.stride;
   for (size_t p = 0; p < planes.planes.size(); ++p) {
     for (size_t c = 0; c < kSlabColumns; ++c) {
-      sum += query_word(queries, head, p * kSlabColumns + c) *
+      sum += query_value(planes, queries, head, p * kSlabColumns + c) *
              plane_column(planes, planes.planes[p], c, block, token % kBlock, true);
     }
   }

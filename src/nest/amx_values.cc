@@ -49,7 +49,7 @@ HWY_INLINE float soften_head(const float* scores, size_t pairs, PairWeights* out
     largest = _mm512_max_ps(largest, _mm512_loadu_ps(scores + i));
   }
   top = _mm512_reduce_max_ps(largest);
-  constexpr float kLog2E = 1.44269504f, kLog2Most = 7.99435344f;  // of kMostByte
+  constexpr float kLog2E = 1.44269504f, kLog2Most = 7.99435344f;  // of kMostWeight
   const float base = top > kHidden ? top : 0.0f;  // where all are hidden all weights are 0
   const __m512 slope = _mm512_set1_ps(kLog2E), shift = _mm512_set1_ps(kLog2Most - base * kLog2E);
   __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
@@ -66,7 +66,7 @@ HWY_INLINE float soften_head(const float* scores, size_t pairs, PairWeights* out
     }
     out[p] = {{bytes[0], bytes[1]}};
   }
-  return _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1])) * (1.0f / kMostByte);
+  return _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1])) * (1.0f / kMostWeight);
 }
 
 // Four heads' weights of half of a pair's tokens into the rows of both blocks' right sides.
@@ -125,76 +125,84 @@ HWY_INLINE void expand(const CodePlanes& planes, const CodePlanes::Plane& plane,
 
 void expand_blocks(const CodePlanes& planes, size_t plane, const CodeBlocks& blocks, int8_t* out) {
   const CodePlanes::Plane& at = planes.planes[plane];
-  size_t b = 0;
-  for (; b + 4 <= blocks.count; b += 4) {
-    expand<4>(planes, at, blocks.data + b * blocks.stride, blocks.stride, out + b * kTile);
+  if (blocks.count == kGroupBlocks) {
+    return expand<kGroupBlocks>(planes, at, blocks.data, blocks.stride, out);
   }
-  for (; b < blocks.count; ++b) {
+  for (size_t b = 0; b < blocks.count; ++b) {
     expand<1>(planes, at, blocks.data + b * blocks.stride, blocks.stride, out + b * kTile);
   }
 }
 
-// Sums of the blocks of one group in tile 0, of the next one in tile 1: a product waits for the one
-// before it in the same tile.
-void multiply(const int8_t* left, const uint8_t* weights, size_t blocks, Whole* out) {
-  const size_t first = std::min(kGroupBlocks, blocks), second = blocks - first;
-  const int8_t* next_left = left + kGroupBlocks * kTile;
-  const uint8_t* next_weights = weights + kGroupBlocks * kTile;
+// The sums of a group of blocks.
+HWY_INLINE void multiply(const int8_t* left, const uint8_t* weights, size_t blocks, Whole& out) {
   _tile_zero(0);
-  _tile_zero(1);
-  for (size_t b = 0; b < first; ++b) {
-    _tile_loadd(2, left + b * kTile, kBytes);
-    _tile_loadd(3, weights + b * kTile, kBytes);
-    _tile_dpbsud(0, 2, 3);
-    if (b >= second) continue;
-    _tile_loadd(4, next_left + b * kTile, kBytes);
-    _tile_loadd(5, next_weights + b * kTile, kBytes);
-    _tile_dpbsud(1, 4, 5);
+  for (size_t b = 0; b < blocks; ++b) {
+    _tile_loadd(1, left + b * kTile, kBytes);
+    _tile_loadd(2, weights + b * kTile, kBytes);
+    _tile_dpbsud(0, 1, 2);
   }
-  _tile_stored(0, out[0].of, kBytes);
-  if (second > 0) _tile_stored(1, out[1].of, kBytes);
+  _tile_stored(0, out.of, kBytes);
 }
 
 TileConfig shapes_of(size_t heads) {
   TileConfig config = TileConfig::whole();
   const auto lanes = static_cast<uint16_t>(heads * sizeof(int32_t));
-  for (const size_t i : {0, 1, 3, 5}) config.row_bytes[i] = lanes;
+  for (const size_t i : {0, 2}) config.row_bytes[i] = lanes;
   return config;
 }
 
-// A step is what fills a left side. Its sums are added up when the next one has been multiplied:
-// products run while vectors expand.
+// A step is the columns that fill the rows of left sides. While a step's left sides of one group of
+// blocks are expanded those before are multiplied, and a step's sums are added up in the next one:
+// nothing waits for stores to reach the cache, and products run while vectors do.
 class Weigh {
  public:
   Weigh(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
         const float* factor, float* sums)
-      : planes_(planes), blocks_(blocks), weights_(weights), factor_(factor), sums_(sums) {}
+      : planes_(planes),
+        blocks_(blocks),
+        weights_(weights),
+        factor_(factor),
+        sums_(sums),
+        groups_((blocks.count + kGroupBlocks - 1) / kGroupBlocks) {}
 
   HWY_INLINE void run() {
     const size_t steps = (planes_.planes.size() + kPlanesOfTile - 1) / kPlanesOfTile;
-    Prefetcher ahead(blocks_.ahead, planes_.planes.size());
-    for (size_t step = 0; step < steps; ++step) {
-      int8_t* left = left_;
-      for (size_t p = step * kPlanesOfTile; p < end_of(step); ++p, left += kColumns * kBytes) {
-        ahead.step();
-        expand_blocks(planes_, p, blocks_, left);
-      }
+    const size_t parts = steps * groups_;  // group of a step, counted through
+    Prefetcher ahead(blocks_.ahead, planes_.planes.size() * groups_);
+    for (size_t part = 0; part < parts; ++part) {
+      expand_part(part, ahead);
       stores_are_done();
-      multiply_step(step);
-      if (step > 0) add_up(step - 1);
+      if (part > 0) multiply_part(part - 1);
+      if (part % groups_ == groups_ - 1 && part >= groups_) add_up(part / groups_ - 1);
     }
-    if (steps > 0) add_up(steps - 1);
+    if (parts == 0) return;
+    multiply_part(parts - 1);
+    add_up(steps - 1);
   }
 
  private:
   size_t end_of(size_t step) const {
     return std::min(planes_.planes.size(), (step + 1) * kPlanesOfTile);
   }
-  HWY_INLINE void multiply_step(size_t step) {
-    for (size_t b = 0; b < blocks_.count; b += 2 * kGroupBlocks) {
-      multiply(left_ + b * kTile, weights_ + b * kTile,
-               std::min(2 * kGroupBlocks, blocks_.count - b), whole_[step % 2] + b / kGroupBlocks);
+  size_t blocks_of(size_t group) const {
+    return std::min(kGroupBlocks, blocks_.count - group * kGroupBlocks);
+  }
+  HWY_INLINE void expand_part(size_t part, Prefetcher& ahead) {
+    const size_t step = part / groups_, group = part % groups_;
+    const CodeBlocks blocks{blocks_.data + group * kGroupBlocks * blocks_.stride,
+                            blocks_.stride,
+                            blocks_of(group),
+                            {}};
+    int8_t* left = left_[part % 2];
+    for (size_t p = step * kPlanesOfTile; p < end_of(step); ++p, left += kColumns * kBytes) {
+      expand_blocks(planes_, p, blocks, left);
+      ahead.step();
     }
+  }
+  HWY_INLINE void multiply_part(size_t part) {
+    const size_t step = part / groups_, group = part % groups_;
+    multiply(left_[part % 2], weights_ + group * kGroupBlocks * kTile, blocks_of(group),
+             whole_[step % 2][group]);
   }
   HWY_INLINE void add_up(size_t step) {
     for (size_t p = step * kPlanesOfTile; p < end_of(step); ++p) {
@@ -202,7 +210,7 @@ class Weigh {
       for (size_t c = 0; c < kColumns; ++c) {
         const size_t row = p % kPlanesOfTile * kColumns + c;
         __m512 sum = _mm512_setzero_ps();
-        for (size_t g = 0; g * kGroupBlocks < blocks_.count; ++g) {
+        for (size_t g = 0; g < groups_; ++g) {
           const __m512i whole = _mm512_load_si512(whole_[step % 2][g].of[row]);
           sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), _mm512_loadu_ps(factor_ + g * kLanes),
                                 sum);
@@ -219,7 +227,8 @@ class Weigh {
   const uint8_t* weights_;
   const float* factor_;
   float* sums_;
-  alignas(64) int8_t left_[kMostBlocks * kTile];
+  const size_t groups_;
+  alignas(64) int8_t left_[2][kGroupBlocks * kTile];
   Whole whole_[2][kMostBlocks / kGroupBlocks];
 };
 

@@ -1,9 +1,11 @@
 #include "nest/attend_codes.h"
 
 #include <algorithm>
+#include <array>
 
 #include "nest/angle_kernels.h"
 #include "nest/block_kernels.h"
+#include "nest/row_kernels.h"
 #include "nest/slab_kernels.h"
 #include "ops/ops.h"
 
@@ -195,9 +197,19 @@ void CodedAttention::lift(size_t head, size_t offset, std::span<const float> lat
   const GroupId id = space(head / sizes_.group_heads, Side::value);
   const Basis& basis = state_->nest->basis(id);
   const size_t columns = state_->plan(id).columns;
-  for (size_t c = 0; c < out.size(); ++c) {
-    out[c] += weight * basis.mean[offset + c] +
-              dot(latents.first(columns), basis.decode.row(offset + c).first(columns));
+  constexpr size_t kRows = 16;  // at a time
+  std::array<const std::byte*, kRows> rows;
+  std::array<float, kRows> products;
+  for (size_t first = 0; first < out.size(); first += kRows) {
+    const size_t count = std::min(kRows, out.size() - first);
+    for (size_t c = 0; c < count; ++c) {
+      rows[c] = reinterpret_cast<const std::byte*>(basis.decode.row(offset + first + c).data());
+    }
+    score_rows({latents.data(), 1, columns}, {std::span(rows).first(count), DType::f32},
+               {products.data(), 1, count});
+    for (size_t c = 0; c < count; ++c) {
+      out[first + c] += weight * basis.mean[offset + first + c] + products[c];
+    }
   }
 }
 

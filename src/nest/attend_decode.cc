@@ -11,6 +11,7 @@
 #include "nest/attend_tiles.h"
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
+#include "nest/row_kernels.h"
 #include "ops/ops.h"
 
 namespace mkv {
@@ -101,13 +102,16 @@ class Decode {
   size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks + later_count_; }
   // Exact tokens apart from blocks: the leading sinks that the token sees, then the later ones.
   size_t sink_count() const { return sinks_end_ - sinks_begin_ + later_count_; }
-  void load_sink(Side side, size_t index, size_t first_column, std::span<float> out) const {
-    const size_t leading = sinks_end_ - sinks_begin_;
-    if (index < leading) {
-      state_.layers[layer_].sinks.load(side, sinks_begin_ + index, first_column, out);
-    } else {
-      later_[index - leading]->token.load(side, 0, first_column, out);
+  // Their rows, columns first_column ... of one side.
+  Rows sink_rows(Side side, size_t first_column, size_t worker) const {
+    const LayerCache& cache = state_.layers[layer_];
+    const std::byte** at = sink_rows_ + worker * sink_count();
+    size_t count = 0;
+    for (size_t s = sinks_begin_; s < sinks_end_; ++s) {
+      at[count++] = cache.sinks.row(side, s, first_column);
     }
+    for (size_t s = 0; s < later_count_; ++s) at[count++] = later_[s]->token.row(side, 0, first_column);
+    return {{at, count}, cache.sinks.type};
   }
   // Those of some coded blocks that the token sees.
   template <class Fn>
@@ -123,6 +127,7 @@ class Decode {
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
     later_ = arena.take<const LaterSink*>(later_count_);
+    sink_rows_ = arena.take<const std::byte*>(workers_.count() * sink_count());
     if (coded_.count() > 0) {
       const CodedAttention::Sizes sizes{heads_, group_heads_, workers_.count()};
       codes_.take_scratch(arena, state_, layer_, sizes);
@@ -224,15 +229,14 @@ class Decode {
                              tokens + sinks);
     const View<float> of_blocks(scores.data, repeats_, tokens, scores.stride);
     const View<const float> queries(queries_ + first_head * head_dim_, repeats_, head_dim_);
-    for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(scores.row(r), 0.0f);
     if (tokens > 0) {
+      for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(of_blocks.row(r), 0.0f);
       score_columns(queries, cache.exact[0].columns(blocks.begin, first_column), of_blocks);
       hide_unseen(blocks, of_blocks);
     }
-    const std::span<float> sink(merged_ + worker * dims_, head_dim_);
-    for (size_t s = 0; s < sinks; ++s) {
-      load_sink(Side::key, s, first_column, sink);
-      for (size_t r = 0; r < repeats_; ++r) scores.at(r, tokens + s) = dot(queries.row(r), sink);
+    if (sinks > 0) {
+      const View<float> of_sinks(scores.data + tokens, repeats_, sinks, scores.stride);
+      score_rows(queries, sink_rows(Side::key, first_column, worker), of_sinks);
     }
     const size_t part_run = coded_runs_ + run;
     start_partials(part_run, first_head, scores);
@@ -241,9 +245,9 @@ class Decode {
     if (tokens > 0) {
       weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
     }
-    for (size_t s = 0; s < sinks; ++s) {
-      load_sink(Side::value, s, first_column, sink);
-      for (size_t r = 0; r < repeats_; ++r) axpy(scores.at(r, tokens + s), sink, sums.row(r));
+    if (sinks > 0) {
+      const View<const float> of_sinks(scores.data + tokens, repeats_, sinks, scores.stride);
+      weigh_rows(of_sinks, sink_rows(Side::value, first_column, worker), sums);
     }
   }
 
@@ -287,6 +291,7 @@ class Decode {
   float* scores_ = nullptr;            // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;            // [worker][dims]
   const LaterSink** later_ = nullptr;  // that the token sees
+  const std::byte** sink_rows_ = nullptr;  // [worker][sink_count()]
   CodedAttention codes_;
   TileAttention tiles_;                 // if in_tiles_
   TileAttention::Out* outs_ = nullptr;  // [worker][head of a group], likewise

@@ -38,19 +38,18 @@ void TileAttention::take_scratch(Arena& arena, const KvCache::State& state, size
   dims_ = state.nest->dims();
   head_dim_ = state.shape.head_dim;
   pairs_ = state.nest->config().key_mean == KeyMean::position ? head_dim_ / 2 : 0;
-  query_tiles_ = expanded_size_ = 0;
+  query_tiles_ = 0;
   for (size_t group = 0; group < state.groups(); ++group) {
     const CodePlanes& planes = state.plan(space(group, Side::key)).fine;
     query_tiles_ = std::max(query_tiles_, amx::query_tiles_of(planes));
-    expanded_size_ = std::max(expanded_size_, amx::expanded_bytes(planes));
   }
-  turned_size_ = 2 * amx::angle_tiles_of(pairs_) * 2 * amx::kTile;
+  turned_size_ = amx::angle_tiles_of(pairs_) * 2 * amx::kTile;
   const size_t tiles = state.groups() * tiles_of_group();
   latents_ = arena.take<float>(sizes.heads * dims_);
-  bytes_ = arena.take<int8_t>(tiles * query_tiles_ * 2 * amx::kTile);
+  bytes_ = arena.take<int8_t>(tiles * query_tiles_ * amx::kTile);
   units_ = arena.take<float>(tiles * 2 * amx::kLanes);
   terms_ = arena.take<float>(tiles * amx::kLanes * 2 * pairs_);
-  expanded_ = arena.take<int8_t>(sizes.workers * expanded_size_);
+  expanded_ = arena.take<int8_t>(sizes.workers * amx::kExpandedBytes);
   turned_ = arena.take<int8_t>(sizes.workers * turned_size_);
   scores_ = arena.take<float>(sizes.workers * amx::kLanes * kRunPlaces);
   weights_ = arena.take<uint8_t>(sizes.workers * kRunBlocks * amx::kTile);
@@ -62,7 +61,7 @@ amx::Queries TileAttention::queries(size_t group, size_t tile) const {
   const size_t index = group * tiles_of_group() + tile;
   float* unit = units_ + index * 2 * amx::kLanes;
   return {.heads = std::min(amx::kLanes, sizes_.group_heads - tile * amx::kLanes),
-          .bytes = bytes_ + index * query_tiles_ * 2 * amx::kTile,
+          .bytes = bytes_ + index * query_tiles_ * amx::kTile,
           .unit = unit,
           .base = unit + amx::kLanes,
           .terms = terms_ + index * amx::kLanes * 2 * pairs_,
@@ -120,7 +119,7 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   values.ahead = ahead;
   amx::score_codes(state_->plan(space(group, Side::key)).fine, queries,
                    {angles.block_cos(blocks.begin), 2 * angles.pairs, angles.tiles.data()}, keys,
-                   {expanded_ + worker * expanded_size_, turned_ + worker * turned_size_}, scores);
+                   {expanded_ + worker * amx::kExpandedBytes, turned_ + worker * turned_size_}, scores);
   const size_t first = blocks.begin * kBlockTokens;
   const auto hide = [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
@@ -140,13 +139,15 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   float *sums = tops + kSize, *factors = sums + kSize;
   amx::soften(scores, weights, tops, sums);
   const size_t groups = (count + amx::kGroupBlocks - 1) / amx::kGroupBlocks;
+  // Lanes that are no head are 0: whatever else they held might be subnormal, and slow.
+  std::fill_n(factors, kSize, 0.0f);
   for (size_t h = 0; h < queries.heads; ++h) {
     float top = tops[h], sum = 0.0f;
     for (size_t g = 1; g < groups; ++g) top = std::max(top, tops[g * amx::kLanes + h]);
     for (size_t g = 0; g < groups; ++g) {
       const float factor = std::exp(tops[g * amx::kLanes + h] - top);
       sum += factor * sums[g * amx::kLanes + h];
-      factors[g * amx::kLanes + h] = factor / amx::kMostByte;
+      factors[g * amx::kLanes + h] = factor / amx::kMostWeight;
     }
     *out[h].top = top;
     *out[h].sum = sum;

@@ -52,10 +52,10 @@ class TileAttention {
   size_t layer_ = 0, dims_ = 0, head_dim_ = 0;
   size_t pairs_ = 0;        // of the position mean; 0: there is none
   size_t query_tiles_ = 0;  // most of any key space of the layer
-  size_t expanded_size_ = 0, turned_size_ = 0;
+  size_t turned_size_ = 0;
   CodedAttention::Sizes sizes_;
   float* latents_ = nullptr;  // [head][dims]
-  int8_t* bytes_ = nullptr;   // [group][tile of heads][query tile][high, low][kLanes][64]
+  int8_t* bytes_ = nullptr;   // [group][tile of heads][query tile][kLanes][64]
   float* units_ = nullptr;    // [group][tile of heads][unit | base][kLanes]
   float* terms_ = nullptr;    // [group][tile of heads][kLanes][a | b][pairs]
   // Of each worker:

@@ -201,7 +201,7 @@ void Sinks::store(Side side, size_t sink, std::span<const float> values) {
 }
 
 void Sinks::load(Side side, size_t sink, size_t first_column, std::span<float> out) const {
-  const std::byte* from = data.data() + at(side, sink) + row_bytes(type, first_column);
+  const std::byte* from = row(side, sink, first_column);
   if (type == DType::f32) {
     std::copy_n(reinterpret_cast<const float*>(from), out.size(), out.begin());
   } else {

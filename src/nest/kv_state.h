@@ -48,6 +48,9 @@ struct Sinks {
   }
   void allocate();
   void store(Side side, size_t sink, std::span<const float> values);
+  const std::byte* row(Side side, size_t sink, size_t first_column) const {
+    return data.data() + at(side, sink) + row_bytes(type, first_column);
+  }
   // Columns first_column ... of a sink.
   void load(Side side, size_t sink, size_t first_column, std::span<float> out) const;
 };
