@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace mkv {
 namespace {
@@ -141,8 +142,11 @@ CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const flo
 
 CodePlanes make_fine_planes(std::span<const CodeSlab> slabs, std::span<const float> scale) {
   CodePlanes out = make_planes(slabs, scale, add_fine_planes);
-  // So that the loops over a plane's slabs change their length rarely.
-  std::ranges::stable_sort(out.planes, {}, [](const auto& p) { return p.end - p.begin; });
+  // So that the loops over a plane's slabs change their length rarely; and those that may need most
+  // of a query's range come first (amx_codes.h).
+  std::ranges::stable_sort(out.planes, {}, [](const CodePlanes::Plane& p) {
+    return std::pair(p.end - p.begin, -*std::ranges::max_element(p.scale));
+  });
   return out;
 }
 
