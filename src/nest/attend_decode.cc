@@ -102,15 +102,21 @@ class Decode {
   size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks + later_count_; }
   // Exact tokens apart from blocks: the leading sinks that the token sees, then the later ones.
   size_t sink_count() const { return sinks_end_ - sinks_begin_ + later_count_; }
-  // Their rows, columns first_column ... of one side.
+  // Their rows, columns first_column ... of one side, which are asked of the memory.
   Rows sink_rows(Side side, size_t first_column, size_t worker) const {
     const LayerCache& cache = state_.layers[layer_];
-    const std::byte** at = sink_rows_ + worker * sink_count();
+    const std::byte** at = sink_rows_ + (2 * worker + static_cast<size_t>(side)) * sink_count();
     size_t count = 0;
     for (size_t s = sinks_begin_; s < sinks_end_; ++s) {
       at[count++] = cache.sinks.row(side, s, first_column);
     }
-    for (size_t s = 0; s < later_count_; ++s) at[count++] = later_[s]->token.row(side, 0, first_column);
+    for (size_t s = 0; s < later_count_; ++s) {
+      at[count++] = later_[s]->token.row(side, 0, first_column);
+    }
+    const size_t bytes = row_bytes(cache.sinks.type, head_dim_);
+    for (size_t s = 0; s < count; ++s) {
+      for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at[s] + i);
+    }
     return {{at, count}, cache.sinks.type};
   }
   // Those of some coded blocks that the token sees.
@@ -127,7 +133,7 @@ class Decode {
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
     later_ = arena.take<const LaterSink*>(later_count_);
-    sink_rows_ = arena.take<const std::byte*>(workers_.count() * sink_count());
+    sink_rows_ = arena.take<const std::byte*>(workers_.count() * 2 * sink_count());
     if (coded_.count() > 0) {
       const CodedAttention::Sizes sizes{heads_, group_heads_, workers_.count()};
       codes_.take_scratch(arena, state_, layer_, sizes);
@@ -181,8 +187,20 @@ class Decode {
     return {begin, std::min(all.end, begin + kRunBlocks)};
   }
 
+  // Asks the memory for a run's share of what undoes the value's basis in the end.
+  void ask_for_basis(size_t group, size_t run) const {
+    const Matrix<float>& decode = state_.nest->basis({layer_, group, Side::value}).decode;
+    constexpr size_t kLine = 64 / sizeof(float);
+    const size_t lines = decode.rows() * decode.cols() / kLine;
+    const float* data = decode.data();
+    for (size_t i = lines * run / coded_runs_; i < lines * (run + 1) / coded_runs_; ++i) {
+      __builtin_prefetch(data + i * kLine, 0, 2);
+    }
+  }
+
   void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
                     size_t worker) {
+    ask_for_basis(group, run);
     const size_t first_head = group * group_heads_;
     const Blocks blocks = run_blocks(coded_, run);
     if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
@@ -228,16 +246,19 @@ class Decode {
     const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), repeats_,
                              tokens + sinks);
     const View<float> of_blocks(scores.data, repeats_, tokens, scores.stride);
+    const View<float> of_sinks(scores.data + tokens, repeats_, sinks, scores.stride);
+    Rows sink_keys, sink_values;
+    if (sinks > 0) {
+      sink_keys = sink_rows(Side::key, first_column, worker);
+      sink_values = sink_rows(Side::value, first_column, worker);
+    }
     const View<const float> queries(queries_ + first_head * head_dim_, repeats_, head_dim_);
     if (tokens > 0) {
       for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(of_blocks.row(r), 0.0f);
       score_columns(queries, cache.exact[0].columns(blocks.begin, first_column), of_blocks);
       hide_unseen(blocks, of_blocks);
     }
-    if (sinks > 0) {
-      const View<float> of_sinks(scores.data + tokens, repeats_, sinks, scores.stride);
-      score_rows(queries, sink_rows(Side::key, first_column, worker), of_sinks);
-    }
+    if (sinks > 0) score_rows(queries, sink_keys, of_sinks);
     const size_t part_run = coded_runs_ + run;
     start_partials(part_run, first_head, scores);
     const View<float> sums(partial(part_run, first_head).values, repeats_, head_dim_,
@@ -245,10 +266,7 @@ class Decode {
     if (tokens > 0) {
       weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
     }
-    if (sinks > 0) {
-      const View<const float> of_sinks(scores.data + tokens, repeats_, sinks, scores.stride);
-      weigh_rows(of_sinks, sink_rows(Side::value, first_column, worker), sums);
-    }
+    if (sinks > 0) weigh_rows(of_sinks, sink_values, sums);
   }
 
   void merge(size_t head, size_t worker) {
@@ -291,7 +309,7 @@ class Decode {
   float* scores_ = nullptr;            // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;            // [worker][dims]
   const LaterSink** later_ = nullptr;  // that the token sees
-  const std::byte** sink_rows_ = nullptr;  // [worker][sink_count()]
+  const std::byte** sink_rows_ = nullptr;  // [worker][side][sink_count()]
   CodedAttention codes_;
   TileAttention tiles_;                 // if in_tiles_
   TileAttention::Out* outs_ = nullptr;  // [worker][head of a group], likewise
