@@ -118,12 +118,12 @@ HWY_INLINE void score_group(const Tile& tile, size_t group, const uint16_t* keys
     _tile_loadd(4, queries + d * kTile, kStride);
     _tile_loadd(5, from, kStride);
     _tile_dpbf16ps(0, 5, 4);
-    _tile_loadd(6, from + depths * kTile, kStride);
-    _tile_dpbf16ps(1, 6, 4);
+    _tile_loadd(5, from + depths * kTile, kStride);
+    _tile_dpbf16ps(1, 5, 4);
     _tile_loadd(5, from + 2 * depths * kTile, kStride);
     _tile_dpbf16ps(2, 5, 4);
-    _tile_loadd(6, from + 3 * depths * kTile, kStride);
-    _tile_dpbf16ps(3, 6, 4);
+    _tile_loadd(5, from + 3 * depths * kTile, kStride);
+    _tile_dpbf16ps(3, 5, 4);
   }
   _tile_stored(0, scores, kStride);
   _tile_stored(1, scores + 256, kStride);
@@ -141,12 +141,12 @@ HWY_INLINE void weigh_group(const uint16_t* values, const uint16_t* weights, flo
     _tile_loadd(4, weights + half * kTile, kStride);
     _tile_loadd(5, values, kStride);
     _tile_dpbf16ps(0, 5, 4);
-    _tile_loadd(6, values + 2 * kTile, kStride);
-    _tile_dpbf16ps(1, 6, 4);
+    _tile_loadd(5, values + 2 * kTile, kStride);
+    _tile_dpbf16ps(1, 5, 4);
     _tile_loadd(5, values + 4 * kTile, kStride);
     _tile_dpbf16ps(2, 5, 4);
-    _tile_loadd(6, values + 6 * kTile, kStride);
-    _tile_dpbf16ps(3, 6, 4);
+    _tile_loadd(5, values + 6 * kTile, kStride);
+    _tile_dpbf16ps(3, 5, 4);
   }
   _tile_stored(0, sums, kStride);
   _tile_stored(1, sums + 256, kStride);

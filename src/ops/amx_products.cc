@@ -43,8 +43,8 @@ struct Terms<BrainParts::three_three> {
   static constexpr Term kList[] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};
 };
 
-// Two tiles of the left side times two of the right: registers 0 to 3 hold the sums, 4 and 5 the
-// left side, 6 and 7 the right. Without a second tile its products are left out.
+// Two tiles of the left side times two of the right: registers 0 to 3 hold the sums, 4 a tile of the
+// left side, 5 of the right. Without a second tile its products are left out.
 template <BrainParts kParts, bool kLeftTwo, bool kRightTwo>
 struct Square {
   HWY_INLINE static void load(const float* c, size_t stride) {
@@ -74,21 +74,23 @@ struct Square {
   HWY_INLINE static void add(const uint16_t* left, size_t left_stride, const uint16_t* right,
                              size_t right_stride) {
     constexpr auto& kList = Terms<kParts>::kList;
-    constexpr Term kNow = kList[kTerm];
-    if constexpr (kTerm == 0 || kList[kTerm - (kTerm > 0)].left != kNow.left) {
-      _tile_loadd(4, left + kNow.left * kBrainTile, kStride);
-      if constexpr (kLeftTwo) _tile_loadd(5, left + left_stride + kNow.left * kBrainTile, kStride);
+    const uint16_t* const of_left = left + kList[kTerm].left * kBrainTile;
+    const uint16_t* const of_right = right + kList[kTerm].right * kBrainTile;
+    _tile_loadd(4, of_left, kStride);
+    _tile_loadd(5, of_right, kStride);
+    _tile_dpbf16ps(0, 4, 5);
+    if constexpr (kRightTwo) {
+      _tile_loadd(5, of_right + right_stride, kStride);
+      _tile_dpbf16ps(1, 4, 5);
     }
-    if constexpr (kTerm == 0 || kList[kTerm - (kTerm > 0)].right != kNow.right) {
-      _tile_loadd(6, right + kNow.right * kBrainTile, kStride);
+    if constexpr (kLeftTwo) {
+      _tile_loadd(4, of_left + left_stride, kStride);
       if constexpr (kRightTwo) {
-        _tile_loadd(7, right + right_stride + kNow.right * kBrainTile, kStride);
+        _tile_dpbf16ps(3, 4, 5);
+        _tile_loadd(5, of_right, kStride);
       }
+      _tile_dpbf16ps(2, 4, 5);
     }
-    _tile_dpbf16ps(0, 4, 6);
-    if constexpr (kRightTwo) _tile_dpbf16ps(1, 4, 7);
-    if constexpr (kLeftTwo) _tile_dpbf16ps(2, 5, 6);
-    if constexpr (kLeftTwo && kRightTwo) _tile_dpbf16ps(3, 5, 7);
     if constexpr (kTerm + 1 < std::size(kList)) {
       add<kTerm + 1>(left, left_stride, right, right_stride);
     }
