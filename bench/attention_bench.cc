@@ -6,11 +6,14 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "base/rng.h"
 #include "nest/beam_kernels.h"
 #include "nest/kv_cache.h"
+#include "nest/row_kernels.h"
 #include "nest/slab_kernels.h"
+#include "ops/ops.h"
 
 namespace mkv {
 namespace {
@@ -163,6 +166,27 @@ void run_coding(benchmark::State& state) {
   }
 }
 
+// A KV head's exact tokens apart from blocks: three queries, scores and weighted sums.
+void run_rows(benchmark::State& state) {
+  const auto count = static_cast<size_t>(state.range(0));
+  const Matrix<float> values = random_matrix(count, kShape.head_dim, 5);
+  std::vector<uint16_t> half(values.span().size());
+  f32_to_f16(values.span(), half);
+  std::vector<const std::byte*> at;
+  for (size_t i = 0; i < count; ++i) {
+    at.push_back(reinterpret_cast<const std::byte*>(half.data() + i * kShape.head_dim));
+  }
+  const Rows rows{at, DType::f16};
+  const Matrix<float> queries = random_matrix(3, kShape.head_dim, 6);
+  Matrix<float> scores(3, count), sums(3, kShape.head_dim);
+  for (auto _ : state) {
+    score_rows(queries.view(), rows, scores.view());
+    weigh_rows(scores.view(), rows, sums.view());
+    benchmark::DoNotOptimize(sums.data());
+  }
+}
+
+BENCHMARK(run_rows)->Name("rows")->ArgName("rows")->Arg(4)->Arg(100);
 BENCHMARK(run_coding)
     ->Name("code")
     ->ArgName("beam")
