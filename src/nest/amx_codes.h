@@ -47,10 +47,11 @@ struct Queries {
   // [16 planes][kLanes][64], times the unit. The first 16 planes, whose columns are the largest,
   // have a second tile, the last, for what one byte cannot hold.
   int8_t* bytes = nullptr;
-  float* unit = nullptr;    // [kLanes]
-  float* base = nullptr;    // [kLanes]: added to every score
+  float* unit = nullptr;  // [kLanes]
+  float* base = nullptr;  // [kLanes]: added to every score
   // The position mean (nest/angle_kernels.h): 127 units times terms [kLanes][a | b][pairs] times
-  // cosines and sines are added to the scores; turned to a block they are two bytes, 256 high + low.
+  // cosines and sines are added to the scores; turned to a block they are two bytes, 256 high +
+  // low.
   float* terms = nullptr;
   size_t pairs = 0;  // 0: there is none
 };

@@ -327,8 +327,10 @@ void round_query(const CodePlanes& planes, const float* latent, size_t head, con
       int8_t* at = to + tile * kTile + p % kTilePlanes * 4;
       _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm512_cvtepi32_epi8(bytes));
     };
-    const __m512i all = _mm512_cvtps_epi32(_mm512_load_ps(values)), most = _mm512_set1_epi32(kMostByte);
-    const __m512i first = _mm512_max_epi32(_mm512_min_epi32(all, most), _mm512_set1_epi32(-kMostByte));
+    const __m512i all = _mm512_cvtps_epi32(_mm512_load_ps(values)),
+                  most = _mm512_set1_epi32(kMostByte);
+    const __m512i first =
+        _mm512_max_epi32(_mm512_min_epi32(all, most), _mm512_set1_epi32(-kMostByte));
     store(p / kTilePlanes, first);
     if (p < kTilePlanes) store(tiles, _mm512_sub_epi32(all, first));
   }

@@ -189,10 +189,8 @@ class Weigh {
   }
   HWY_INLINE void expand_part(size_t part, Prefetcher& ahead) {
     const size_t step = part / groups_, group = part % groups_;
-    const CodeBlocks blocks{blocks_.data + group * kGroupBlocks * blocks_.stride,
-                            blocks_.stride,
-                            blocks_of(group),
-                            {}};
+    const CodeBlocks blocks{
+        blocks_.data + group * kGroupBlocks * blocks_.stride, blocks_.stride, blocks_of(group), {}};
     int8_t* left = left_[part % 2];
     for (size_t p = step * kPlanesOfTile; p < end_of(step); ++p, left += kColumns * kBytes) {
       expand_blocks(planes_, p, blocks, left);

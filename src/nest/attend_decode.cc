@@ -304,11 +304,11 @@ class Decode {
   size_t sinks_begin_ = 0, sinks_end_ = 0;  // likewise
   size_t later_count_ = 0;                  // of later_
   size_t coded_runs_ = 0, exact_runs_ = 0;
-  float* queries_ = nullptr;           // [head][head_dim], scaled
-  float* partials_ = nullptr;          // [run][head][partial_size()]
-  float* scores_ = nullptr;            // [worker][head of a group][run_tokens()]
-  float* merged_ = nullptr;            // [worker][dims]
-  const LaterSink** later_ = nullptr;  // that the token sees
+  float* queries_ = nullptr;               // [head][head_dim], scaled
+  float* partials_ = nullptr;              // [run][head][partial_size()]
+  float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
+  float* merged_ = nullptr;                // [worker][dims]
+  const LaterSink** later_ = nullptr;      // that the token sees
   const std::byte** sink_rows_ = nullptr;  // [worker][side][sink_count()]
   CodedAttention codes_;
   TileAttention tiles_;                 // if in_tiles_

@@ -119,7 +119,8 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   values.ahead = ahead;
   amx::score_codes(state_->plan(space(group, Side::key)).fine, queries,
                    {angles.block_cos(blocks.begin), 2 * angles.pairs, angles.tiles.data()}, keys,
-                   {expanded_ + worker * amx::kExpandedBytes, turned_ + worker * turned_size_}, scores);
+                   {expanded_ + worker * amx::kExpandedBytes, turned_ + worker * turned_size_},
+                   scores);
   const size_t first = blocks.begin * kBlockTokens;
   const auto hide = [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {

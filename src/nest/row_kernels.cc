@@ -63,8 +63,7 @@ HWY_INLINE void score_tile(View<const float> queries, size_t query, const Rows& 
         const V<One> factor = hn::Set(One(), queries.at(query + q, i));
         rest = hn::MulAdd(factor, load_row(One(), from[r] + i), rest);
       }
-      scores.at(query + q, row + r) =
-          hn::GetLane(hn::SumOfLanes(d, sum[r][q])) + hn::GetLane(rest);
+      scores.at(query + q, row + r) = hn::GetLane(hn::SumOfLanes(d, sum[r][q])) + hn::GetLane(rest);
     }
   }
 }

@@ -43,8 +43,8 @@ struct Terms<BrainParts::three_three> {
   static constexpr Term kList[] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};
 };
 
-// Two tiles of the left side times two of the right: registers 0 to 3 hold the sums, 4 a tile of the
-// left side, 5 of the right. Without a second tile its products are left out.
+// Two tiles of the left side times two of the right: registers 0 to 3 hold the sums, 4 a tile of
+// the left side, 5 of the right. Without a second tile its products are left out.
 template <BrainParts kParts, bool kLeftTwo, bool kRightTwo>
 struct Square {
   HWY_INLINE static void load(const float* c, size_t stride) {

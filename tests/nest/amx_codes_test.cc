@@ -141,7 +141,8 @@ TEST_F(AmxCodes, RoundedQueriesAreWithinHalfAUnit) {
       for (size_t c = 0; c < kSlabColumns; ++c) {
         const CodePlanes::Plane& plane = inputs.keys.planes[p];
         const float exact = latents.at(h, plane.first_column + c) * plane.scale[c];
-        EXPECT_NEAR(static_cast<float>(amx::reference::query_value(inputs.keys, inputs.queries(), h, 4 * p + c)) *
+        EXPECT_NEAR(static_cast<float>(
+                        amx::reference::query_value(inputs.keys, inputs.queries(), h, 4 * p + c)) *
                         inputs.unit[h],
                     exact, 0.51f * inputs.unit[h]);
         const int most = p < amx::kTilePlanes ? amx::kMostFirst : amx::kMostByte;
