@@ -1,7 +1,7 @@
 // Attention of one token over codes as products of tiles (AMX; ops/amx.h): the codes of a space are
 // looked up once for all of its query heads, as bytes (CodePlanes), and multiplied by queries and
 // softmax weights of 8 bits. Blocks go by pairs, whose 128 scores are in an order of their own. No
-// kernel has more than four tiles in use. Design and bounds: docs/decisions/0015, 0022. References:
+// kernel has more than six tiles in use. Design and bounds: docs/decisions/0015, 0022. References:
 // nest/amx_reference.h.
 #pragma once
 
