@@ -132,6 +132,8 @@ class Decode {
     partials_ = arena.take<float>((coded_runs_ + exact_runs_) * heads_ * partial_size());
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
+    factors_ = arena.take<float>(workers_.count() * (coded_runs_ + exact_runs_));
+    values_ = arena.take<const std::byte*>(workers_.count() * (coded_runs_ + exact_runs_));
     later_ = arena.take<const LaterSink*>(later_count_);
     sink_rows_ = arena.take<const std::byte*>(workers_.count() * 2 * sink_count());
     if (coded_.count() > 0) {
@@ -277,14 +279,21 @@ class Decode {
     std::ranges::fill(out, 0.0f);
     const std::span<float> latents(merged_ + worker * dims_, dims_);
     std::ranges::fill(latents, 0.0f);
+    const std::span<float> factors(factors_ + worker * runs, runs);
+    const std::span<const std::byte*> values(values_ + worker * runs, runs);
     for (size_t r = 0; r < runs; ++r) {
       const Partial part = partial(r, head);
-      const float factor = std::exp(part.top - top);
-      sum += factor * part.sum;
-      coded_weight += factor * part.coded_weight;
-      const std::span<float> to = r < coded_runs_ ? latents : out;
-      axpy(factor, {part.values, to.size()}, to);
+      factors[r] = std::exp(part.top - top);
+      sum += factors[r] * part.sum;
+      coded_weight += factors[r] * part.coded_weight;
+      values[r] = reinterpret_cast<const std::byte*>(part.values);
     }
+    const auto add = [&](size_t first, size_t count, std::span<float> to) {
+      weigh_rows({factors.data() + first, 1, count}, {values.subspan(first, count), DType::f32},
+                 {to.data(), 1, to.size()});
+    };
+    add(0, coded_runs_, latents);
+    add(coded_runs_, exact_runs_, out);
     if (coded_runs_ > 0) codes_.lift(head, offset(head), latents, coded_weight, out);
     scale_by(out, 1.0f / sum);
   }
@@ -308,6 +317,8 @@ class Decode {
   float* partials_ = nullptr;              // [run][head][partial_size()]
   float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;                // [worker][dims]
+  float* factors_ = nullptr;               // [worker][run], of partials
+  const std::byte** values_ = nullptr;     // [worker][run], likewise
   const LaterSink** later_ = nullptr;      // that the token sees
   const std::byte** sink_rows_ = nullptr;  // [worker][side][sink_count()]
   CodedAttention codes_;
