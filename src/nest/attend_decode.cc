@@ -12,7 +12,6 @@
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "nest/row_kernels.h"
-#include "ops/ops.h"
 
 namespace mkv {
 namespace {
