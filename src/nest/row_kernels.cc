@@ -8,6 +8,7 @@
 // After foreach_target.h.
 #include "base/check.h"
 #include "hwy/highway.h"
+#include "ops/half-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mkv {
@@ -25,8 +26,7 @@ HWY_INLINE V<D> load_row(D d, const float* p) {
 }
 template <class D>
 HWY_INLINE V<D> load_row(D d, const uint16_t* p) {
-  const hn::Rebind<hwy::float16_t, D> half;
-  return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+  return load_half(d, reinterpret_cast<const uint8_t*>(p));
 }
 template <class T>
 HWY_INLINE const T* row_at(const Rows& rows, size_t index) {
