@@ -32,7 +32,13 @@ class Search : public Command {
                     "hidden-error")
         ->transform(CLI::CheckedTransformer(kObjectives))
         ->default_str("kl");
-    add_count(*app, "--step", options_.step, "Slabs a cut")->check(CLI::PositiveNumber);
+    add_count(*app, "--step", options_.step, "Slabs a rung, the least that a cut takes")
+        ->check(CLI::PositiveNumber);
+    app->add_option("--cut-share", options_.cut_share,
+                    "What a cut takes of what its latent space has left, in whole steps; 0 is one "
+                    "step")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0));
     add_count(*app, "--cuts-per-round", options_.cuts_per_round,
               "Cuts before anything is measured again")
         ->check(CLI::PositiveNumber);

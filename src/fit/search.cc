@@ -30,8 +30,8 @@ class LadderSearch {
     const size_t all = sum(ranks_);
     const auto kept = static_cast<size_t>(std::floor(options.floor * static_cast<double>(all)));
     goal_ = (all - kept + options.step - 1) / options.step;
-    for (const uint32_t space : state_.cuts) cut(space);
-    taken_.assign(nest.spaces(), false);
+    for (const uint32_t space : state_.cuts) cut(space, 1);
+    taken_.assign(nest.spaces(), 0);
   }
 
   Result<SearchReport> run() {
@@ -56,7 +56,15 @@ class LadderSearch {
   bool stopping() const {
     return options_.stop_after_cuts != 0 && state_.cuts.size() >= options_.stop_after_cuts;
   }
-  void cut(size_t space) { ranks_[space] = static_cast<uint16_t>(ranks_[space] - options_.step); }
+  // The steps that the next cut of a space takes; 0 when it has none left.
+  size_t next_steps(const Ranks& ranks, size_t space) const {
+    const size_t left = ranks[space] / options_.step;
+    const double share = options_.cut_share * static_cast<double>(left);
+    return std::min(left, std::max(size_t{1}, static_cast<size_t>(std::llround(share))));
+  }
+  void cut(size_t space, size_t steps) {
+    ranks_[space] = static_cast<uint16_t>(ranks_[space] - steps * options_.step);
+  }
 
   // Measures until the cheapest cut is a fresh one and takes it, cuts_per_round times.
   Result<void> run_round() {
@@ -71,15 +79,18 @@ class LadderSearch {
         best = cheapest();
       }
       if (best == nest_.spaces()) break;  // every space was taken once
-      taken_[best] = true;
-      cut(best);
-      state_.cuts.push_back(static_cast<uint32_t>(best));
-      state_.values.push_back(current_ + state_.costs[best]);
+      const size_t steps = next_steps(ranks_, best);
+      taken_[best] = steps;
+      cut(best, steps);
+      for (size_t step = 1; step <= steps; ++step) {
+        state_.cuts.push_back(static_cast<uint32_t>(best));
+        state_.values.push_back(current_ + state_.costs[best] * static_cast<double>(step));
+      }
       first_layer = std::min(first_layer, nest_.unflat(best).layer);
     }
     MKV_ASSIGN(current_, evaluator_.advance(ranks_, first_layer));
     state_.values.back() = current_;  // the effect of all cuts of the round together
-    std::fill(taken_.begin(), taken_.end(), false);
+    std::fill(taken_.begin(), taken_.end(), 0);
     ++state_.round;
     tell();
     return save_if_due();
@@ -87,12 +98,12 @@ class LadderSearch {
 
   bool fresh(size_t space) const { return state_.measured_in[space] == state_.round; }
 
-  // By cost as last measured; never measured comes first, then the lowest index.
+  // By the cost of a step as last measured; never measured comes first, then the lowest index.
   size_t cheapest() const {
     size_t best = nest_.spaces();
     double least = std::numeric_limits<double>::infinity();
     for (size_t space = 0; space < nest_.spaces(); ++space) {
-      if (taken_[space] || ranks_[space] < options_.step) continue;
+      if (taken_[space] != 0 || ranks_[space] < options_.step) continue;
       const double cost = state_.measured_in[space] == 0 ? -std::numeric_limits<double>::infinity()
                                                          : state_.costs[space];
       if (best == nest_.spaces() || cost < least) {
@@ -106,14 +117,15 @@ class LadderSearch {
   // One more cut of a space on top of what the rounds before have cut.
   Result<void> measure(size_t space) {
     Ranks ranks = ranks_at_round_start();
-    ranks[space] = static_cast<uint16_t>(ranks[space] - options_.step);
+    const size_t steps = next_steps(ranks, space);
+    ranks[space] = static_cast<uint16_t>(ranks[space] - steps * options_.step);
     MKV_ASSIGN(const double value, evaluator_.measure(ranks, nest_.unflat(space).layer));
     if (!std::isfinite(value)) {
       return make_error(ErrorCode::unsupported, "search: a cut of latent space " +
                                                     std::to_string(space) +
                                                     " gives an output that is not finite");
     }
-    state_.costs[space] = value - current_;
+    state_.costs[space] = (value - current_) / static_cast<double>(steps);
     state_.measured_in[space] = state_.round;
     ++state_.evaluations;
     tell();
@@ -132,7 +144,7 @@ class LadderSearch {
   Ranks ranks_at_round_start() const {
     Ranks ranks = ranks_;
     for (size_t space = 0; space < ranks.size(); ++space) {
-      if (taken_[space]) ranks[space] = static_cast<uint16_t>(ranks[space] + options_.step);
+      ranks[space] = static_cast<uint16_t>(ranks[space] + taken_[space] * options_.step);
     }
     return ranks;
   }
@@ -140,7 +152,7 @@ class LadderSearch {
   void tell() {
     state_.seconds = seconds_before_ + watch_.seconds();
     if (!options_.progress) return;
-    const size_t now = state_.cuts.size();
+    const size_t now = std::min(state_.cuts.size(), goal_);  // the last cut may go below
     std::string detail = std::to_string(state_.evaluations) + " evaluations, " +
                          std::to_string(std::llround(state_.seconds)) + " s";
     if (now > cuts_before_) {
@@ -183,9 +195,9 @@ class LadderSearch {
   SearchIdentity identity_;
   SearchState state_;
   Ranks ranks_;
-  std::vector<bool> taken_;  // in this round
-  double current_ = 0;       // the objective at the start of the round
-  double seconds_before_;    // of the runs that this one continues
+  std::vector<size_t> taken_;  // steps of each space in this round
+  double current_ = 0;         // the objective at the start of the round
+  double seconds_before_;      // of the runs that this one continues
   size_t cuts_before_, cuts_saved_;
   size_t goal_ = 0;  // cuts to be searched
   Stopwatch watch_, since_saved_;
@@ -202,6 +214,9 @@ Result<void> check(const Model& model, const Nest& nest, const SearchOptions& op
   }
   if (!(options.floor >= 0.0 && options.floor < 1.0)) {
     return invalid("a floor of " + std::to_string(options.floor) + " is not in 0 ... 1");
+  }
+  if (!(options.cut_share >= 0.0 && options.cut_share <= 1.0)) {
+    return invalid("a cut's share of " + std::to_string(options.cut_share) + " is not in 0 ... 1");
   }
   if (options.cuts_per_round == 0 || options.checkpoint_cuts == 0) {
     return invalid("cuts_per_round (" + std::to_string(options.cuts_per_round) +

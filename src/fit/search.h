@@ -25,7 +25,11 @@
 namespace mkv {
 
 struct SearchOptions {
-  size_t step = 8;  // slabs a cut; divides the slabs of every space
+  size_t step = 8;  // slabs a rung; divides the slabs of every space
+  // What a cut takes of what its space has left, in whole steps and at least one; the cheapest is
+  // the cheapest by the slab. 0: always one step, as in the paper. Large cuts of full spaces and
+  // small ones of nearly empty ones need few measurements and still tell small sizes apart.
+  double cut_share = 0;
   SearchObjective objective = SearchObjective::kl;
   bool exhaustive = false;
   // Cuts of different spaces taken before anything is measured again: faster and less exact.

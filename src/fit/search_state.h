@@ -14,8 +14,8 @@
 namespace mkv {
 
 struct SearchState {
-  // By space: what its next cut adds to the objective, as last measured, and in which round that
-  // was; round 0 = never (rounds count from 1).
+  // By space: what its next cut adds to the objective for each step that it takes, as last
+  // measured, and in which round that was; round 0 = never (rounds count from 1).
   std::vector<double> costs;
   std::vector<size_t> measured_in;
   size_t round = 1;

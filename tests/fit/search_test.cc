@@ -198,6 +198,65 @@ TEST_F(LadderSearchTest, RoundsOfSeveralCutsTakeDifferentSpaces) {
   EXPECT_TRUE(nest_.set_ladder(got.ladder));
 }
 
+// A cut of a share takes it in whole steps, and the cheapest by the slab comes first.
+TEST_F(LadderSearchTest, CutsOfAShareAreTheCheapestByTheSlab) {
+  options_.step = 1;
+  options_.cut_share = 0.25;
+  options_.exhaustive = true;
+  options_.floor = 0.5;
+  const SearchReport got = search(options_);
+  EXPECT_GE(got.searched_cuts, 64u);  // of 128; the last cut may go below the floor
+  EXPECT_LT(got.searched_cuts, 64u + 4);
+  ASSERT_EQ(got.values.size(), got.searched_cuts);
+  CutEvaluator direct = evaluator(SearchObjective::kl);
+  Ranks ranks = nest_.full_ranks();
+  double value = must(direct.start(ranks));
+  for (size_t i = 0; i < got.searched_cuts;) {
+    size_t best = 0;
+    double least = INFINITY;
+    const auto cut = [&](size_t space) {
+      Ranks out = ranks;
+      out[space] = static_cast<uint16_t>(
+          ranks[space] - std::max<long>(1, std::lround(0.25 * static_cast<double>(ranks[space]))));
+      return out;
+    };
+    for (size_t space = 0; space < nest_.spaces(); ++space) {
+      if (ranks[space] == 0) continue;
+      const double steps = ranks[space] - cut(space)[space];
+      const double each = (must(direct.start(cut(space))) - value) / steps;
+      if (each < least) {
+        least = each;
+        best = space;
+      }
+    }
+    const Ranks next = cut(best);
+    for (size_t rank = next[best]; rank < ranks[best]; ++rank, ++i) {
+      ASSERT_LT(i, got.searched_cuts);
+      EXPECT_EQ(got.ladder.cuts[i], best) << "cut " << i;
+    }
+    ranks = next;
+    value = must(direct.start(ranks));
+    EXPECT_EQ(got.values[i - 1], value);
+  }
+  EXPECT_TRUE(nest_.set_ladder(got.ladder));
+}
+
+TEST_F(LadderSearchTest, CutsOfAShareContinueToTheSame) {
+  options_.step = 2;
+  options_.cut_share = 0.3;
+  options_.cuts_per_round = 3;
+  const SearchReport whole = search(options_);
+  options_.checkpoint = folder_ / "search.json";
+  for (const size_t stop : {1u, 9u, 30u}) {
+    options_.stop_after_cuts = stop;
+    EXPECT_GE(search(options_).searched_cuts, stop);
+  }
+  options_.stop_after_cuts = 0;
+  const SearchReport rest = search(options_);
+  EXPECT_EQ(rest.ladder.cuts, whole.ladder.cuts);
+  EXPECT_EQ(rest.values, whole.values);
+}
+
 TEST_F(LadderSearchTest, AnotherSearchsCheckpointIsRefused) {
   options_.checkpoint = folder_ / "search.json";
   options_.stop_after_cuts = 2;
@@ -253,6 +312,9 @@ TEST_F(LadderSearchTest, RefusesWhatCannotBeSearched) {
   EXPECT_TRUE(fails(bad, sequences_));
   bad = options_;
   bad.floor = 1.5;
+  EXPECT_TRUE(fails(bad, sequences_));
+  bad = options_;
+  bad.cut_share = 1.5;
   EXPECT_TRUE(fails(bad, sequences_));
   bad = options_;
   bad.cuts_per_round = 0;
