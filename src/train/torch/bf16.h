@@ -17,10 +17,10 @@ using torch::Tensor;
 std::span<uint16_t> bf16_row(const Tensor& tensor, int64_t row);
 std::span<float> f32_row(const Tensor& tensor, int64_t row);
 
-// float32 [batch x m x n] = a [batch x m x k] b [batch x k x n] of bf16. Views will do, transposed
-// ones too.
-Tensor bf16_products(const Tensor& a, const Tensor& b);
-// Added to `sum`, float32, contiguous in its last dimension.
+// out [batch x m x n], float32, = a [batch x m x k] b [batch x k x n] of bf16. Views will do,
+// transposed ones of a and b too.
+void bf16_products(const Tensor& a, const Tensor& b, Tensor out);
+// The same, added to `sum`.
 void add_bf16_products(const Tensor& a, const Tensor& b, Tensor sum);
 
 // silu(gate) * up of bf16, with its gradient.

@@ -66,7 +66,9 @@ WindowResult run_window(const Twin& twin, const Parameters& parameters,
 StepResult step_gradients(const Twin& twin, const Parameters& parameters,
                           std::span<const StepWindow> windows, const LossWeights& weights,
                           Objective objective, Workers& workers) {
-  at::set_num_threads(1);
+  // LibTorch's own threads for what is computed once a step; windows have a thread each.
+  const auto own_threads = static_cast<int>(workers.count());
+  at::set_num_threads(own_threads);
   std::vector<Tensor> moved;
   for (const Parameters::Moved& each : parameters.moved()) {
     moved.push_back(each.values);
@@ -84,6 +86,7 @@ StepResult step_gradients(const Twin& twin, const Parameters& parameters,
       results[i].error = std::current_exception();
     }
   });
+  at::set_num_threads(own_threads);
   StepResult step;
   const std::vector<Tensor> moving = with_gradients(made);
   std::vector<Tensor> sums;

@@ -87,15 +87,24 @@ Tensor code_groups(const Tensor& latents, const std::vector<SpaceSlabs>& slabs) 
   return torch::stack(groups);
 }
 
+// x [groups x tokens x dims] times each group's basis^T.
+Tensor turn(const Tensor& x, const Tensor& basis, bool in_bf16) {
+  if (!in_bf16) return x.bmm(basis.transpose(1, 2));
+  return x.to(torch::kBFloat16).bmm(basis.to(torch::kBFloat16).transpose(1, 2)).to(torch::kFloat32);
+}
+
 // What the cache gives back of x [kv_heads x tokens x head_dim]; `mean` has x's shape or broadcasts
-// to it, or is undefined. The sinks, and the later ones, stay as they are.
+// to it, or is undefined. The sinks, and the later ones, stay as they are. `in_bf16` is for columns
+// only: codes are to be those that the engine chooses.
 Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, const CacheCode& all,
-                 const Found& later_sinks) {
+                 const Found& later_sinks, bool in_bf16) {
+  const bool columns = code.slabs.empty();
+  in_bf16 = in_bf16 && columns;
   const Tensor centred = mean.defined() ? x - mean : x;
-  const Tensor latents = to_groups(centred, code.encode.size(0)).bmm(code.encode.transpose(1, 2));
-  const Tensor kept = code.slabs.empty() ? cut_columns(latents, code.mask, all.rounded)
-                                         : code_groups(latents, code.slabs);
-  Tensor back = to_heads(kept.bmm(code.decode.transpose(1, 2)), x.size(2));
+  const Tensor latents = turn(to_groups(centred, code.encode.size(0)), code.encode, in_bf16);
+  const Tensor kept =
+      columns ? cut_columns(latents, code.mask, all.rounded) : code_groups(latents, code.slabs);
+  Tensor back = to_heads(turn(kept, code.decode, in_bf16), x.size(2));
   if (mean.defined()) back = back + mean;
   if (!later_sinks.empty()) {
     const std::vector<int64_t> wide(later_sinks.begin(), later_sinks.end());
@@ -224,8 +233,9 @@ Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const 
     later_sinks =
         later_sinks_of(keys, in.exact_values, view.sinks,
                        later_sink_rule(config_.layer_types, index, all->later_sinks), later_sinks);
-    in.coded_keys = code_side(in.exact_keys, key, key_mean, *all, later_sinks);
-    in.coded_values = code_side(in.exact_values, value, mean_of(value), *all, later_sinks);
+    in.coded_keys = code_side(in.exact_keys, key, key_mean, *all, later_sinks, bf16_on_cpu());
+    in.coded_values =
+        code_side(in.exact_values, value, mean_of(value), *all, later_sinks, bf16_on_cpu());
   }
   const Tensor out = bf16_on_cpu() ? attention_in_bf16(in, config_.attention_scale(), view)
                                    : attention(in, config_.attention_scale(), view);
