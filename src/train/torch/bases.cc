@@ -25,11 +25,11 @@ Bases::Bases(const Nest& nest, bool move_means, torch::Device device)
     std::ranges::copy(basis.decode.span(), decode.data_ptr<float>() + at);
     std::ranges::copy(basis.mean, means.data_ptr<float>() + s * nest.dims());
   }
-  start_ = decode.to(device, torch::kDouble);
-  if (!torch::equal(encode.transpose(1, 2), decode)) {
+  if (torch::equal(encode.transpose(1, 2), decode)) {
+    start_ = decode.to(device, torch::kDouble);
+  } else {
     encode_ = encode.to(device);
     decode_ = decode.to(device);
-    start_ = torch::eye(dims, start_.options()).expand_as(start_);
   }
   means_ = means.to(device);
   turns_ = torch::zeros({spaces, dims, dims}, torch::TensorOptions(device).dtype(torch::kFloat32));
@@ -45,7 +45,9 @@ Tensor Bases::bases() const {
   const Tensor lower = turns_.to(torch::kDouble).tril(-1);
   const Tensor skew = lower - lower.transpose(1, 2);
   const Tensor one = torch::eye(skew.size(1), skew.options());
-  return start_.matmul(at::linalg_solve(one + skew, one - skew)).to(torch::kFloat32);
+  // (I + A)^-1 (I - A) = 2 (I + A)^-1 - I
+  const Tensor turn = 2 * at::linalg_inv(one + skew) - one;
+  return (start_.defined() ? start_.matmul(turn) : turn).to(torch::kFloat32);
 }
 
 double Bases::orthogonality_error(const Tensor& bases) {

@@ -41,7 +41,7 @@ class Bases : public Parameters {
   NestConfig config_;
   size_t groups_;
   bool move_means_;
-  Tensor start_;            // U0 [spaces x dims x dims], double
+  Tensor start_;            // U0 [spaces x dims x dims], double; undefined where it is I
   Tensor encode_, decode_;  // E0 and D0 [spaces x dims x dims], undefined for orthogonal bases
   Tensor turns_, means_;
 };
