@@ -55,7 +55,6 @@ Nest make_nest(size_t bits) {
         for (float& x : column) x = static_cast<float>(size[at] * rng.normal());
       }
       size[at] *= 0.55;
-      slab.codebook.update_norms();
       basis.slabs.push_back(slab);
     }
   }

@@ -95,7 +95,6 @@ class Fitter {
       for (size_t tries = 0; tries < 64 && weights_[t] == 0.0f; ++tries) t = rng.below(stride_);
       for (size_t c = 0; c < kSlabColumns; ++c) codebook.entry[c][e] = residual[c * stride_ + t];
     }
-    codebook.update_norms();
   }
 
   void move_entries(Codebook& codebook, const float* residual) const {
@@ -117,7 +116,6 @@ class Fitter {
                                                : codebook.entry[c][heaviest] * 1.05f;
       }
     }
-    codebook.update_norms();
   }
 
   void prepare(Candidate& candidate) {
@@ -133,7 +131,6 @@ class Fitter {
     for (auto& column_entries : codebook.entry) {  // the nest file's precision
       for (float& x : column_entries) x = f16_to_f32(f32_to_f16(x));
     }
-    codebook.update_norms();
     candidate.gain = candidate.energy - assign(codebook, candidate.residual);
   }
 

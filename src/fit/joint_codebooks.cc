@@ -194,7 +194,6 @@ class Stages {
           x = f16_to_f32(f32_to_f16(static_cast<float>(to)));  // the nest file's precision
         }
       }
-      slabs[s].codebook.update_norms();
     }
   }
 

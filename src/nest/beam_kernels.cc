@@ -25,11 +25,12 @@ struct Path {
 // What a path would cost with each entry, in a key whose lowest six bits name both: costs are not
 // negative, so that as integers they have the order of floats. best[kPaths] stays sorted.
 template <size_t kPaths>
-HWY_INLINE void offer(const Path& path, size_t index, const Codebook& book, Key (&best)[kPaths]) {
+HWY_INLINE void offer(const Path& path, size_t index, const Codebook& book, const float* half_norms,
+                      Key (&best)[kPaths]) {
   const F32 d;
   const I32 di;
   for (size_t e = 0; e < kEntries; ++e) {
-    V cost = hn::Add(path.half_norm, hn::Set(d, book.half_norm[e]));
+    V cost = hn::Add(path.half_norm, hn::Set(d, half_norms[e]));
     for (size_t c = 0; c < kColumns; ++c) {
       cost = hn::NegMulAdd(path.left[c], hn::Set(d, book.entry[c][e]), cost);
     }
@@ -73,6 +74,8 @@ void EncodePaths(std::span<const CodeSlab* const> stages, const float* columns, 
   const I32 di;
   const size_t n = hn::Lanes(d);
   HWY_ALIGN int32_t names[kMostSlabsPerColumn][kPaths][hn::MaxLanes(F32())];
+  std::array<float, kEntries> half_norms[kMostSlabsPerColumn];
+  for (size_t s = 0; s < stages.size(); ++s) half_norms[s] = stages[s]->codebook.half_norms();
   for (size_t t = 0; t < kTokens; t += n) {
     Path paths[kPaths];
     for (Path& path : paths) {
@@ -89,7 +92,7 @@ void EncodePaths(std::span<const CodeSlab* const> stages, const float* columns, 
       const Codebook& book = stages[s]->codebook;
       Key best[kPaths];
       for (Key& key : best) key = hn::Set(di, INT32_MAX);
-      for (size_t p = 0; p < kPaths; ++p) offer(paths[p], p, book, best);
+      for (size_t p = 0; p < kPaths; ++p) offer(paths[p], p, book, half_norms[s].data(), best);
       Path longer[kPaths];
       for (size_t p = 0; p < kPaths; ++p) {
         longer[p] = follow(paths, best[p], book);

@@ -69,11 +69,12 @@ Result<Nest> Nest::create(NestConfig config) {
   return nest;
 }
 
-void Codebook::update_norms() {
-  for (size_t e = 0; e < kCodebookEntries; ++e) {
-    half_norm[e] = 0.0f;
-    for (size_t c = 0; c < kSlabColumns; ++c) half_norm[e] += 0.5f * entry[c][e] * entry[c][e];
+std::array<float, kCodebookEntries> Codebook::half_norms() const {
+  std::array<float, kCodebookEntries> out{};
+  for (const auto& column : entry) {
+    for (size_t e = 0; e < kCodebookEntries; ++e) out[e] += 0.5f * column[e] * column[e];
   }
+  return out;
 }
 
 size_t Nest::slabs_in(size_t space) const {

@@ -2,6 +2,7 @@
 // and the ladder that says which cut comes next (arXiv:2410.14731 §3; docs/method.md).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -32,12 +33,12 @@ enum class SlabKind : uint8_t {
 inline constexpr size_t kCodebookEntries = 16, kSlabColumns = 4;
 inline constexpr size_t kMostSlabsPerColumn = 64;
 
-// The 16 entries of a code slab, column by column, and half of their squared lengths (for coding).
+// The 16 entries of a code slab, column by column.
 struct Codebook {
   float entry[kSlabColumns][kCodebookEntries] = {};
-  float half_norm[kCodebookEntries] = {};
 
-  void update_norms();
+  // Half of the entries' squared lengths, for coding. Not kept: it would be a fifth of a nest.
+  std::array<float, kCodebookEntries> half_norms() const;
 };
 
 // A slab codes what the slabs before it on the same columns left over. A prefix that ends with

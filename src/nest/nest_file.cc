@@ -282,7 +282,6 @@ Result<void> read_slabs(const TensorReader& reader, const NestConfig& config, Gr
     const float* from = entries.data() + s * kSlabColumns * kCodebookEntries;
     std::memcpy(slab.codebook.entry, from, sizeof(slab.codebook.entry));
     std::copy_n(scales.data() + s * kSlabColumns, kSlabColumns, slab.scale);
-    slab.codebook.update_norms();
   }
   return {};
 }

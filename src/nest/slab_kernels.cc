@@ -20,6 +20,7 @@ void Encode(const Codebook& codebook, float* residual, size_t stride, uint8_t* c
   const F32 d;
   const I32 di;
   const size_t n = hn::Lanes(d);
+  const std::array<float, kEntries> half_norms = codebook.half_norms();
   HWY_ALIGN int32_t chosen[kTokens];
   for (size_t t = 0; t < kTokens; t += n) {
     V x[kColumns];
@@ -28,7 +29,7 @@ void Encode(const Codebook& codebook, float* residual, size_t stride, uint8_t* c
     V best = hn::Set(d, HUGE_VALF);
     auto index = hn::Zero(di);
     for (size_t e = 0; e < kEntries; ++e) {
-      V cost = hn::Set(d, codebook.half_norm[e]);
+      V cost = hn::Set(d, half_norms[e]);
       for (size_t c = 0; c < kColumns; ++c) {
         cost = hn::NegMulAdd(x[c], hn::Set(d, codebook.entry[c][e]), cost);
       }

@@ -16,12 +16,13 @@ inline unsigned code_at(const uint8_t* codes, size_t t) {
 }
 
 inline void encode_slab(const Codebook& codebook, float* residual, size_t stride, uint8_t* codes) {
+  const auto half_norms = codebook.half_norms();
   for (size_t i = 0; i < 32; ++i) codes[i] = 0;
   for (size_t t = 0; t < 64; ++t) {
     unsigned best = 0;
     float least = 0.0f;
     for (unsigned e = 0; e < kCodebookEntries; ++e) {
-      float cost = codebook.half_norm[e];
+      float cost = half_norms[e];
       for (size_t c = 0; c < kSlabColumns; ++c) {
         cost -= residual[c * stride + t] * codebook.entry[c][e];
       }

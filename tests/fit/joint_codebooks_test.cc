@@ -101,7 +101,6 @@ TEST(JointCodebooks, FindsTheEntriesThatMadeTheTokens) {
     for (auto& column : slab.codebook.entry) {
       for (float& x : column) x += 0.1f * static_cast<float>(rng.normal());
     }
-    slab.codebook.update_norms();
   }
   const std::vector<float> weights(latents.cols(), 1.0f);
   EXPECT_GT(error_of(latents, start), 1e-2);

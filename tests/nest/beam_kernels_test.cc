@@ -21,7 +21,6 @@ std::vector<CodeSlab> random_slabs(size_t count, uint64_t seed) {
     for (auto& column : slab.codebook.entry) {
       for (float& x : column) x = size * static_cast<float>(rng.normal());
     }
-    slab.codebook.update_norms();
     size *= 0.67f;
   }
   return slabs;

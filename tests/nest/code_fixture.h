@@ -28,7 +28,6 @@ inline Nest make_code_nest(NestConfig config, size_t slabs, uint64_t seed) {
         for (float& x : slab.codebook.entry[c]) x = to_f16(size * rng.normal());
         slab.scale[c] = to_f16(1.0 + 0.2 * rng.uniform());
       }
-      slab.codebook.update_norms();
       basis.slabs.push_back(slab);
     }
   }

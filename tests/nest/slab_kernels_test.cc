@@ -19,7 +19,6 @@ Codebook random_codebook(uint64_t seed) {
   for (auto& column : codebook.entry) {
     for (float& x : column) x = static_cast<float>(rng.normal());
   }
-  codebook.update_norms();
   return codebook;
 }
 

@@ -174,7 +174,6 @@ void Codes::store(Nest& nest) const {
     basis.mean.assign(mean, mean + dims_);
     for (CodeSlab& slab : basis.slabs) {
       std::transform(entry, entry + kColumns * kEntries, &slab.codebook.entry[0][0], as_half);
-      slab.codebook.update_norms();
       std::transform(scale, scale + kColumns, slab.scale, as_half);
       entry += kColumns * kEntries;
       scale += kColumns;

@@ -31,7 +31,6 @@ struct EngineSlabs {
     for (size_t s = 0; s < books.size(); ++s) {
       const float* entry = from.data_ptr<float>() + static_cast<int64_t>(s) * kColumns * kEntries;
       std::copy_n(entry, kColumns * kEntries, &books[s].entry[0][0]);
-      books[s].update_norms();
     }
   }
 };

@@ -141,7 +141,6 @@ struct Space {
     for (int64_t s = 0; s < 3; ++s) {
       Codebook book;
       std::copy_n(slabs.entries[s].contiguous().data_ptr<float>(), 64, &book.entry[0][0]);
-      book.update_norms();
       std::vector<unsigned>& codes = chosen.emplace_back();
       for (int64_t block = 0; block < 2; ++block) {
         uint8_t packed[32];
