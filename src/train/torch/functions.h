@@ -14,6 +14,10 @@ using torch::Tensor;
 // y = x / rms(x) * weight over the last dimension. x [tokens x n]; the weight [n] is frozen.
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon);
 
+// RoPE of heads [heads x tokens x head_dim], both halves of a head together; cos and sin, frozen,
+// [tokens x head_dim / 2].
+Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin);
+
 // silu(gate) * up, of equal shapes.
 Tensor swiglu(const Tensor& gate, const Tensor& up);
 

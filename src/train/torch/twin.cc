@@ -33,12 +33,6 @@ Tensor vector(const std::vector<float>& values, const TwinOptions& options) {
   return torch::tensor(at::ArrayRef<float>(values), torch::kFloat32).to(options.device);
 }
 
-// Both halves of each head [... x head_dim] turn together.
-Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin) {
-  const std::vector<Tensor> halves = x.chunk(2, -1);
-  return torch::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
-}
-
 // heads [kv_heads x tokens x head_dim] <-> groups [groups x tokens x dims], dims of several heads.
 Tensor to_groups(const Tensor& heads, int64_t groups) {
   const int64_t size = heads.size(0) / groups;
@@ -229,7 +223,9 @@ Tensor Twin::attend_alone(size_t index, const std::array<Tensor, 3>& qkv, const 
     };
     view = all->view;
     Tensor key_mean = mean_of(key);
-    if (key_mean.defined() && all->position_mean) key_mean = rotate(key_mean, at.cos, at.sin);
+    if (key_mean.defined() && all->position_mean) {
+      key_mean = rotate(key_mean.expand({-1, q.size(1), -1}), at.cos, at.sin);
+    }
     later_sinks =
         later_sinks_of(keys, in.exact_values, view.sinks,
                        later_sink_rule(config_.layer_types, index, all->later_sinks), later_sinks);
@@ -247,9 +243,13 @@ Tensor Twin::attend(size_t index, const LayerAdapters& adapters, const Tensor& x
                     std::span<const Sequence> sequences, const Angles& angles,
                     std::vector<std::vector<uint32_t>>& later_sinks) const {
   const Layer& layer = layers_[index];
-  const Tensor query = linear(x, layer.query, layer.query_bias, adapters.query);
-  const Tensor key = linear(x, layer.key, layer.key_bias, adapters.key);
-  const Tensor value = linear(x, layer.value, layer.value_bias, adapters.value);
+  const bool adapted =
+      adapters.query.up.defined() || adapters.key.up.defined() || adapters.value.up.defined();
+  // Rounded once for the three, where nothing else reads it.
+  const Tensor in = options_.bf16 && !adapted ? x.to(torch::kBFloat16) : x;
+  const Tensor query = linear(in, layer.query, layer.query_bias, adapters.query);
+  const Tensor key = linear(in, layer.key, layer.key_bias, adapters.key);
+  const Tensor value = linear(in, layer.value, layer.value_bias, adapters.value);
   std::vector<Tensor> out;
   int64_t begin = 0;
   for (size_t s = 0; s < sequences.size(); ++s) {
