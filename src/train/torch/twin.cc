@@ -243,13 +243,9 @@ Tensor Twin::attend(size_t index, const LayerAdapters& adapters, const Tensor& x
                     std::span<const Sequence> sequences, const Angles& angles,
                     std::vector<std::vector<uint32_t>>& later_sinks) const {
   const Layer& layer = layers_[index];
-  const bool adapted =
-      adapters.query.up.defined() || adapters.key.up.defined() || adapters.value.up.defined();
-  // Rounded once for the three, where nothing else reads it.
-  const Tensor in = options_.bf16 && !adapted ? x.to(torch::kBFloat16) : x;
-  const Tensor query = linear(in, layer.query, layer.query_bias, adapters.query);
-  const Tensor key = linear(in, layer.key, layer.key_bias, adapters.key);
-  const Tensor value = linear(in, layer.value, layer.value_bias, adapters.value);
+  const Tensor query = linear(x, layer.query, layer.query_bias, adapters.query);
+  const Tensor key = linear(x, layer.key, layer.key_bias, adapters.key);
+  const Tensor value = linear(x, layer.value, layer.value_bias, adapters.value);
   std::vector<Tensor> out;
   int64_t begin = 0;
   for (size_t s = 0; s < sequences.size(); ++s) {
