@@ -17,7 +17,7 @@ using Dims = dnnl::memory::dims;
 
 // Making a product costs as much as a small one takes, and training makes the same ones again.
 // Each is of two matrices: oneDNN has kernels on tiles for these, whatever lies between the rows of
-// one and of the next; for batches of views only those without (2.6, seven times slower).
+// one and of the next; for batches of views only those without (2.6, twice to three times slower).
 struct Product {
   dnnl::matmul run;
   dnnl::memory a, b, out;
