@@ -30,7 +30,7 @@ class LadderSearch {
     const size_t all = sum(ranks_);
     const auto kept = static_cast<size_t>(std::floor(options.floor * static_cast<double>(all)));
     goal_ = (all - kept + options.step - 1) / options.step;
-    for (const uint32_t space : state_.cuts) cut(space, 1);
+    for (const uint32_t space : state_.cuts) cut(ranks_, space, 1);
     taken_.assign(nest.spaces(), 0);
   }
 
@@ -62,8 +62,8 @@ class LadderSearch {
     const double share = options_.cut_share * static_cast<double>(left);
     return std::min(left, std::max(size_t{1}, static_cast<size_t>(std::llround(share))));
   }
-  void cut(size_t space, size_t steps) {
-    ranks_[space] = static_cast<uint16_t>(ranks_[space] - steps * options_.step);
+  void cut(Ranks& ranks, size_t space, size_t steps) const {
+    ranks[space] = static_cast<uint16_t>(ranks[space] - steps * options_.step);
   }
 
   // Measures until the cheapest cut is a fresh one and takes it, cuts_per_round times.
@@ -81,7 +81,7 @@ class LadderSearch {
       if (best == nest_.spaces()) break;  // every space was taken once
       const size_t steps = next_steps(ranks_, best);
       taken_[best] = steps;
-      cut(best, steps);
+      cut(ranks_, best, steps);
       for (size_t step = 1; step <= steps; ++step) {
         state_.cuts.push_back(static_cast<uint32_t>(best));
         state_.values.push_back(current_ + state_.costs[best] * static_cast<double>(step));
@@ -118,7 +118,7 @@ class LadderSearch {
   Result<void> measure(size_t space) {
     Ranks ranks = ranks_at_round_start();
     const size_t steps = next_steps(ranks, space);
-    ranks[space] = static_cast<uint16_t>(ranks[space] - steps * options_.step);
+    cut(ranks, space, steps);
     MKV_ASSIGN(const double value, evaluator_.measure(ranks, nest_.unflat(space).layer));
     if (!std::isfinite(value)) {
       return make_error(ErrorCode::unsupported, "search: a cut of latent space " +

@@ -45,12 +45,14 @@ Tile in_lots(const Tile& tile) {
 class TileMatrix {
  public:
   TileMatrix(int64_t kv_heads, int64_t tokens, int64_t repeats, torch::Dtype type)
-      : all_(torch::empty({kv_heads * kTile * repeats * lots_of(tokens)}, type)) {}
-  Tensor of(int64_t kv_heads, int64_t rows, int64_t keys) const {
-    return all_.narrow(0, 0, kv_heads * rows * keys).view({kv_heads, rows, keys});
+      : kv_heads_(kv_heads),
+        all_(torch::empty({kv_heads * kTile * repeats * lots_of(tokens)}, type)) {}
+  Tensor of(int64_t rows, int64_t keys) const {
+    return all_.narrow(0, 0, kv_heads_ * rows * keys).view({kv_heads_, rows, keys});
   }
 
  private:
+  int64_t kv_heads_;
   Tensor all_;
 };
 
@@ -86,8 +88,7 @@ struct Bf16Attention : Function<Bf16Attention> {
       };
       const Tile lots = in_lots(tile);
       const int64_t rows = (tile.end - tile.begin) * repeats;
-      const Tensor s = scores.of(kv_heads, rows, lots.end),
-                   p = weights.of(kv_heads, rows, lots.end);
+      const Tensor s = scores.of(rows, lots.end), p = weights.of(rows, lots.end);
       bf16_products(rows_of(q), seen(lots, kv[0], kv[2]).transpose(1, 2), s);
       Tensor sums = torch::empty({kv_heads, rows, 1});
       for_rows(tile, kv_heads, repeats, [&](int64_t row, int64_t head, int64_t at, size_t keys) {
@@ -132,7 +133,7 @@ struct Bf16Attention : Function<Bf16Attention> {
       };
       const Tile lots = in_lots(tile);
       const int64_t rows = (tile.end - tile.begin) * repeats;
-      const auto of_tile = [&](const TileMatrix& all) { return all.of(kv_heads, rows, lots.end); };
+      const auto of_tile = [&](const TileMatrix& all) { return all.of(rows, lots.end); };
       const Tensor s = of_tile(scores), d_p = of_tile(gradients), p = of_tile(weights),
                    d_s = of_tile(d_scores);
       const Tensor keys = seen(lots, kv[0], kv[2]), values = seen(lots, kv[1], kv[3]);

@@ -93,12 +93,12 @@ Tensor turn(const Tensor& x, const Tensor& basis, bool in_bf16) {
 Tensor code_side(const Tensor& x, const SideCode& code, const Tensor& mean, const CacheCode& all,
                  const Found& later_sinks, bool in_bf16) {
   const bool columns = code.slabs.empty();
-  in_bf16 = in_bf16 && columns;
+  const bool turned_in_bf16 = in_bf16 && columns;
   const Tensor centred = mean.defined() ? x - mean : x;
-  const Tensor latents = turn(to_groups(centred, code.encode.size(0)), code.encode, in_bf16);
+  const Tensor latents = turn(to_groups(centred, code.encode.size(0)), code.encode, turned_in_bf16);
   const Tensor kept =
       columns ? cut_columns(latents, code.mask, all.rounded) : code_groups(latents, code.slabs);
-  Tensor back = to_heads(turn(kept, code.decode, in_bf16), x.size(2));
+  Tensor back = to_heads(turn(kept, code.decode, turned_in_bf16), x.size(2));
   if (mean.defined()) back = back + mean;
   if (!later_sinks.empty()) {
     const std::vector<int64_t> wide(later_sinks.begin(), later_sinks.end());
