@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "nest/angle_kernels.h"
 #include "nest/beam_kernels.h"
+#include "nest/code_tables.h"
 #include "nest/kv_cache.h"
 #include "nest/row_kernels.h"
 #include "nest/slab_kernels.h"
@@ -185,6 +187,71 @@ void run_rows(benchmark::State& state) {
   }
 }
 
+// The kernels of coded attention on a run of eight blocks that caches hold, nine heads and two slabs
+// a column group: what a run costs beside reading it.
+struct Run {
+  static constexpr size_t kHeads = 9, kBlocks = 8, kPairs = 32;
+  Nest nest = make_nest(2);
+  std::span<const CodeSlab> slabs = nest.basis({0, 0, Side::key}).slabs;
+  CodePlanes planes = make_code_planes(slabs, std::vector<float>(kWidth, 1.0f));
+  std::vector<uint8_t> codes = random_bytes(kBlocks * slabs.size() * 32, 255);
+  std::vector<uint8_t> weights =
+      random_bytes(kHeads * kWeighBlocks * kBlockTokens, static_cast<uint64_t>(most_weight()));
+  std::vector<float> units = std::vector<float>(kHeads, 0.01f);
+  Matrix<float> scores = random_matrix(kHeads, kBlocks * kBlockTokens, 7);
+  Matrix<float> sums = random_matrix(kHeads, kWidth, 8);
+
+  static std::vector<uint8_t> random_bytes(size_t count, uint64_t most) {
+    Rng rng(count);
+    std::vector<uint8_t> bytes(count);
+    for (uint8_t& x : bytes) x = static_cast<uint8_t>(rng.below(most + 1));
+    return bytes;
+  }
+  CodeBlocks blocks(size_t first, size_t count) const {
+    const size_t stride = slabs.size() * 32;
+    return {codes.data() + first * stride, stride, count, {}};
+  }
+};
+
+void run_score_slabs(benchmark::State& state) {
+  Run run;
+  std::vector<int16_t> tables(run.slabs.size() * Run::kHeads * kCodebookEntries, 55);
+  arrange_tables(tables.data(), run.slabs.size() * Run::kHeads, kCodebookEntries);
+  for (auto _ : state) {
+    score_slabs({tables.data(), run.slabs.size(), run.units}, run.blocks(0, Run::kBlocks),
+                run.scores.view());
+    benchmark::DoNotOptimize(run.scores.data());
+  }
+}
+
+void run_weigh_slabs(benchmark::State& state) {
+  Run run;
+  for (auto _ : state) {
+    for (size_t b = 0; b < Run::kBlocks; b += kWeighBlocks) {
+      weigh_slabs(run.planes, run.blocks(b, kWeighBlocks), run.weights.data(), run.units,
+                  run.sums.view());
+    }
+    benchmark::DoNotOptimize(run.sums.data());
+  }
+}
+
+void run_score_angles(benchmark::State& state) {
+  Run run;
+  const std::vector<int16_t> terms(Run::kHeads * Run::kPairs * 2, 300);
+  const std::vector<int16_t> angles(Run::kPairs * kBlockTokens * 2, 500);
+  for (auto _ : state) {
+    for (size_t b = 0; b < Run::kBlocks; ++b) {
+      score_angles(terms.data(), run.units, angles.data(), Run::kPairs,
+                   {run.scores.data() + b * kBlockTokens, Run::kHeads, kBlockTokens,
+                    run.scores.cols()});
+    }
+    benchmark::DoNotOptimize(run.scores.data());
+  }
+}
+
+BENCHMARK(run_score_slabs)->Name("run/score_slabs")->Unit(benchmark::kMicrosecond);
+BENCHMARK(run_weigh_slabs)->Name("run/weigh_slabs")->Unit(benchmark::kMicrosecond);
+BENCHMARK(run_score_angles)->Name("run/score_angles")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_rows)->Name("rows")->ArgName("rows")->Arg(4)->Arg(100);
 BENCHMARK(run_coding)
     ->Name("code")

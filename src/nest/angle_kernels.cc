@@ -17,28 +17,85 @@ namespace mkv {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A token's cosine and sine are one 32-bit lane; products and sums are 32-bit, as in AVX-512.
+#if HWY_TARGET == HWY_SCALAR
+
 void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs,
                  View<float> scores) {
-  const hn::ScalableTag<int32_t> d;
-  const hn::RebindToFloat<decltype(d)> df;
-  const size_t n = hn::Lanes(d);
-  for (size_t h = 0; h < scores.rows; ++h) {
-    for (size_t t = 0; t < scores.cols; t += n) {
-      auto sum = hn::Zero(d);
-      for (size_t i = 0; i < pairs; ++i) {
-        const int16_t* term = terms + (h * pairs + i) * 2;
-        const int16_t* angle = angles + (i * 64 + t) * 2;
-        const auto both = hn::LoadU(d, reinterpret_cast<const int32_t*>(angle));
-        const auto cos = hn::ShiftRight<16>(hn::ShiftLeft<16>(both));
-        sum = hn::Add(sum, hn::Mul(cos, hn::Set(d, term[0])));
-        sum = hn::Add(sum, hn::Mul(hn::ShiftRight<16>(both), hn::Set(d, term[1])));
+  reference::score_angles(terms, {unit, scores.rows}, angles, pairs, scores);
+}
+
+#else
+
+using Words = hn::ScalableTag<int16_t>;
+using Ints = hn::Repartition<int32_t, Words>;
+using IntVec = hn::Vec<Ints>;
+
+// Products of a token's cosine and sine, which are neighbours. Which of them are in which of
+// Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each.
+struct PairSums {
+  HWY_INLINE PairSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
+  IntVec first, other;
+
+  HWY_INLINE void clear() { first = other = hn::Zero(Ints()); }
+  HWY_INLINE void add(hn::Vec<Words> angles, hn::Vec<Words> term) {
+    first = hn::ReorderWidenMulAccumulate(Ints(), angles, term, first, other);
+  }
+  HWY_INLINE IntVec total() const {
+#if HWY_ARCH_ARM
+    const Ints d;
+    return hn::Add(hn::ConcatEven(d, other, first), hn::ConcatOdd(d, other, first));
+#else
+    return hn::Add(first, other);
+#endif
+  }
+};
+
+// kHeads heads from `head` on and four vectors of tokens at once.
+template <size_t kHeads>
+HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int16_t* angles,
+                              size_t pairs, View<float> scores, size_t head) {
+  constexpr size_t kTokens = 64, kVectors = HWY_MIN(4, kTokens / hn::MaxLanes(Ints()));
+  const Words d;
+  const hn::RebindToFloat<Ints> df;
+  const size_t n = hn::Lanes(Ints());
+  for (; head + kHeads <= scores.rows; head += kHeads) {
+    for (size_t t = 0; t < kTokens; t += kVectors * n) {
+      PairSums sums[kHeads][kVectors];
+      for (auto& of_head : sums) {
+        for (PairSums& x : of_head) x.clear();
       }
-      hn::StoreU(hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, unit[h])), df,
-                 scores.row(h).data() + t);
+      for (size_t i = 0; i < pairs; ++i) {
+        const int16_t* angle = angles + (i * kTokens + t) * 2;
+        hn::Vec<Words> term[kHeads];
+        for (size_t h = 0; h < kHeads; ++h) {
+          int32_t both;
+          std::memcpy(&both, terms + ((head + h) * pairs + i) * 2, sizeof(both));
+          term[h] = hn::BitCast(d, hn::Set(Ints(), both));
+        }
+        for (size_t v = 0; v < kVectors; ++v) {
+          const auto x = hn::LoadU(d, angle + v * n * 2);
+          for (size_t h = 0; h < kHeads; ++h) sums[h][v].add(x, term[h]);
+        }
+      }
+      for (size_t h = 0; h < kHeads; ++h) {
+        const auto times = hn::Set(df, unit[head + h]);
+        for (size_t v = 0; v < kVectors; ++v) {
+          hn::StoreU(hn::Mul(hn::ConvertTo(df, sums[h][v].total()), times), df,
+                     scores.row(head + h).data() + t + v * n);
+        }
+      }
     }
   }
+  return head;
 }
+
+void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs,
+                 View<float> scores) {
+  const size_t rest = score_heads<3>(terms, unit, angles, pairs, scores, 0);
+  score_heads<1>(terms, unit, angles, pairs, scores, rest);
+}
+
+#endif  // HWY_TARGET == HWY_SCALAR
 
 void TurnMeanTerms(const float* a, const float* b, const float* cos, const float* sin, size_t pairs,
                    int16_t* out) {

@@ -81,11 +81,12 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
       std::span(basis.slabs).first(state_->rank(layer_, group, Side::key));
   float* values = values_ + worker * slabs_ * kCodebookEntries;
   const float reach = tabulate_slabs(slabs, latent.data(), values);
-  // The largest sum, each entry rounded up, stays within 16 bits.
-  const float most = 32767.0f - static_cast<float>(slabs.size());
+  // The largest sum has each entry rounded up.
+  const float most = static_cast<float>(most_score_sum()) - static_cast<float>(slabs.size());
   units_[head] = reach / most;
-  round_tables(values, slabs.size(), reach > 0.0f ? most / reach : 0.0f,
-               entries(group) + in_group * kCodebookEntries, entries_stride());
+  int16_t* tables = entries(group) + in_group * kCodebookEntries;
+  round_tables(values, slabs.size(), reach > 0.0f ? most / reach : 0.0f, tables, entries_stride());
+  arrange_tables(tables, slabs.size(), entries_stride());
 }
 
 // q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.

@@ -26,17 +26,22 @@ void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, si
 float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out);
 // table[s * stride + e] = round(values[s][e] * factor), 16 entries a slab.
 void round_tables(const float* values, size_t slabs, float factor, int16_t* table, size_t stride);
+// Rounded tables, in place, as score_slabs of the instruction set in use reads them.
+void arrange_tables(int16_t* table, size_t slabs, size_t stride);
 
-// scores[h][t] += unit[h] * sum_s table[s][h][code of t in slab s], scores [heads x count*64].
+// scores[h][t] += unit[h] * sum_s table[s][h][code of t in slab s], scores [heads x count*64]; the
+// tables are arranged. The largest sum, of any codes, is at most most_score_sum().
+int most_score_sum();
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
 
-// weights[t] = round(values[t] / unit) for the unit that makes the largest 255; returns the unit.
-// No value is negative.
+// weights[t] = round(values[t] / unit) for the unit that makes the largest most_weight(); returns
+// the unit. No value is negative.
+int most_weight();
 float round_weights(std::span<const float> values, uint8_t* weights);
 
 // sums[h][c] += factor[h] * scale of the plane * sum_t weights[h][t] * column c of token t, where a
-// column is the sum of its plane's entries. weights [heads][kWeighBlocks * 64] for count <=
-// kWeighBlocks blocks.
+// column is the sum of its plane's entries. weights [heads][kWeighBlocks * 64], none above
+// most_weight(), for count <= kWeighBlocks blocks.
 inline constexpr size_t kWeighBlocks = 4;
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);

@@ -122,23 +122,25 @@ TEST(SlabKernels, TablesEqualTheReference) {
 TEST(SlabKernels, ScoresFromTablesEqualTheReference) {
   for_each_instruction_set([] {
     for (const size_t heads : {1u, 2u, 3u, 7u, 9u}) {
-      for (const size_t slabs : {0u, 1u, 5u, 70u}) {
+      for (const size_t slabs : {0u, 1u, 5u, 70u, 301u}) {
         for (const size_t blocks : {1u, 3u, 4u, 5u, 8u}) {
           Rng rng(heads + slabs);
           std::vector<int16_t> entries(slabs * heads * kCodebookEntries);
-          // Sums reach both ends of 16 bits.
+          // Sums reach both ends of what is allowed.
+          const int most = slabs == 0 ? 0 : most_score_sum() / static_cast<int>(slabs);
           for (int16_t& x : entries) {
-            x = static_cast<int16_t>(static_cast<int>(rng.below(65535 / slabs)) -
-                                     static_cast<int>(32767 / slabs));
+            x = static_cast<int16_t>(static_cast<int>(rng.below(2 * most + 1)) - most);
+            if (slabs == 5) x = static_cast<int16_t>(x < 0 ? -most : most);
           }
+          std::vector<int16_t> arranged = entries;
+          arrange_tables(arranged.data(), slabs * heads, kCodebookEntries);
           const Matrix<float> unit = random_matrix(1, heads, 3);
           const size_t stride = slabs * 32 + 5;
           const auto codes = random_bytes(blocks * stride + 1, slabs);
           Matrix<float> expected = random_matrix(heads, blocks * 64, 8), actual = expected.clone();
-          const ScoreTables tables{entries.data(), slabs, unit.row(0)};
           const CodeBlocks view{codes.data() + 1, stride, blocks};
-          reference::score_slabs(tables, view, expected.view());
-          score_slabs(tables, view, actual.view());
+          reference::score_slabs({entries.data(), slabs, unit.row(0)}, view, expected.view());
+          score_slabs({arranged.data(), slabs, unit.row(0)}, view, actual.view());
           for (size_t i = 0; i < expected.span().size(); ++i) {
             EXPECT_NEAR(actual.span()[i], expected.span()[i],
                         1e-6f * std::abs(expected.span()[i]) + 4e-3f);
@@ -158,7 +160,7 @@ TEST(SlabKernels, WeightsAreRoundedToTheLargest) {
       values[size / 2] = 3.0f;
       std::vector<uint8_t> weights(size);
       const float unit = round_weights(values, weights.data());
-      EXPECT_FLOAT_EQ(unit, 3.0f / 255.0f);
+      EXPECT_FLOAT_EQ(unit, 3.0f / static_cast<float>(most_weight()));
       for (size_t t = 0; t < size; ++t) {
         EXPECT_NEAR(static_cast<float>(weights[t]) * unit, values[t], 0.501f * unit);
       }
@@ -179,7 +181,8 @@ TEST(SlabKernels, WeighedSumsEqualTheReference) {
                             factor = random_matrix(1, heads, 7);
         const CodePlanes planes = make_code_planes(slabs, scale.row(0));
         const auto codes = random_bytes(blocks * stride + 3, 2);
-        const auto weights = random_bytes(heads * kWeighBlocks * 64, 9);
+        auto weights = random_bytes(heads * kWeighBlocks * 64, 9);
+        for (uint8_t& x : weights) x = std::min<uint8_t>(x, static_cast<uint8_t>(most_weight()));
         const CodeBlocks view{codes.data() + 3, stride, blocks};
         Matrix<float> expected = random_matrix(heads, columns, 8), actual = expected.clone();
         reference::weigh_slabs(planes, view, weights.data(), factor.row(0), expected.view());
