@@ -1,6 +1,6 @@
 // Attention of many new tokens: keys and values are expanded to float32 span by span, each span
 // once for all of them, and each tile of queries keeps an online softmax (arXiv:2205.14135,
-// Algorithm 1). With Arithmetic::fast the products are of bf16, where the machine has them
+// Algorithm 1). With Arithmetic::fast the products are of 16 bits, where the machine has them
 // (nest/flash_kernels.h). Every token gets the view it would have alone: see nest/kv_cache.h.
 #include <algorithm>
 #include <cmath>
@@ -75,8 +75,9 @@ class Prefill {
     };
     queries_ = take(0, flash_ != nullptr ? 0 : rows * head_dim_);
     sums_ = take(1, rows * head_dim_);
-    tops_ = take(2, rows * 2);
+    tops_ = take(2, rows * 3);
     totals_ = tops_ + rows;
+    steps_ = totals_ + rows;
     keys_ = take(3, state.width() * kSpanTokens);
     values_ = take(4, state.width() * kSpanTokens);
     for (size_t w = 0; w < workers.count(); ++w) {
@@ -84,7 +85,7 @@ class Prefill {
     }
     split_bases(scratch);
     if (flash_ == nullptr) return;
-    const size_t span = state.width() * kSpanTokens;
+    const size_t span = kSpanBlocks * kv_heads_ * flash::packed_size(head_dim_);
     const size_t bytes = (rows * head_dim_ + 2 * span) * sizeof(uint16_t);
     scratch.bytes.resize(std::max(scratch.bytes.size(), bytes));
     packed_keys_ = reinterpret_cast<uint16_t*>(scratch.bytes.data());
@@ -127,7 +128,8 @@ class Prefill {
             .head_dim = head_dim_,
             .sums = sums_ + row * head_dim_,
             .tops = tops_ + row,
-            .totals = totals_ + row};
+            .totals = totals_ + row,
+            .steps = steps_ + row};
   }
 
   void gather_queries(size_t head, const Tile& tile) {
@@ -214,7 +216,7 @@ class Prefill {
 
   // Of a head's block of the span.
   size_t packed_at(size_t head, size_t block) const {
-    return (block * kv_heads_ + head) * head_dim_ * kBlockTokens;
+    return (block * kv_heads_ + head) * flash::packed_size(head_dim_);
   }
   void pack_span(size_t blocks) {
     if (flash_ == nullptr) return;
@@ -339,11 +341,12 @@ class Prefill {
   float* sums_ = nullptr;     // the same shape: sum of exp(score - top) * value
   float* tops_ = nullptr;     // [kv_head][row of a tile]
   float* totals_ = nullptr;   // the same shape: sum of exp(score - top)
+  float* steps_ = nullptr;    // the same shape, for flash_
   float* keys_ = nullptr;     // [kv_heads*head_dim][kSpanTokens]
   float* values_ = nullptr;
   std::vector<float*> scores_;  // a worker each
   const BrainRows* bases_ = nullptr;
-  // bf16, as flash wants them: [block][kv_head][head_dim*64], and as queries_.
+  // As flash wants them: [block][kv_head][packed_size], and as queries_.
   uint16_t* packed_keys_ = nullptr;
   uint16_t* packed_values_ = nullptr;
   uint16_t* packed_queries_ = nullptr;

@@ -5,9 +5,10 @@
 namespace mkv::flash {
 
 const Kernels* kernels(size_t head_dim) {
-  if (head_dim % 64 != 0 || !has_vnni()) return nullptr;
+  if (head_dim % 64 != 0) return nullptr;
   if (has_amx() && amx_kernels() != nullptr) return amx_kernels();
-  return avx512_kernels();
+  if (has_vnni() && avx512_kernels() != nullptr) return avx512_kernels();
+  return word_kernels();
 }
 
 }  // namespace mkv::flash

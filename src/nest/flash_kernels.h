@@ -1,6 +1,7 @@
-// Attention of a tile of queries to a block of 64 tokens in bf16 products with float32 sums, for
-// prefill with Arithmetic::fast (flash attention, arXiv:2205.14135, Algorithm 1). With AMX, or
-// AVX-512 BF16; without either, prefill computes in float32 (nest/attend_prefill.cc).
+// Attention of a tile of queries to a block of 64 tokens in products of 16 bits, for prefill with
+// Arithmetic::fast (flash attention, arXiv:2205.14135, Algorithm 1): of bf16 with AMX or AVX-512
+// BF16, of words with AVX2; with none of them, prefill computes in float32
+// (nest/attend_prefill.cc).
 #pragma once
 
 #include <cstddef>
@@ -14,21 +15,28 @@ namespace mkv::flash {
 
 inline constexpr size_t kGroupRows = 16;
 
+// 16-bit elements of a packed block of keys or of values: 64 * head_dim, and room for as many
+// floats as there are of tokens or columns.
+constexpr size_t packed_size(size_t head_dim) {
+  return head_dim * 64 + 2 * (head_dim > 64 ? head_dim : 64);
+}
+
 // Row r of a tile is token r / repeats, and sees the leading min(64, first + step * token) tokens
 // of the block, at least one, but for those before hidden + token. There is room for a multiple of
 // kGroupRows rows.
 struct Tile {
-  uint16_t* queries = nullptr;  // [rows][head_dim] bf16, scaled, in the kernels' own order
+  uint16_t* queries = nullptr;  // [rows][head_dim], scaled, in the kernels' own order
   size_t rows = 0, repeats = 1, head_dim = 0;
   size_t first = 64, step = 0;
   ptrdiff_t hidden = std::numeric_limits<ptrdiff_t>::min() / 2;
   float* sums = nullptr;    // [rows][head_dim], own order: sum of exp(score - top) * value
   float* tops = nullptr;    // [rows]: -infinity at the start
   float* totals = nullptr;  // [rows]: sum of exp(score - top)
+  float* steps = nullptr;   // [rows]: of the queries' words
 };
 
 struct Kernels {
-  // A head's columns [head_dim][64] of a block, as bf16 in the kernels' own order.
+  // A head's columns [head_dim][64] of a block in the kernels' own order, packed_size(head_dim).
   void (*pack_keys)(View<const float> columns, uint16_t* keys);
   void (*pack_values)(View<const float> columns, uint16_t* values);
   // Row `row` of the tile's queries = round(in * scale).
@@ -41,7 +49,8 @@ struct Kernels {
 // Those for heads of this size, by the instruction set in use (ops/instruction_set.h); or null.
 const Kernels* kernels(size_t head_dim);
 
-// Of flash_avx512.cc and flash_amx.cc; null where the build has none.
+// Of flash_words.cc, flash_avx512.cc and flash_amx.cc; null where the build or the machine has none.
+const Kernels* word_kernels();
 const Kernels* avx512_kernels();
 const Kernels* amx_kernels();
 

@@ -114,4 +114,6 @@ bool has_vnni() { return chosen(HWY_AVX3, Extra::vnni); }
 
 bool has_avx2_vnni() { return chosen(HWY_AVX2, Extra::vnni); }
 
+bool has_avx2() { return chosen(HWY_AVX2, Extra::none) || chosen(HWY_AVX3, Extra::none); }
+
 }  // namespace mkv

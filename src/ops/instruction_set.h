@@ -27,5 +27,7 @@ bool has_amx();
 bool has_vnni();
 // The same for those of AVX2 (AVX-VNNI) and avx2_vnni.
 bool has_avx2_vnni();
+// Whether AVX2 and FMA may be used: the set in use is avx2 or one above it.
+bool has_avx2();
 
 }  // namespace mkv

@@ -12,7 +12,8 @@
 namespace mkv {
 namespace {
 
-float rounded(float x) { return bf16_to_f32(f32_to_bf16(x)); }
+// As the kernels in use see a number: words are close enough to the number itself.
+float rounded(float x) { return has_vnni() ? bf16_to_f32(f32_to_bf16(x)) : x; }
 
 // Tokens of the last of three blocks, of which each sees the last `window` up to itself.
 void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) {
@@ -22,27 +23,29 @@ void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) 
   const Matrix<float> values = random_matrix(dim, blocks * 64, 3);
   const flash::Kernels& flash = *flash::kernels(dim);
   const size_t room = (rows + flash::kGroupRows - 1) / flash::kGroupRows * flash::kGroupRows;
-  Buffer<uint16_t> q(room * dim), k(blocks * dim * 64), v(k.size());
+  const size_t packed = flash::packed_size(dim);
+  Buffer<uint16_t> q(room * dim), k(blocks * packed), v(k.size());
   Matrix<float> sums(room, dim), out(rows, dim);
-  std::vector<float> tops(room, -HUGE_VALF), totals(room);
+  std::vector<float> tops(room, -HUGE_VALF), totals(room), steps(room);
   flash::Tile tile{.queries = q.data(),
                    .rows = rows,
                    .repeats = repeats,
                    .head_dim = dim,
                    .sums = sums.data(),
                    .tops = tops.data(),
-                   .totals = totals.data()};
+                   .totals = totals.data(),
+                   .steps = steps.data()};
   for (size_t r = 0; r < rows; ++r) flash.pack_query(queries.row(r), 0.25f, tile, r);
   for (size_t b = 0; b < blocks; ++b) {
-    flash.pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * dim * 64);
-    flash.pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * dim * 64);
+    flash.pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * packed);
+    flash.pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * packed);
   }
   for (size_t b = 0; b < blocks; ++b) {
     const bool last = b + 1 == blocks;
     tile.first = last ? 1u : 64u;
     tile.step = last ? 1u : 0u;
     tile.hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window);
-    flash.attend_block(tile, k.data() + b * dim * 64, v.data() + b * dim * 64);
+    flash.attend_block(tile, k.data() + b * packed, v.data() + b * packed);
   }
   for (size_t r = 0; r < rows; ++r) {
     flash.finish(tile, r, out.row(r));
@@ -61,8 +64,8 @@ void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) 
       }
     }
     for (size_t c = 0; c < dim; ++c) {
-      // Weights are rounded to bf16 too: 2^-9 each, of values of some units.
-      EXPECT_NEAR(out.at(r, c), expected[c] / total, 6e-3) << r << " " << c;
+      // Weights are rounded too: with bf16 2^-9 each, of values of some units.
+      EXPECT_NEAR(out.at(r, c), expected[c] / total, has_vnni() ? 6e-3 : 4e-3) << r << " " << c;
     }
   }
 }
@@ -123,9 +126,7 @@ TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
 TEST(FlashKernels, LoweredInstructionSetsHaveNone) {
   for (const std::string_view set : instruction_sets()) {
     ASSERT_TRUE(set_instruction_set(set));
-    if (set != "avx512_vnni" && set != "avx512_amx") {
-      EXPECT_EQ(flash::kernels(64), nullptr) << set;
-    }
+    EXPECT_EQ(flash::kernels(64) != nullptr, set.starts_with("avx")) << set;
   }
   ASSERT_TRUE(set_instruction_set("auto"));
   EXPECT_EQ(flash::kernels(80), nullptr);
