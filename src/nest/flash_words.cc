@@ -1,0 +1,305 @@
+// With AVX2, which has no products of bf16 but of 16-bit words, twice as many at once as of floats.
+// Queries and keys have a step each (their largest element over kMost), weights one for each row of
+// a block, values one for each column of a block: sums over a block are exact integers.
+#include <hwy/base.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "nest/flash_kernels.h"
+#include "ops/instruction_set.h"
+
+#if HWY_ARCH_X86_64
+// GCC 12 takes what its own header leaves undefined on purpose for a mistake (its bug 105593).
+#if HWY_COMPILER_GCC && !HWY_COMPILER_CLANG
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
+namespace mkv::flash {
+namespace {
+
+constexpr size_t kTokens = 64, kLanes = 8;
+constexpr size_t kRows = 6, kVectors = 2;  // of sums at once: 12 registers of 16
+
+// The largest word, so that the sum of as many products stays below 2^31.
+float most_of(size_t products) {
+  return std::floor(std::sqrt(2147483000.0f / static_cast<float>(products)));
+}
+
+HWY_INLINE __m256i load(const uint16_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+HWY_INLINE void store(uint16_t* p, __m256i x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
+}
+HWY_INLINE __m256 magnitude(__m256 x) {
+  return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+}
+// Words of neighbours beside each other: of `even` in the low halves of lanes, of `odd` above.
+HWY_INLINE __m256i beside(__m256 even, __m256 odd) {
+  const __m256i low = _mm256_and_si256(_mm256_cvtps_epi32(even), _mm256_set1_epi32(0xffff));
+  return _mm256_or_si256(low, _mm256_slli_epi32(_mm256_cvtps_epi32(odd), 16));
+}
+HWY_INLINE float largest_lane(__m256 x) {
+  __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+HWY_INLINE float sum_of_lanes(__m256 x) {
+  __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+
+// The steps of what is packed stand behind its words: of 64 keys, of head_dim columns of values.
+const float* steps_of(const uint16_t* packed, size_t dim) {
+  return reinterpret_cast<const float*>(packed + dim * kTokens);
+}
+float* steps_of(uint16_t* packed, size_t dim) {
+  return reinterpret_cast<float*>(packed + dim * kTokens);
+}
+
+// Of a largest element: what a step of a word is; returns steps in 1, or 0 for nothing but zeros.
+HWY_INLINE float step_of(float largest, float most, float& step) {
+  step = largest / most;
+  return step > 1e-37f ? 1.0f / step : 0.0f;
+}
+
+// [pair of columns][token][2].
+void pack_keys(View<const float> columns, uint16_t* keys) {
+  const float most = most_of(columns.rows);
+  float* steps = steps_of(keys, columns.rows);
+  for (size_t t = 0; t < kTokens; t += kLanes) {
+    __m256 largest = _mm256_setzero_ps();
+    for (size_t c = 0; c < columns.rows; ++c) {
+      largest = _mm256_max_ps(largest, magnitude(_mm256_loadu_ps(columns.row(c).data() + t)));
+    }
+    float of_tokens[kLanes], factors[kLanes];
+    _mm256_storeu_ps(of_tokens, largest);
+    for (size_t i = 0; i < kLanes; ++i) factors[i] = step_of(of_tokens[i], most, steps[t + i]);
+    const __m256 factor = _mm256_loadu_ps(factors);
+    for (size_t c = 0; c < columns.rows; c += 2) {
+      const __m256 even = _mm256_mul_ps(factor, _mm256_loadu_ps(columns.row(c).data() + t));
+      const __m256 odd = _mm256_mul_ps(factor, _mm256_loadu_ps(columns.row(c + 1).data() + t));
+      store(keys + c * kTokens + 2 * t, beside(even, odd));
+    }
+  }
+}
+
+// [pair of tokens][column][2].
+void pack_values(View<const float> columns, uint16_t* values) {
+  const float most = most_of(kTokens);
+  float* steps = steps_of(values, columns.rows);
+  for (size_t c = 0; c < columns.rows; ++c) {
+    const float* row = columns.row(c).data();
+    __m256 largest = _mm256_setzero_ps();
+    for (size_t t = 0; t < kTokens; t += kLanes) {
+      largest = _mm256_max_ps(largest, magnitude(_mm256_loadu_ps(row + t)));
+    }
+    const __m256 factor = _mm256_set1_ps(step_of(largest_lane(largest), most, steps[c]));
+    for (size_t t = 0; t < kTokens; t += 2 * kLanes) {
+      // Narrowing puts words in the order 0-3, 8-11, 4-7, 12-15, which a permutation undoes.
+      const __m256i words = _mm256_packs_epi32(
+          _mm256_cvtps_epi32(_mm256_mul_ps(factor, _mm256_loadu_ps(row + t))),
+          _mm256_cvtps_epi32(_mm256_mul_ps(factor, _mm256_loadu_ps(row + t + kLanes))));
+      int32_t pairs[kLanes];
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(pairs),
+                          _mm256_permute4x64_epi64(words, _MM_SHUFFLE(3, 1, 2, 0)));
+      for (size_t i = 0; i < kLanes; ++i) {
+        std::memcpy(values + (t + 2 * i) * columns.rows + 2 * c, &pairs[i], sizeof(int32_t));
+      }
+    }
+  }
+}
+
+void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t row) {
+  __m256 largest = _mm256_setzero_ps();
+  for (size_t i = 0; i < in.size(); i += kLanes) {
+    largest = _mm256_max_ps(largest, magnitude(_mm256_loadu_ps(in.data() + i)));
+  }
+  float step;
+  const float factor = step_of(largest_lane(largest), most_of(in.size()), step);
+  tile.steps[row] = step * scale;
+  uint16_t* out = tile.queries + row * tile.head_dim;
+  for (size_t i = 0; i < in.size(); ++i) {
+    out[i] = static_cast<uint16_t>(static_cast<int16_t>(std::lrint(in[i] * factor)));
+  }
+}
+
+// e^x for x <= 0, relative error below 2e-6: 2^n times a polynomial in the rest. Far below zero it
+// is 2^-126.
+HWY_INLINE __m256 exp_negative(__m256 x) {
+  const __m256 y =
+      _mm256_max_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _mm256_set1_ps(-126.0f));
+  const __m256 n = _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m256 r = _mm256_sub_ps(y, n);
+  __m256 p = _mm256_set1_ps(1.33335581e-3f);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(9.61812911e-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.55041087e-2f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(2.40226507e-1f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(6.93147181e-1f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+  const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+}
+
+// Factors of a row's earlier sums and of the block's.
+struct Factors {
+  float old = 1.0f, block = 0.0f;
+};
+
+// Scores [64] of a row become weights [64], words whose step is the block's factor; a row sees the
+// tokens begin ... end - 1.
+HWY_INLINE Factors soften(float* scores, size_t begin, size_t end, float& top_score, float& total,
+                          uint16_t* weights) {
+  if (begin >= end) {
+    std::fill_n(weights, kTokens, uint16_t{0});
+    return {};
+  }
+  std::fill_n(scores, begin, -HUGE_VALF);
+  std::fill(scores + end, scores + kTokens, -HUGE_VALF);
+  __m256 largest = _mm256_loadu_ps(scores);
+  for (size_t t = kLanes; t < kTokens; t += kLanes) {
+    largest = _mm256_max_ps(largest, _mm256_loadu_ps(scores + t));
+  }
+  // Weights are rounded against the block's own top: they may all be small against the row's.
+  const float block_top = largest_lane(largest), top = std::max(top_score, block_top);
+  const float most = most_of(kTokens);
+  const __m256 shift = _mm256_set1_ps(block_top), words = _mm256_set1_ps(most);
+  __m256 sum = _mm256_setzero_ps();
+  for (size_t t = 0; t < kTokens; t += 2 * kLanes) {
+    const __m256 a = exp_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t), shift));
+    const __m256 b = exp_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t + kLanes), shift));
+    sum = _mm256_add_ps(sum, _mm256_add_ps(a, b));
+    const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(a, words)),
+                                            _mm256_cvtps_epi32(_mm256_mul_ps(b, words)));
+    store(weights + t, _mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
+  }
+  const Factors factors{std::exp(top_score - top), std::exp(block_top - top)};
+  total = total * factors.old + sum_of_lanes(sum) * factors.block;
+  top_score = top;
+  return {factors.old, factors.block / most};
+}
+
+// Sums of the rows from kRow on. A row holds the next ones where an array and loops would do,
+// because GCC keeps what loops index in memory.
+template <size_t kRow, size_t kCount>
+struct RowSums {
+  __m256i first, second;
+  RowSums<kRow + 1, kCount> next;
+
+  HWY_INLINE RowSums() : first(_mm256_setzero_si256()), second(_mm256_setzero_si256()) {}
+  HWY_INLINE void add_pair(const uint16_t* left, size_t stride, __m256i x, __m256i y) {
+    using Pair [[gnu::may_alias]] = int32_t;
+    __m256i factor, products;
+    // As assembly, for GCC would load all rows' factors first and run out of registers.
+    asm("vpbroadcastd %4, %2\n\t"
+        "vpmaddwd %5, %2, %3\n\t"
+        "vpmaddwd %6, %2, %2\n\t"
+        "vpaddd %3, %0, %0\n\t"
+        "vpaddd %2, %1, %1"
+        : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
+        : "m"(*reinterpret_cast<const Pair*>(left)), "x"(x), "x"(y));
+    next.add_pair(left + stride, stride, x, y);
+  }
+  HWY_INLINE void store(__m256 (*out)[kVectors]) const {
+    static_assert(kVectors == 2);
+    out[kRow][0] = _mm256_cvtepi32_ps(first);
+    out[kRow][1] = _mm256_cvtepi32_ps(second);
+    next.store(out);
+  }
+};
+template <size_t kCount>
+struct RowSums<kCount, kCount> {
+  HWY_INLINE RowSums() {}
+  HWY_INLINE void add_pair(const uint16_t*, size_t, __m256i, __m256i) {}
+  HWY_INLINE void store(__m256 (*)[kVectors]) const {}
+};
+
+// out[kCount rows][kVectors] = sums of pairs: row r's are at left + r * left_stride, `right` has
+// [pair][lane][2] with a stride of `right_stride` words.
+template <size_t kCount>
+HWY_INLINE void multiply(const uint16_t* left, size_t left_stride, const uint16_t* right,
+                         size_t right_stride, size_t pairs, __m256 (*out)[kVectors]) {
+  RowSums<0, kCount> sums;
+  for (size_t i = 0; i < pairs; ++i, left += 2, right += right_stride) {
+    sums.add_pair(left, left_stride, load(right), load(right + 2 * kLanes));
+  }
+  sums.store(out);
+}
+
+template <size_t kCount>
+HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
+                            const uint16_t* values) {
+  constexpr size_t kWidth = kVectors * kLanes;
+  const size_t dim = tile.head_dim;
+  const float* key_steps = steps_of(keys, dim);
+  const float* value_steps = steps_of(values, dim);
+  __m256 sums[kCount][kVectors];
+  float scores[kCount][kTokens];
+  for (size_t t = 0; t < kTokens; t += kWidth) {
+    multiply<kCount>(tile.queries + row * dim, dim, keys + 2 * t, 2 * kTokens, dim / 2, sums);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const __m256 step = _mm256_loadu_ps(key_steps + t + v * kLanes);
+      for (size_t r = 0; r < kCount; ++r) {
+        const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(tile.steps[row + r]));
+        _mm256_storeu_ps(scores[r] + t + v * kLanes,
+                         _mm256_mul_ps(sums[r][v], times));
+      }
+    }
+  }
+  uint16_t weights[kCount][kTokens];
+  Factors factors[kCount];
+  for (size_t r = 0; r < kCount; ++r) {
+    const size_t token = (row + r) / tile.repeats;
+    const auto hidden = std::max<ptrdiff_t>(0, tile.hidden + static_cast<ptrdiff_t>(token));
+    const size_t end = std::min(kTokens, tile.first + tile.step * token);
+    factors[r] = soften(scores[r], std::min(kTokens, static_cast<size_t>(hidden)), end,
+                        tile.tops[row + r], tile.totals[row + r], weights[r]);
+  }
+  for (size_t c = 0; c < dim; c += kWidth) {
+    multiply<kCount>(weights[0], kTokens, values + 2 * c, 2 * dim, kTokens / 2, sums);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const __m256 step = _mm256_loadu_ps(value_steps + c + v * kLanes);
+      for (size_t r = 0; r < kCount; ++r) {
+        float* to = tile.sums + (row + r) * dim + c + v * kLanes;
+        const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(to), _mm256_set1_ps(factors[r].old));
+        const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(factors[r].block));
+        _mm256_storeu_ps(to, _mm256_fmadd_ps(sums[r][v], times, old));
+      }
+    }
+  }
+}
+
+void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
+  size_t row = 0;
+  for (; row + kRows <= tile.rows; row += kRows) attend_rows<kRows>(tile, row, keys, values);
+  for (; row < tile.rows; ++row) attend_rows<1>(tile, row, keys, values);
+}
+
+void finish(const Tile& tile, size_t row, std::span<float> out) {
+  const float factor = 1.0f / tile.totals[row];
+  const float* from = tile.sums + row * tile.head_dim;
+  for (size_t c = 0; c < out.size(); ++c) out[c] = from[c] * factor;
+}
+
+}  // namespace
+
+const Kernels* word_kernels() {
+  static constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block, finish};
+  return has_avx2() ? &kKernels : nullptr;
+}
+
+}  // namespace mkv::flash
+HWY_POP_ATTRIBUTES
+
+#else
+
+namespace mkv::flash {
+const Kernels* word_kernels() { return nullptr; }
+}  // namespace mkv::flash
+
+#endif
