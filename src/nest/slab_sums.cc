@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "nest/avx512.h"
 #include "nest/kv_cache.h"
+#include "nest/prefetch-inl.h"
 #include "nest/slab_kernels.h"
 #include "nest/slab_reference.h"
 
@@ -171,6 +172,8 @@ void ScoreSlabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float>
   constexpr size_t kTogether = 2, kSlabs = 128;
   HWY_ALIGN uint8_t spread[kTogether][kSlabs * kTokens];
   const size_t heads = scores.rows, stride = heads * kEntries;
+  Prefetcher ahead(blocks.ahead, heads * ((blocks.count + kTogether - 1) / kTogether) *
+                                     ((tables.slabs + kSlabs - 1) / kSlabs));
   for (size_t first = 0; first < tables.slabs; first += kSlabs) {
     const size_t slabs = HWY_MIN(kSlabs, tables.slabs - first);
     for (size_t b = 0; b < blocks.count; b += kTogether) {
@@ -179,6 +182,7 @@ void ScoreSlabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float>
         spread_codes(blocks.data + (b + i) * blocks.stride + first * kHalf, slabs, spread[i]);
       }
       for (size_t h = 0; h < heads; ++h) {
+        ahead.step();
         const int16_t* entries = tables.entries + first * stride + h * kEntries;
         for (size_t i = 0; i < count; ++i) {
           score_block(entries, stride, slabs, spread[i], tables.unit[h],
@@ -318,7 +322,9 @@ HWY_INLINE void weigh_plane(const CodePlanes::Plane& plane,
 void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                 std::span<const float> factor, View<float> sums) {
   HWY_ALIGN Column columns[kWeighBlocks][kColumns * kTokens];
+  Prefetcher ahead(blocks.ahead, planes.planes.size());
   for (const CodePlanes::Plane& plane : planes.planes) {
+    ahead.step();
     for (size_t b = 0; b < blocks.count; ++b) {
       expand_plane(planes, plane, blocks.data + b * blocks.stride, columns[b]);
     }
