@@ -187,8 +187,8 @@ void run_rows(benchmark::State& state) {
   }
 }
 
-// The kernels of coded attention on a run of eight blocks that caches hold, nine heads and two slabs
-// a column group: what a run costs beside reading it.
+// The kernels of coded attention on a run of eight blocks that caches hold, nine heads and two
+// slabs a column group: what a run costs beside reading it.
 struct Run {
   static constexpr size_t kHeads = 9, kBlocks = 8, kPairs = 32;
   Nest nest = make_nest(2);
@@ -198,7 +198,7 @@ struct Run {
   std::vector<uint8_t> weights =
       random_bytes(kHeads * kWeighBlocks * kBlockTokens, static_cast<uint64_t>(most_weight()));
   std::vector<float> units = std::vector<float>(kHeads, 0.01f);
-  Matrix<float> scores = random_matrix(kHeads, kBlocks * kBlockTokens, 7);
+  Matrix<float> scores = random_matrix(kHeads, kBlocks* kBlockTokens, 7);
   Matrix<float> sums = random_matrix(kHeads, kWidth, 8);
 
   static std::vector<uint8_t> random_bytes(size_t count, uint64_t most) {
@@ -241,9 +241,9 @@ void run_score_angles(benchmark::State& state) {
   const std::vector<int16_t> angles(Run::kPairs * kBlockTokens * 2, 500);
   for (auto _ : state) {
     for (size_t b = 0; b < Run::kBlocks; ++b) {
-      score_angles(terms.data(), run.units, angles.data(), Run::kPairs,
-                   {run.scores.data() + b * kBlockTokens, Run::kHeads, kBlockTokens,
-                    run.scores.cols()});
+      score_angles(
+          terms.data(), run.units, angles.data(), Run::kPairs,
+          {run.scores.data() + b * kBlockTokens, Run::kHeads, kBlockTokens, run.scores.cols()});
     }
     benchmark::DoNotOptimize(run.scores.data());
   }

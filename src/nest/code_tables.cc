@@ -7,13 +7,11 @@
 namespace mkv {
 namespace {
 
-// Up to this many slabs one plane is precise enough: what is coded with 3 bits a column has an
-// error of about a sixth of the column's spread, a byte's rounding one of a hundredth.
-constexpr size_t kSlabsOfOnePlane = 3;
-// Of fine planes: the most that rounding to bytes may add to a plane's columns (standard
-// deviation), against what the last slab of the columns holds (root mean square): what the codes
-// lose is about a half of that, so a twentieth of their error in squares.
-constexpr float kMostRounding = 0.08f;
+// The most that rounding to bytes may add to a plane's columns (standard deviation), against what
+// the last slab of the columns holds (root mean square). What the codes lose is about a half of
+// that: so a twentieth of their error in squares, and a tenth where that saves the columns a second
+// plane.
+constexpr float kMostRounding = 0.08f, kMostOfOnePlane = 0.16f;
 // A plane's sums must stay within a byte; more slabs are split.
 constexpr size_t kMostSlabs = 32;
 
@@ -85,14 +83,29 @@ void add_plane(std::span<const uint16_t> slabs, size_t begin, size_t end, size_t
   out.planes.push_back(plane);
 }
 
+// Of slabs [begin, end): whether their rounding is at most `most` of what the last slab holds.
+bool is_precise(Entries& entries, size_t begin, size_t end, float most, float last) {
+  return rounding_of(entries, begin, end) <= most * most * last;
+}
+
+// One plane of all slabs where that is precise enough; else the coarsest slabs, as few as make a
+// second plane precise, of what their rounding lost and of all finer slabs.
 void add_planes(std::span<const uint16_t> slabs, size_t first_column, std::span<const float> scale,
                 Entries& entries, CodePlanes& out) {
+  const float last = mean_square(entries, slabs.size() - 1);
   for (size_t begin = 0; begin < slabs.size(); begin += kMostSlabs) {
     const size_t end = std::min(slabs.size(), begin + kMostSlabs);
-    add_plane(slabs, begin, end, first_column, scale, entries, out);
-    if (slabs.size() > kSlabsOfOnePlane) {
-      add_plane(slabs, begin, end, first_column, scale, entries, out);
+    if (!is_precise(entries, begin, end, kMostOfOnePlane, last)) {
+      for (size_t coarse = begin + 1; coarse <= end; ++coarse) {
+        Entries rest = entries;
+        CodePlanes tried;
+        add_plane(slabs, begin, coarse, first_column, scale, rest, tried);
+        if (coarse < end && !is_precise(rest, begin, end, kMostRounding, last)) continue;
+        add_plane(slabs, begin, coarse, first_column, scale, entries, out);
+        break;
+      }
     }
+    add_plane(slabs, begin, end, first_column, scale, entries, out);
   }
 }
 

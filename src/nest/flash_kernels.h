@@ -49,7 +49,8 @@ struct Kernels {
 // Those for heads of this size, by the instruction set in use (ops/instruction_set.h); or null.
 const Kernels* kernels(size_t head_dim);
 
-// Of flash_words.cc, flash_avx512.cc and flash_amx.cc; null where the build or the machine has none.
+// Of flash_words.cc, flash_avx512.cc and flash_amx.cc; null where the build or the machine has
+// none.
 const Kernels* word_kernels();
 const Kernels* avx512_kernels();
 const Kernels* amx_kernels();

@@ -246,8 +246,7 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
       const __m256 step = _mm256_loadu_ps(key_steps + t + v * kLanes);
       for (size_t r = 0; r < kCount; ++r) {
         const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(tile.steps[row + r]));
-        _mm256_storeu_ps(scores[r] + t + v * kLanes,
-                         _mm256_mul_ps(sums[r][v], times));
+        _mm256_storeu_ps(scores[r] + t + v * kLanes, _mm256_mul_ps(sums[r][v], times));
       }
     }
   }

@@ -214,8 +214,8 @@ HWY_INLINE void expand_plane(const CodePlanes& planes, const CodePlanes::Plane& 
     for (size_t s = plane.begin; s < plane.end; ++s) {
       const ByteVec both = hn::LoadU(d8, codes + planes.slabs[s] * kHalf + i);
       const ByteVec first = hn::And(both, low_half);
-      const ByteVec second = hn::And(
-          hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(Words(), both))), low_half);
+      const ByteVec second =
+          hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(Words(), both))), low_half);
       const auto* entries =
           reinterpret_cast<const uint8_t*>(planes.entries.data() + s * kColumns * kEntries);
       for (size_t c = 0; c < kColumns; ++c) {
