@@ -22,7 +22,7 @@ struct CodeBlocks {
 };
 
 // What each code adds to the scores of a group's heads, in units of a head's own: score = unit *
-// (sum of entries), and no sum leaves 16 bits.
+// (sum of entries). Their order and the largest sum are nest/slab_kernels.h's.
 struct ScoreTables {
   const int16_t* entries = nullptr;  // [slabs][heads][16]
   size_t slabs = 0;
@@ -44,7 +44,8 @@ struct CodePlanes {
 };
 
 // Planes of the leading `rank` slabs; scale [columns] is the unbiased scale of each column. Where
-// one plane is too coarse, a second one of the same slabs has what its rounding lost.
+// one plane is too coarse, it has the coarsest slabs alone, and a second one what its rounding lost
+// and the finer slabs.
 CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
 // With fine slabs apart from coarse ones: more planes, fewer look-ups (nest/amx_codes.h).
 CodePlanes make_fine_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
