@@ -11,4 +11,10 @@ const Kernels* kernels(size_t head_dim) {
   return word_kernels();
 }
 
+void finish_rows(const Tile& tile, size_t row, std::span<float> out) {
+  const float factor = 1.0f / tile.totals[row];
+  const float* from = tile.sums + row * tile.head_dim;
+  for (size_t c = 0; c < out.size(); ++c) out[c] = from[c] * factor;
+}
+
 }  // namespace mkv::flash

@@ -279,16 +279,10 @@ void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values
   for (; row < tile.rows; ++row) attend_rows<1>(tile, row, keys, values);
 }
 
-void finish(const Tile& tile, size_t row, std::span<float> out) {
-  const float factor = 1.0f / tile.totals[row];
-  const float* from = tile.sums + row * tile.head_dim;
-  for (size_t c = 0; c < out.size(); ++c) out[c] = from[c] * factor;
-}
-
 }  // namespace
 
 const Kernels* word_kernels() {
-  static constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block, finish};
+  static constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block, finish_rows};
   return has_avx2() ? &kKernels : nullptr;
 }
 
