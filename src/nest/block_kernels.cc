@@ -39,14 +39,11 @@ HWY_INLINE void score_queries(const float* queries, size_t query_stride, size_t 
     }
     for (size_t c = 0; c < columns; ++c) {
       const T* column = block + c * kTokens + t;
-      const V x0 = load_f32(d, column), x1 = load_f32(d, column + n);
-      const V x2 = load_f32(d, column + 2 * n), x3 = load_f32(d, column + 3 * n);
-      for (size_t q = 0; q < kQueries; ++q) {
-        const V factor = hn::Set(d, queries[q * query_stride + c]);
-        sum[q][0] = hn::MulAdd(factor, x0, sum[q][0]);
-        sum[q][1] = hn::MulAdd(factor, x1, sum[q][1]);
-        sum[q][2] = hn::MulAdd(factor, x2, sum[q][2]);
-        sum[q][3] = hn::MulAdd(factor, x3, sum[q][3]);
+      V factor[kQueries];
+      for (size_t q = 0; q < kQueries; ++q) factor[q] = hn::Set(d, queries[q * query_stride + c]);
+      for (size_t i = 0; i < 4; ++i) {  // one vector of tokens at a time beside the sums
+        const V x = load_f32(d, column + i * n);
+        for (size_t q = 0; q < kQueries; ++q) sum[q][i] = hn::MulAdd(factor[q], x, sum[q][i]);
       }
     }
     for (size_t q = 0; q < kQueries; ++q) {
