@@ -9,7 +9,7 @@ namespace {
 
 // The most that rounding to bytes may add to a plane's columns (standard deviation), against what
 // the last slab of the columns holds (root mean square). What the codes lose is about a half of
-// that: so a twentieth of their error in squares, and a tenth where that saves the columns a second
+// that: so a fortieth of their error in squares, and a tenth where that saves the columns a second
 // plane.
 constexpr float kMostRounding = 0.08f, kMostOfOnePlane = 0.16f;
 // A plane's sums must stay within a byte; more slabs are split.
@@ -88,22 +88,28 @@ bool is_precise(Entries& entries, size_t begin, size_t end, float most, float la
   return rounding_of(entries, begin, end) <= most * most * last;
 }
 
-// One plane of all slabs where that is precise enough; else the coarsest slabs, as few as make a
-// second plane precise, of what their rounding lost and of all finer slabs.
+// The end of the coarsest of slabs [begin, end), as few as make a plane precise of all finer ones
+// and of what a plane of them lost.
+size_t coarse_end(std::span<const uint16_t> slabs, size_t begin, size_t end,
+                  std::span<const float> scale, const Entries& entries, float last) {
+  for (size_t coarse = begin + 1; coarse < end; ++coarse) {
+    Entries rest = entries;
+    CodePlanes tried;
+    add_plane(slabs, begin, coarse, 0, scale, rest, tried);
+    if (is_precise(rest, begin, end, kMostRounding, last)) return coarse;
+  }
+  return end;
+}
+
+// One plane of all slabs where that is precise enough; else the coarsest ones have one before it.
 void add_planes(std::span<const uint16_t> slabs, size_t first_column, std::span<const float> scale,
                 Entries& entries, CodePlanes& out) {
   const float last = mean_square(entries, slabs.size() - 1);
   for (size_t begin = 0; begin < slabs.size(); begin += kMostSlabs) {
     const size_t end = std::min(slabs.size(), begin + kMostSlabs);
     if (!is_precise(entries, begin, end, kMostOfOnePlane, last)) {
-      for (size_t coarse = begin + 1; coarse <= end; ++coarse) {
-        Entries rest = entries;
-        CodePlanes tried;
-        add_plane(slabs, begin, coarse, first_column, scale, rest, tried);
-        if (coarse < end && !is_precise(rest, begin, end, kMostRounding, last)) continue;
-        add_plane(slabs, begin, coarse, first_column, scale, entries, out);
-        break;
-      }
+      const size_t coarse = coarse_end(slabs, begin, end, scale, entries, last);
+      add_plane(slabs, begin, coarse, first_column, scale, entries, out);
     }
     add_plane(slabs, begin, end, first_column, scale, entries, out);
   }
@@ -113,10 +119,12 @@ void add_planes(std::span<const uint16_t> slabs, size_t first_column, std::span<
 // even alone have a second plane of what the first one lost.
 void add_fine_planes(std::span<const uint16_t> slabs, size_t first_column,
                      std::span<const float> scale, Entries& entries, CodePlanes& out) {
-  const float most = kMostRounding * kMostRounding * mean_square(entries, slabs.size() - 1);
+  const float last = mean_square(entries, slabs.size() - 1);
   for (size_t end = slabs.size(); end > 0;) {
     size_t begin = end - 1;
-    const auto fits = [&](size_t from) { return rounding_of(entries, from, end) <= most; };
+    const auto fits = [&](size_t from) {
+      return is_precise(entries, from, end, kMostRounding, last);
+    };
     const bool coarse = !fits(begin);
     while (begin > 0 && end - begin < kMostSlabs && (coarse || fits(begin - 1))) --begin;
     add_plane(slabs, begin, end, first_column, scale, entries, out);
