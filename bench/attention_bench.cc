@@ -238,7 +238,7 @@ void run_weigh_slabs(benchmark::State& state) {
 void run_score_angles(benchmark::State& state) {
   Run run;
   const std::vector<int16_t> terms(Run::kHeads * Run::kPairs * 2, 300);
-  const std::vector<int16_t> angles(Run::kPairs * kBlockTokens * 2, 500);
+  const std::vector<int16_t> angles(Run::kPairs * kHalfTokens * 2, 500);
   for (auto _ : state) {
     for (size_t b = 0; b < Run::kBlocks; ++b) {
       score_angles(

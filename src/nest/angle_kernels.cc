@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "nest/avx512.h"
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nest/angle_kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -30,7 +28,7 @@ using Words = hn::ScalableTag<int16_t>;
 using Ints = hn::Repartition<int32_t, Words>;
 using IntVec = hn::Vec<Ints>;
 
-// Products of a token's cosine and sine, which are neighbours. Which of them are in which of
+// Products of a token's angles of two pairs, which are neighbours. Which of them are in which of
 // Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each.
 struct PairSums {
   HWY_INLINE PairSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
@@ -50,38 +48,49 @@ struct PairSums {
   }
 };
 
-// kHeads heads from `head` on and four vectors of tokens at once.
+// Two pairs' terms of one side, for every token.
+HWY_INLINE hn::Vec<Words> two_terms(const int16_t* terms) {
+  int32_t both;
+  std::memcpy(&both, terms, sizeof(both));
+  return hn::BitCast(Words(), hn::Set(Ints(), both));
+}
+
+// kHeads heads from `head` on and two vectors of tokens of each half at once.
 template <size_t kHeads>
 HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int16_t* angles,
                               size_t pairs, View<float> scores, size_t head) {
-  constexpr size_t kTokens = 64, kVectors = HWY_MIN(4, kTokens / hn::MaxLanes(Ints()));
+  constexpr size_t kVectors = 2, kSides = 2;
   const Words d;
   const hn::RebindToFloat<Ints> df;
-  const size_t n = hn::Lanes(Ints());
+  const size_t n = hn::Lanes(Ints()), all = even_pairs(pairs);
   for (; head + kHeads <= scores.rows; head += kHeads) {
-    for (size_t t = 0; t < kTokens; t += kVectors * n) {
-      PairSums sums[kHeads][kVectors];
+    for (size_t t = 0; t < kHalfTokens; t += kVectors * n) {
+      PairSums sums[kHeads][kSides][kVectors];
       for (auto& of_head : sums) {
-        for (PairSums& x : of_head) x.clear();
-      }
-      for (size_t i = 0; i < pairs; ++i) {
-        const int16_t* angle = angles + (i * kTokens + t) * 2;
-        hn::Vec<Words> term[kHeads];
-        for (size_t h = 0; h < kHeads; ++h) {
-          int32_t both;
-          std::memcpy(&both, terms + ((head + h) * pairs + i) * 2, sizeof(both));
-          term[h] = hn::BitCast(d, hn::Set(Ints(), both));
+        for (auto& of_side : of_head) {
+          for (PairSums& x : of_side) x.clear();
         }
-        for (size_t v = 0; v < kVectors; ++v) {
-          const auto x = hn::LoadU(d, angle + v * n * 2);
-          for (size_t h = 0; h < kHeads; ++h) sums[h][v].add(x, term[h]);
+      }
+      for (size_t i = 0; i < all; i += 2) {
+        for (size_t side = 0; side < kSides; ++side) {
+          const int16_t* angle = angles + ((i + side) * kHalfTokens + t) * 2;
+          const auto first = hn::LoadU(d, angle), second = hn::LoadU(d, angle + n * 2);
+          for (size_t h = 0; h < kHeads; ++h) {
+            const auto term = two_terms(terms + (2 * (head + h) + side) * all + i);
+            sums[h][side][0].add(first, term);
+            sums[h][side][1].add(second, term);
+          }
         }
       }
       for (size_t h = 0; h < kHeads; ++h) {
         const auto times = hn::Set(df, unit[head + h]);
         for (size_t v = 0; v < kVectors; ++v) {
-          hn::StoreU(hn::Mul(hn::ConvertTo(df, sums[h][v].total()), times), df,
-                     scores.row(head + h).data() + t + v * n);
+          const IntVec even = sums[h][0][v].total(), odd = sums[h][1][v].total();
+          float* middle = scores.row(head + h).data() + kHalfTokens;
+          const size_t from = t + v * n;
+          hn::StoreU(hn::Mul(hn::ConvertTo(df, hn::Add(even, odd)), times), df, middle + from);
+          const auto before = hn::Mul(hn::ConvertTo(df, hn::Sub(even, odd)), times);
+          hn::StoreU(hn::Reverse(df, before), df, middle - from - n);
         }
       }
     }
@@ -97,23 +106,25 @@ void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles,
 
 #endif  // HWY_TARGET == HWY_SCALAR
 
-void TurnMeanTerms(const float* a, const float* b, const float* cos, const float* sin, size_t pairs,
-                   int16_t* out) {
+void TurnAndRound(const float* a, const float* b, const float* cos, const float* sin, size_t pairs,
+                  int16_t* out) {
   const hn::ScalableTag<float> d;
-  const hn::RebindToSigned<decltype(d)> d32;
-  const size_t n = hn::Lanes(d);
+  const hn::Rebind<int16_t, decltype(d)> d16;
+  const size_t n = hn::Lanes(d), all = even_pairs(pairs);
   size_t i = 0;
   for (; i + n <= pairs; i += n) {
     const auto va = hn::LoadU(d, a + i), vb = hn::LoadU(d, b + i);
     const auto vc = hn::LoadU(d, cos + i), vs = hn::LoadU(d, sin + i);
     const auto first = hn::NearestInt(hn::MulAdd(va, vc, hn::Mul(vb, vs)));
     const auto second = hn::NearestInt(hn::NegMulAdd(va, vs, hn::Mul(vb, vc)));
-    const auto low = hn::And(first, hn::Set(d32, 0xffff));
-    hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(second)), d32,
-               reinterpret_cast<int32_t*>(out + 2 * i));
+    hn::StoreU(hn::DemoteTo(d16, first), d16, out + i);
+    hn::StoreU(hn::DemoteTo(d16, second), d16, out + all + i);
   }
-  const auto rest = [&](const float* x) { return std::span(x + i, pairs - i); };
-  reference::turn_mean_terms(rest(a), rest(b), rest(cos), rest(sin), out + 2 * i);
+  for (; i < pairs; ++i) {
+    out[i] = static_cast<int16_t>(std::lrint(a[i] * cos[i] + b[i] * sin[i]));
+    out[all + i] = static_cast<int16_t>(std::lrint(b[i] * cos[i] - a[i] * sin[i]));
+  }
+  if (pairs < all) out[pairs] = out[all + pairs] = 0;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -123,7 +134,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mkv {
 HWY_EXPORT(ScoreAngles);
-HWY_EXPORT(TurnMeanTerms);
+HWY_EXPORT(TurnAndRound);
 
 void mean_terms(std::span<const float> query, std::span<const float> mean, float* a, float* b) {
   MKV_CHECK(query.size() == mean.size());
@@ -146,16 +157,41 @@ float mean_terms_factor(std::span<const float> a, std::span<const float> b) {
   return total > 0.0f ? std::min(most_in_all / total, 32000.0f / largest) : 0.0f;
 }
 
-void turn_mean_terms(std::span<const float> a, std::span<const float> b, std::span<const float> cos,
-                     std::span<const float> sin, int16_t* out) {
+void turn_mean_terms(std::span<float> a, std::span<float> b, std::span<const float> cos,
+                     std::span<const float> sin) {
   MKV_CHECK(b.size() == a.size() && cos.size() == a.size() && sin.size() == a.size());
-  HWY_DYNAMIC_DISPATCH(TurnMeanTerms)(a.data(), b.data(), cos.data(), sin.data(), a.size(), out);
+  for (size_t i = 0; i < a.size(); ++i) {
+    const float x = a[i], y = b[i];
+    a[i] = x * cos[i] + y * sin[i];
+    b[i] = y * cos[i] - x * sin[i];
+  }
+}
+
+void turn_and_round_mean_terms(std::span<const float> a, std::span<const float> b,
+                               std::span<const float> cos, std::span<const float> sin,
+                               int16_t* out) {
+  MKV_CHECK(b.size() == a.size() && cos.size() == a.size() && sin.size() == a.size());
+  HWY_DYNAMIC_DISPATCH(TurnAndRound)(a.data(), b.data(), cos.data(), sin.data(), a.size(), out);
+}
+
+Buffer<int16_t> half_block_angles(View<const float> cos, View<const float> sin) {
+  MKV_CHECK(cos.rows == kHalfTokens && sin.rows == kHalfTokens && sin.cols == cos.cols);
+  Buffer<int16_t> angles(2 * even_pairs(cos.cols) * kHalfTokens);
+  std::ranges::fill(angles.span(), int16_t{0});
+  const auto round = [](float x) { return static_cast<int16_t>(std::lrint(kAngleOne * x)); };
+  for (size_t t = 0; t < kHalfTokens; ++t) {
+    for (size_t i = 0; i < cos.cols; ++i) {
+      int16_t* at = angles.data() + (i / 2 * 2 * kHalfTokens + t) * 2 + i % 2;
+      at[0] = round(cos.at(t, i));
+      at[kHalfTokens * 2] = round(sin.at(t, i));
+    }
+  }
+  return angles;
 }
 
 void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
                   size_t pairs, View<float> scores) {
   MKV_CHECK(unit.size() == scores.rows && scores.cols == 64);
-  if (avx512::usable()) return avx512::score_angles(terms, unit, angles, pairs, scores);
   HWY_DYNAMIC_DISPATCH(ScoreAngles)(terms, unit.data(), angles, pairs, scores);
 }
 

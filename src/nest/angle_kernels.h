@@ -1,8 +1,9 @@
 // Scores of the mean key that coding took away: q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t
 // w_i), a function of the position t (docs/method.md "Position mean"). Positions count from the
-// first one of a block, whose angles turn a and b: so the 64 angles are the same in every block and
-// stay in the cache. Both factors are 16-bit integers: a product and a sum over a pair is one
-// instruction.
+// middle of a block, whose angles turn a and b: so the angles are the same in every block and stay
+// in the cache, and one half of a block's tokens mirrors the other. A sum over cosines and one over
+// sines are the scores of two tokens, their sum and their difference. Both factors are 16-bit
+// integers: two products and their sum are one instruction.
 #pragma once
 
 #include <cmath>
@@ -10,12 +11,23 @@
 #include <cstdint>
 #include <span>
 
+#include "base/buffer.h"
 #include "base/view.h"
 
 namespace mkv {
 
-// A token's angle of a pair: cosine and sine times kAngleOne.
+// A cosine or sine is times kAngleOne.
 inline constexpr float kAngleOne = 32767.0f;
+inline constexpr size_t kHalfTokens = 32;
+
+// Pairs are worked on by twos; a lacking one is zero.
+inline constexpr size_t even_pairs(size_t pairs) { return pairs + pairs % 2; }
+// Where the middle of a block is from its first position.
+inline constexpr double kMiddle = 31.5;
+
+// Angles of the tokens after the middle, 0.5, 1.5 ... positions from it, [two pairs][cos |
+// sin][kHalfTokens][2], from their cosines and sines [kHalfTokens][pairs].
+Buffer<int16_t> half_block_angles(View<const float> cos, View<const float> sin);
 
 // The terms a, b [pairs] of a query [2 * pairs] and a mean key before RoPE.
 void mean_terms(std::span<const float> query, std::span<const float> mean, float* a, float* b);
@@ -24,37 +36,47 @@ void mean_terms(std::span<const float> query, std::span<const float> mean, float
 // so that they fit 16 bits and their sums with angles 32. 0 if all are 0.
 float mean_terms_factor(std::span<const float> a, std::span<const float> b);
 
-// The terms of positions that count from another one: turned by its angles and rounded, out
-// [pairs][a', b'] = (a cos + b sin, b cos - a sin). All inputs have one size, the pairs.
-void turn_mean_terms(std::span<const float> a, std::span<const float> b, std::span<const float> cos,
-                     std::span<const float> sin, int16_t* out);
+// The terms of positions that count from another one, (a cos + b sin, b cos - a sin) of its angles.
+// All inputs have one size, the pairs.
+void turn_mean_terms(std::span<float> a, std::span<float> b, std::span<const float> cos,
+                     std::span<const float> sin);
+// The same, rounded: out [a' | b'][even_pairs(pairs)].
+void turn_and_round_mean_terms(std::span<const float> a, std::span<const float> b,
+                               std::span<const float> cos, std::span<const float> sin,
+                               int16_t* out);
 
 // scores[h][t] = unit[h] * sum_i terms[h][i] . angle i of token t, for the tokens of a block.
-// terms [heads][pairs][2], angles [pairs][64][2], scores [heads x 64].
+// terms [heads][a | b][even_pairs(pairs)], angles of half_block_angles, scores [heads x 64].
 void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
                   size_t pairs, View<float> scores);
 
 namespace reference {
 
-inline void turn_mean_terms(std::span<const float> a, std::span<const float> b,
-                            std::span<const float> cos, std::span<const float> sin, int16_t* out) {
+inline void turn_and_round_mean_terms(std::span<const float> a, std::span<const float> b,
+                                      std::span<const float> cos, std::span<const float> sin,
+                                      int16_t* out) {
+  const size_t all = even_pairs(a.size());
+  out[all - 1] = out[2 * all - 1] = 0;
   for (size_t i = 0; i < a.size(); ++i) {
-    out[2 * i] = static_cast<int16_t>(std::lrint(a[i] * cos[i] + b[i] * sin[i]));
-    out[2 * i + 1] = static_cast<int16_t>(std::lrint(b[i] * cos[i] - a[i] * sin[i]));
+    out[i] = static_cast<int16_t>(std::lrint(a[i] * cos[i] + b[i] * sin[i]));
+    out[all + i] = static_cast<int16_t>(std::lrint(b[i] * cos[i] - a[i] * sin[i]));
   }
 }
 
 inline void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
                          size_t pairs, View<float> scores) {
+  const size_t all = even_pairs(pairs);
   for (size_t h = 0; h < scores.rows; ++h) {
-    for (size_t t = 0; t < scores.cols; ++t) {
-      int sum = 0;
-      for (size_t i = 0; i < pairs; ++i) {
-        const int16_t* term = terms + (h * pairs + i) * 2;
-        const int16_t* angle = angles + (i * 64 + t) * 2;
-        sum += term[0] * angle[0] + term[1] * angle[1];
+    for (size_t t = 0; t < kHalfTokens; ++t) {
+      int sums[2] = {0, 0};
+      for (size_t i = 0; i < all; ++i) {
+        for (size_t side = 0; side < 2; ++side) {
+          sums[side] += terms[(2 * h + side) * all + i] *
+                        angles[((i / 2 * 2 + side) * kHalfTokens + t) * 2 + i % 2];
+        }
       }
-      scores.at(h, t) = unit[h] * static_cast<float>(sum);
+      scores.at(h, kHalfTokens + t) = unit[h] * static_cast<float>(sums[0] + sums[1]);
+      scores.at(h, kHalfTokens - 1 - t) = unit[h] * static_cast<float>(sums[0] - sums[1]);
     }
   }
 }

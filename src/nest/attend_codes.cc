@@ -31,7 +31,7 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   latent_queries_ = arena.take<float>(sizes.heads * dims_);
   mean_units_ = arena.take<float>(sizes.heads);
   mean_terms_ = arena.take<float>(sizes.heads * head_dim_);
-  turned_ = arena.take<int16_t>(sizes.workers * sizes.group_heads * head_dim_);
+  turned_ = arena.take<int16_t>(sizes.workers * sizes.group_heads * turned_size());
   small_ = arena.take<float>(sizes.workers * sizes.group_heads);
   expanded_size_ = dims_ * kBlockTokens;
   expanded_ = arena.take<float>(sizes.workers * expanded_size_);
@@ -100,6 +100,8 @@ void CodedAttention::prepare_mean(size_t head, std::span<const float> mean,
   float* a = mean_terms_ + head * head_dim_;
   float* b = a + pairs;
   mean_terms(query, mean, a, b);
+  const AngleTables& angles = state_->angles_of(layer_);
+  turn_mean_terms({a, pairs}, {b, pairs}, angles.middle_cos(), angles.middle_sin());
   const float factor = mean_terms_factor({a, pairs}, {b, pairs});
   scale_by({a, head_dim_}, factor);
   mean_units_[head] = factor > 0.0f ? 1.0f / (factor * kAngleOne) : 0.0f;
@@ -115,14 +117,15 @@ void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
     return;
   }
   const AngleTables& angles = state_->angles_of(layer_);
-  int16_t* turned = turned_ + worker * sizes_.group_heads * head_dim_;
+  int16_t* turned = turned_ + worker * sizes_.group_heads * turned_size();
   for (size_t block = blocks.begin; block < blocks.end; ++block) {
     for (size_t h = 0; h < scores.rows; ++h) {
       const float* terms = mean_terms_ + (first_head + h) * head_dim_;
-      turn_mean_terms({terms, pairs}, {terms + pairs, pairs}, {angles.block_cos(block), pairs},
-                      {angles.block_sin(block), pairs}, turned + h * head_dim_);
+      turn_and_round_mean_terms({terms, pairs}, {terms + pairs, pairs},
+                                {angles.block_cos(block), pairs}, {angles.block_sin(block), pairs},
+                                turned + h * turned_size());
     }
-    score_angles(turned, units, angles.rounded.data(), pairs,
+    score_angles(turned, units, angles.half_block.data(), pairs,
                  {scores.data + (block - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens,
                   scores.stride});
   }

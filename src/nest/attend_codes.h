@@ -9,6 +9,7 @@
 #include <span>
 
 #include "base/view.h"
+#include "nest/angle_kernels.h"
 #include "nest/arena.h"
 #include "nest/kv_state.h"
 
@@ -53,6 +54,7 @@ class CodedAttention {
   bool integer() const { return state_->arithmetic == Arithmetic::fast && codes(); }
   bool codes() const { return state_->nest->config().slab_kind == SlabKind::code; }
   size_t entries_stride() const { return sizes_.group_heads * kCodebookEntries; }
+  size_t turned_size() const { return 2 * even_pairs(head_dim_ / 2); }
   int16_t* entries(size_t group) const { return entries_ + group * slabs_ * entries_stride(); }
   CodeBlocks code_blocks(GroupId id, size_t begin, size_t end) const;
   std::span<const uint8_t> code_bytes(GroupId id, Blocks blocks) const;
@@ -71,7 +73,7 @@ class CodedAttention {
   float* units_ = nullptr;           // [head], of the tables
   float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
-  int16_t* turned_ = nullptr;        // [worker][head of the group][pair][2]
+  int16_t* turned_ = nullptr;        // [worker][head of the group][a | b][even_pairs()]
   int16_t* entries_ = nullptr;       // [group][slab][head of the group][16]
   float* values_ = nullptr;          // [worker][slab][16], tables before rounding
   float* small_ = nullptr;           // [worker][head of the group]

@@ -17,8 +17,5 @@ bool usable();
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);
-// As in nest/angle_kernels.h.
-void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
-                  size_t pairs, View<float> scores);
 
 }  // namespace mkv::avx512

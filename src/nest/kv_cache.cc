@@ -13,17 +13,6 @@
 namespace mkv {
 namespace {
 
-Buffer<int16_t> rounded_angles(const Buffer<float>& relative) {
-  const size_t size = relative.size() / 2;  // of cosines; sines follow
-  Buffer<int16_t> rounded(2 * size);
-  const auto round = [](float x) { return static_cast<int16_t>(std::lrint(kAngleOne * x)); };
-  for (size_t i = 0; i < size; ++i) {
-    rounded[2 * i] = round(relative[i]);
-    rounded[2 * i + 1] = round(relative[size + i]);
-  }
-  return rounded;
-}
-
 // [cos of pair 0 ... | sin of pair 0 ...][tokens], of the leading positions.
 Buffer<float> leading_angles(const Rotary& rotary, size_t tokens) {
   const size_t pairs = rotary.pairs();
@@ -43,7 +32,14 @@ AngleTables make_angles(const Rotary& rotary, bool of_tiles) {
   AngleTables angles;
   angles.pairs = rotary.pairs();
   angles.within_block = leading_angles(rotary, kBlockTokens);
-  angles.rounded = rounded_angles(angles.within_block);
+  const size_t pairs = angles.pairs;
+  angles.middle.resize_exactly(2 * pairs);
+  rotary.angles(kMiddle, {angles.middle.data(), pairs}, {angles.middle.data() + pairs, pairs});
+  Matrix<float> cos(kHalfTokens, pairs), sin(kHalfTokens, pairs);
+  for (size_t t = 0; t < kHalfTokens; ++t) {
+    rotary.angles(static_cast<double>(t) + 0.5, cos.row(t), sin.row(t));
+  }
+  angles.half_block = half_block_angles(cos.view(), sin.view());
   if (of_tiles) {
     const Buffer<float> of_pair = leading_angles(rotary, amx::kPair);
     const std::span<const float> all(of_pair.data(), of_pair.size());

@@ -87,38 +87,6 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const CodeBlocks& blocks, 
   }
 }
 
-// A pair's term of kHeads heads times the angles of a block's 64 tokens.
-template <size_t kHeads>
-HWY_INLINE size_t angle_tiles(const int16_t* terms, std::span<const float> unit,
-                              const int16_t* angles, size_t pairs, View<float> scores,
-                              size_t head) {
-  for (; head + kHeads <= scores.rows; head += kHeads) {
-    __m512i sums[kHeads][4];
-    for (auto& of_head : sums) {
-      for (__m512i& x : of_head) x = _mm512_setzero_si512();
-    }
-    for (size_t i = 0; i < pairs; ++i) {
-      const int16_t* at = angles + i * kTokens * 2;
-      __m512i angle[4];
-      for (size_t j = 0; j < 4; ++j) angle[j] = _mm512_loadu_si512(at + j * kTokens / 2);
-      for (size_t h = 0; h < kHeads; ++h) {
-        int32_t term;
-        std::memcpy(&term, terms + ((head + h) * pairs + i) * 2, sizeof(term));
-        const __m512i factor = _mm512_set1_epi32(term);
-        for (size_t j = 0; j < 4; ++j) add_word_products(sums[h][j], angle[j], factor);
-      }
-    }
-    for (size_t h = 0; h < kHeads; ++h) {
-      const __m512 scale = _mm512_set1_ps(unit[head + h]);
-      for (size_t j = 0; j < 4; ++j) {
-        _mm512_storeu_ps(scores.row(head + h).data() + j * 16,
-                         _mm512_mul_ps(_mm512_cvtepi32_ps(sums[h][j]), scale));
-      }
-    }
-  }
-  return head;
-}
-
 template <size_t kHeads, size_t kTile = 2>
 HWY_INLINE void score_heads(const ScoreTables& tables, const CodeBlocks& blocks, size_t head,
                             View<float> scores) {
@@ -304,13 +272,6 @@ void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float
   for (; h < scores.rows; ++h) score_heads<1>(tables, blocks, h, scores);
 }
 
-void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
-                  size_t pairs, View<float> scores) {
-  const size_t h = angle_tiles<5>(terms, unit, angles, pairs, scores, 0);
-  const size_t rest = angle_tiles<2>(terms, unit, angles, pairs, scores, h);
-  angle_tiles<1>(terms, unit, angles, pairs, scores, rest);
-}
-
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {
   size_t h = 0;
@@ -330,9 +291,6 @@ bool usable() { return false; }
 void score_slabs(const ScoreTables&, const CodeBlocks&, View<float>) { MKV_CHECK(false); }
 void weigh_slabs(const CodePlanes&, const CodeBlocks&, const uint8_t*, std::span<const float>,
                  View<float>) {
-  MKV_CHECK(false);
-}
-void score_angles(const int16_t*, std::span<const float>, const int16_t*, size_t, View<float>) {
   MKV_CHECK(false);
 }
 }  // namespace mkv::avx512

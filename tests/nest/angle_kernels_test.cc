@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -11,16 +12,27 @@
 namespace mkv {
 namespace {
 
-// Angles of the 64 tokens of a block, as integers.
-std::vector<int16_t> block_angles(std::span<const float> phase) {
-  std::vector<int16_t> angles;
+// Cosines and sines of a position.
+struct Angles {
+  std::vector<float> cos, sin;
+};
+Angles angles_at(std::span<const float> phase, double position) {
+  Angles angles;
   for (const float w : phase) {
-    for (size_t t = 0; t < 64; ++t) {
-      angles.push_back(static_cast<int16_t>(std::lrint(kAngleOne * std::cos(w * float(t)))));
-      angles.push_back(static_cast<int16_t>(std::lrint(kAngleOne * std::sin(w * float(t)))));
-    }
+    angles.cos.push_back(static_cast<float>(std::cos(double(w) * position)));
+    angles.sin.push_back(static_cast<float>(std::sin(double(w) * position)));
   }
   return angles;
+}
+
+Buffer<int16_t> block_angles(std::span<const float> phase) {
+  Matrix<float> cos(kHalfTokens, phase.size()), sin(kHalfTokens, phase.size());
+  for (size_t t = 0; t < kHalfTokens; ++t) {
+    const Angles angles = angles_at(phase, double(t) + 0.5);
+    std::ranges::copy(angles.cos, cos.row(t).begin());
+    std::ranges::copy(angles.sin, sin.row(t).begin());
+  }
+  return half_block_angles(cos.view(), sin.view());
 }
 
 TEST(AngleKernels, ScoresEqualTheReferenceAndTheSinusoids) {
@@ -29,25 +41,24 @@ TEST(AngleKernels, ScoresEqualTheReferenceAndTheSinusoids) {
     for (const size_t pairs : {1u, 8u, 17u, 32u, 64u}) {
       for (const size_t heads : {1u, 2u, 3u, 9u}) {
         Rng rng(pairs);
-        std::vector<float> phase(pairs), cos(pairs), sin(pairs), unit(heads);
-        for (size_t i = 0; i < pairs; ++i) {
-          phase[i] = static_cast<float>(rng.uniform());
-          cos[i] = std::cos(phase[i] * start);
-          sin[i] = std::sin(phase[i] * start);
-        }
-        const std::vector<int16_t> angles = block_angles(phase);
+        std::vector<float> phase(pairs), unit(heads);
+        for (float& w : phase) w = static_cast<float>(rng.uniform());
+        const Angles first = angles_at(phase, start), middle = angles_at(phase, kMiddle);
+        const Buffer<int16_t> angles = block_angles(phase);
+        const size_t size = 2 * even_pairs(pairs);
         const Matrix<float> a = random_matrix(heads, pairs, 1), b = random_matrix(heads, pairs, 2);
-        std::vector<int16_t> terms(heads * pairs * 2), expected_terms(pairs * 2);
+        std::vector<int16_t> terms(heads * size, 77), expected_terms(size, 77);
         for (size_t h = 0; h < heads; ++h) {
           const float factor = mean_terms_factor(a.row(h), b.row(h));
           std::vector<float> x(a.row(h).begin(), a.row(h).end()),
               y(b.row(h).begin(), b.row(h).end());
           for (size_t i = 0; i < pairs; ++i) x[i] *= factor, y[i] *= factor;
           unit[h] = 1.0f / (factor * kAngleOne);
-          turn_mean_terms(x, y, cos, sin, terms.data() + h * pairs * 2);
-          reference::turn_mean_terms(x, y, cos, sin, expected_terms.data());
-          for (size_t i = 0; i < 2 * pairs; ++i) {  // a half may be rounded either way
-            EXPECT_NEAR(terms[h * pairs * 2 + i], expected_terms[i], 1);
+          turn_mean_terms(x, y, middle.cos, middle.sin);
+          turn_and_round_mean_terms(x, y, first.cos, first.sin, terms.data() + h * size);
+          reference::turn_and_round_mean_terms(x, y, first.cos, first.sin, expected_terms.data());
+          for (size_t i = 0; i < size; ++i) {  // a half may be rounded either way
+            EXPECT_NEAR(terms[h * size + i], expected_terms[i], 1);
           }
         }
         Matrix<float> expected(heads, 64), actual = random_matrix(heads, 64, 3);
@@ -86,12 +97,14 @@ TEST(AngleKernels, LargestTermsFit) {
     const float factor = mean_terms_factor(a, b);
     std::vector<float> x(a), y(b);
     for (size_t i = 0; i < pairs; ++i) x[i] *= factor, y[i] *= factor;
-    std::vector<int16_t> terms(2 * pairs);
-    turn_mean_terms(x, y, cos, sin, terms.data());
+    std::vector<int16_t> terms(2 * even_pairs(pairs));
+    turn_and_round_mean_terms(x, y, cos, sin, terms.data());
     Matrix<float> scores(1, 64);
     const std::vector<float> unit{1.0f / (factor * kAngleOne)}, phase(pairs, 0.0f);
     score_angles(terms.data(), unit, block_angles(phase).data(), pairs, scores.view());
-    EXPECT_NEAR(scores.at(0, 0), 5.0 * double(pairs), 0.01 * double(pairs));
+    for (const float score : scores.span()) {
+      EXPECT_NEAR(score, 5.0 * double(pairs), 0.01 * double(pairs));
+    }
   }
 }
 
