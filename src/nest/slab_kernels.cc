@@ -98,22 +98,6 @@ void RoundTables(const float* values, size_t slabs, float factor, int16_t* table
   }
 }
 
-float RoundWeights(const float* values, size_t size, float most, uint8_t* weights) {
-  const F32 d;
-  const hn::Rebind<uint8_t, F32> d8;
-  const size_t n = hn::Lanes(d);
-  V largest = hn::Zero(d);
-  for (size_t i = 0; i < size; i += n) largest = hn::Max(largest, hn::LoadU(d, values + i));
-  const float unit = hn::GetLane(hn::MaxOfLanes(d, largest)) / most;
-  // A subnormal's reciprocal may be infinite.
-  const V factor = hn::Set(d, unit > 1e-37f ? 1.0f / unit : 0.0f);
-  for (size_t i = 0; i < size; i += n) {
-    const auto rounded = hn::NearestInt(hn::Mul(hn::LoadU(d, values + i), factor));
-    hn::StoreU(hn::DemoteTo(d8, rounded), d8, weights + i);
-  }
-  return unit;
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace mkv
 HWY_AFTER_NAMESPACE();
@@ -124,7 +108,6 @@ HWY_EXPORT(Encode);
 HWY_EXPORT(Expand);
 HWY_EXPORT(Tabulate);
 HWY_EXPORT(RoundTables);
-HWY_EXPORT(RoundWeights);
 
 void encode_slab(const Codebook& codebook, float* residual, size_t stride, uint8_t* codes) {
   HWY_DYNAMIC_DISPATCH(Encode)(codebook, residual, stride, codes);
@@ -137,11 +120,6 @@ float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float*
 }
 void round_tables(const float* values, size_t slabs, float factor, int16_t* table, size_t stride) {
   HWY_DYNAMIC_DISPATCH(RoundTables)(values, slabs, factor, table, stride);
-}
-float round_weights(std::span<const float> values, uint8_t* weights) {
-  MKV_CHECK(values.size() % kBlockTokens == 0);
-  const auto most = static_cast<float>(most_weight());
-  return HWY_DYNAMIC_DISPATCH(RoundWeights)(values.data(), values.size(), most, weights);
 }
 }  // namespace mkv
 #endif  // HWY_ONCE

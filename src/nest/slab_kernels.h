@@ -34,14 +34,15 @@ void arrange_tables(int16_t* table, size_t slabs, size_t stride);
 int most_score_sum();
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
 
-// weights[t] = round(values[t] / unit) for the unit that makes the largest most_weight(); returns
-// the unit. No value is negative.
-int most_weight();
+// weights[t] = round(values[t] / unit), of whole blocks, kWeighBlocks at most; returns the unit, the
+// least with which weigh_slabs of the instruction set in use can add up the products: the largest
+// weight is at most 255 with AVX-512, else 127, and less where many large ones meet. No value is
+// negative.
 float round_weights(std::span<const float> values, uint8_t* weights);
 
 // sums[h][c] += factor[h] * scale of the plane * sum_t weights[h][t] * column c of token t, where a
-// column is the sum of its plane's entries. weights [heads][kWeighBlocks * 64], none above
-// most_weight(), for count <= kWeighBlocks blocks.
+// column is the sum of its plane's entries. weights [heads][kWeighBlocks * 64], from round_weights,
+// for count <= kWeighBlocks blocks.
 inline constexpr size_t kWeighBlocks = 4;
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);

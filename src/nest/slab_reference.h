@@ -76,6 +76,14 @@ inline void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, Vie
   }
 }
 
+inline float round_weights(std::span<const float> values, uint8_t* weights) {
+  const float unit = *std::ranges::max_element(values) / 127.0f;
+  for (size_t i = 0; i < values.size(); ++i) {
+    weights[i] = static_cast<uint8_t>(unit > 1e-37f ? std::lrint(values[i] / unit) : 0);
+  }
+  return unit;
+}
+
 inline void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                         std::span<const float> factor, View<float> sums) {
   for (const CodePlanes::Plane& plane : planes.planes) {

@@ -30,12 +30,18 @@ void ArrangeTables(int16_t*, size_t, size_t) {}
 void ScoreSlabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
   reference::score_slabs(tables, blocks, scores);
 }
+float RoundWeights(const float* values, size_t size, bool, uint8_t* weights) {
+  return reference::round_weights({values, size}, weights);
+}
 void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                 std::span<const float> factor, View<float> sums) {
   reference::weigh_slabs(planes, blocks, weights, factor, sums);
 }
 
 #else
+
+// What weights of one lane may add up to so that their products with bytes add up to a word.
+constexpr float kMostOfLane = 258.0f;
 
 // Bytes of which a 128-bit part is looked up at once.
 using Bytes = hn::CappedTag<uint8_t, kHalf>;
@@ -245,22 +251,31 @@ HWY_INLINE void expand_plane(const CodePlanes& planes, const CodePlanes::Plane& 
 using Ints = hn::Repartition<int32_t, Bytes>;
 using IntVec = hn::Vec<Ints>;
 
-// What is multiplied at once: so many tokens of a column.
+// What is multiplied at once: so many tokens of a column. `Sums` adds up the products of all blocks
+// of one call.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 constexpr size_t kStep = kHalf;
 using WeightVec = __m256i;
 HWY_INLINE WeightVec load_weights(const uint8_t* weights) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
 }
-HWY_INLINE IntVec add_products(IntVec sum, WeightVec weights, const Column* column) {
-  const __m256i values = _mm256_load_si256(reinterpret_cast<const __m256i*>(column));
-  const __m256i pairs = _mm256_maddubs_epi16(weights, values);
-  return IntVec{_mm256_add_epi32(sum.raw, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
-}
+constexpr size_t kHeadsTogether = 3;
+// Words hold them: weights are rounded so that those of a lane's tokens, two neighbours of every
+// 32, add up to at most kMostOfLane.
+struct Sums {
+  __m256i words;
+
+  HWY_INLINE void clear() { words = _mm256_setzero_si256(); }
+  HWY_INLINE void add(WeightVec weights, const Column* column) {
+    const __m256i values = _mm256_load_si256(reinterpret_cast<const __m256i*>(column));
+    words = _mm256_add_epi16(words, _mm256_maddubs_epi16(weights, values));
+  }
+  HWY_INLINE __m256i total() const { return _mm256_madd_epi16(words, _mm256_set1_epi16(1)); }
+};
 // The sums of four vectors' lanes.
-HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const IntVec (&sums)[kColumns]) {
-  const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0].raw, sums[1].raw),
-                                        _mm256_hadd_epi32(sums[2].raw, sums[3].raw));
+HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const Sums (&sums)[kColumns]) {
+  const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0].total(), sums[1].total()),
+                                        _mm256_hadd_epi32(sums[2].total(), sums[3].total()));
   return hn::Vec<hn::FixedTag<int32_t, 4> >{
       _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1))};
 }
@@ -271,52 +286,92 @@ using WeightVec = hn::Vec<SignedWords>;
 HWY_INLINE WeightVec load_weights(const uint8_t* weights) {
   return hn::PromoteTo(SignedWords(), hn::LoadU(hn::Rebind<uint8_t, SignedWords>(), weights));
 }
-HWY_INLINE IntVec add_products(IntVec sum, WeightVec weights, const Column* column) {
-  // Where pairs add up in one register, as on x86, `other` stays zero and costs nothing.
-  IntVec other = hn::Zero(Ints());
-  sum = hn::ReorderWidenMulAccumulate(Ints(), weights, hn::Load(SignedWords(), column), sum, other);
-  return hn::Add(sum, other);
-}
-HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const IntVec (&sums)[kColumns]) {
+constexpr size_t kHeadsTogether = 2;
+struct Sums {
+  HWY_INLINE Sums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
+  IntVec ints, other;   // where pairs add up in one register, as on x86, `other` stays zero
+
+  HWY_INLINE void clear() { ints = other = hn::Zero(Ints()); }
+  HWY_INLINE void add(WeightVec weights, const Column* column) {
+    ints = hn::ReorderWidenMulAccumulate(Ints(), weights, hn::Load(SignedWords(), column), ints,
+                                         other);
+  }
+};
+HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const Sums (&sums)[kColumns]) {
   HWY_ALIGN int32_t whole[kColumns];
-  for (size_t c = 0; c < kColumns; ++c) whole[c] = hn::GetLane(hn::SumOfLanes(Ints(), sums[c]));
+  for (size_t c = 0; c < kColumns; ++c) {
+    whole[c] = hn::GetLane(hn::SumOfLanes(Ints(), hn::Add(sums[c].ints, sums[c].other)));
+  }
   return hn::Load(hn::FixedTag<int32_t, 4>(), whole);
 }
 #endif
 
+// Values, none of them negative, of whole steps of 32.
+float RoundWeights(const float* values, size_t size, bool vnni, uint8_t* weights) {
+  const hn::CappedTag<float, kHalf> d;
+  const hn::Rebind<uint8_t, decltype(d)> d8;
+  const size_t n = hn::Lanes(d);
+  auto largest = hn::Zero(d), of_lanes = hn::Zero(d);
+  for (size_t part = 0; part < kHalf; part += n) {
+    auto sum = hn::Zero(d);
+    for (size_t i = part; i < size; i += kHalf) {
+      const auto value = hn::LoadU(d, values + i);
+      largest = hn::Max(largest, value);
+      sum = hn::Add(sum, value);
+    }
+    of_lanes = hn::Max(of_lanes, hn::Add(sum, hn::Shuffle2301(sum)));
+  }
+  float unit = hn::GetLane(hn::MaxOfLanes(d, largest)) / (vnni ? 255.0f : 127.0f);
+  if (kStep == kHalf && !vnni) {
+    // Each may be rounded up by a half.
+    const float most = kMostOfLane - 0.5f * 2.0f * static_cast<float>(size / kHalf);
+    unit = HWY_MAX(unit, hn::GetLane(hn::MaxOfLanes(d, of_lanes)) / most);
+  }
+  // A subnormal's reciprocal may be infinite.
+  const auto factor = hn::Set(d, unit > 1e-37f ? 1.0f / unit : 0.0f);
+  for (size_t i = 0; i < size; i += n) {
+    const auto rounded = hn::NearestInt(hn::Mul(hn::LoadU(d, values + i), factor));
+    hn::StoreU(hn::DemoteTo(d8, rounded), d8, weights + i);
+  }
+  return unit;
+}
+
 // kHeads heads' sums over the tokens of `count` blocks times the plane's columns: each is loaded
 // once for all of them.
 template <size_t kHeads>
-HWY_INLINE void weigh_plane(const CodePlanes::Plane& plane,
-                            const Column (*columns)[kColumns * kTokens], size_t count,
-                            const uint8_t* weights, std::span<const float> factor, size_t head,
-                            View<float> sums) {
-  IntVec total[kHeads][kColumns];
-  for (auto& of_head : total) {
-    for (IntVec& x : of_head) x = hn::Zero(Ints());
-  }
-  weights += head * kWeighBlocks * kTokens;
-  for (size_t b = 0; b < count; ++b) {
-    for (size_t t = 0; t < kTokens; t += kStep) {
-      WeightVec weight[kHeads];
-      for (size_t h = 0; h < kHeads; ++h) {
-        weight[h] = load_weights(weights + (h * kWeighBlocks + b) * kTokens + t);
-      }
-      for (size_t c = 0; c < kColumns; ++c) {
+HWY_INLINE size_t weigh_plane(const CodePlanes::Plane& plane,
+                              const Column (*columns)[kColumns * kTokens], size_t count,
+                              const uint8_t* weights, std::span<const float> factor, size_t head,
+                              View<float> sums) {
+  const hn::FixedTag<float, 4> four;
+  static_assert(kColumns == 4);
+  for (; head + kHeads <= sums.rows; head += kHeads) {
+    Sums total[kHeads][kColumns];
+    for (auto& of_head : total) {
+      for (Sums& x : of_head) x.clear();
+    }
+    const uint8_t* of_heads = weights + head * kWeighBlocks * kTokens;
+    for (size_t b = 0; b < count; ++b) {
+      for (size_t t = 0; t < kTokens; t += kStep) {
+        WeightVec weight[kHeads];
         for (size_t h = 0; h < kHeads; ++h) {
-          total[h][c] = add_products(total[h][c], weight[h], columns[b] + c * kTokens + t);
+          weight[h] = load_weights(of_heads + (h * kWeighBlocks + b) * kTokens + t);
+        }
+        for (size_t c = 0; c < kColumns; ++c) {
+          for (size_t h = 0; h < kHeads; ++h) {
+            total[h][c].add(weight[h], columns[b] + c * kTokens + t);
+          }
         }
       }
     }
+    for (size_t h = 0; h < kHeads; ++h) {
+      float* to = sums.row(head + h).data() + plane.first_column;
+      const auto times = hn::Mul(hn::LoadU(four, plane.scale), hn::Set(four, factor[head + h]));
+      const auto whole = hn::ConvertTo(four, sums_of_lanes(total[h]));
+      hn::StoreU(hn::MulAdd(whole, times, hn::LoadU(four, to)), four, to);
+    }
   }
-  const hn::FixedTag<float, 4> four;
-  static_assert(kColumns == 4);
-  for (size_t h = 0; h < kHeads; ++h) {
-    float* to = sums.row(head + h).data() + plane.first_column;
-    const auto times = hn::Mul(hn::LoadU(four, plane.scale), hn::Set(four, factor[head + h]));
-    const auto whole = hn::ConvertTo(four, sums_of_lanes(total[h]));
-    hn::StoreU(hn::MulAdd(whole, times, hn::LoadU(four, to)), four, to);
-  }
+  return head;
 }
 
 void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
@@ -328,11 +383,8 @@ void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_
     for (size_t b = 0; b < blocks.count; ++b) {
       expand_plane(planes, plane, blocks.data + b * blocks.stride, columns[b]);
     }
-    size_t h = 0;
-    for (; h + 2 <= sums.rows; h += 2) {
-      weigh_plane<2>(plane, columns, blocks.count, weights, factor, h, sums);
-    }
-    if (h < sums.rows) weigh_plane<1>(plane, columns, blocks.count, weights, factor, h, sums);
+    const size_t rest = weigh_plane<kHeadsTogether>(plane, columns, blocks.count, weights, factor, 0, sums);
+    weigh_plane<1>(plane, columns, blocks.count, weights, factor, rest, sums);
   }
 }
 
@@ -346,10 +398,10 @@ HWY_AFTER_NAMESPACE();
 namespace mkv {
 HWY_EXPORT(ArrangeTables);
 HWY_EXPORT(ScoreSlabs);
+HWY_EXPORT(RoundWeights);
 HWY_EXPORT(WeighSlabs);
 
 int most_score_sum() { return avx512::usable() ? 32767 : 16383; }
-int most_weight() { return avx512::usable() ? 255 : 127; }
 
 void arrange_tables(int16_t* entries, size_t slabs, size_t stride) {
   if (!avx512::usable()) HWY_DYNAMIC_DISPATCH(ArrangeTables)(entries, slabs, stride);
@@ -358,6 +410,11 @@ void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float
   MKV_CHECK(scores.cols == blocks.count * kBlockTokens && tables.unit.size() == scores.rows);
   if (avx512::usable()) return avx512::score_slabs(tables, blocks, scores);
   HWY_DYNAMIC_DISPATCH(ScoreSlabs)(tables, blocks, scores);
+}
+float round_weights(std::span<const float> values, uint8_t* weights) {
+  MKV_CHECK(values.size() % kBlockTokens == 0 && values.size() <= kWeighBlocks * kBlockTokens);
+  return HWY_DYNAMIC_DISPATCH(RoundWeights)(values.data(), values.size(), avx512::usable(),
+                                            weights);
 }
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 
 #include "nest/fixture.h"
@@ -151,21 +152,31 @@ TEST(SlabKernels, ScoresFromTablesEqualTheReference) {
   });
 }
 
+// Weights of a softmax: a few large ones, and the flatter the more.
+std::vector<float> softmax_weights(size_t size, double flatness, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<float> values(size);
+  for (float& x : values) x = static_cast<float>(std::pow(rng.uniform(), 1.0 / flatness));
+  return values;
+}
+
 TEST(SlabKernels, WeightsAreRoundedToTheLargest) {
   for_each_instruction_set([] {
-    for (const size_t size : {64u, 256u}) {
-      std::vector<float> values(size);
-      Rng rng(size);
-      for (float& x : values) x = static_cast<float>(rng.uniform());
-      values[size / 2] = 3.0f;
-      std::vector<uint8_t> weights(size);
-      const float unit = round_weights(values, weights.data());
-      EXPECT_FLOAT_EQ(unit, 3.0f / static_cast<float>(most_weight()));
-      for (size_t t = 0; t < size; ++t) {
-        EXPECT_NEAR(static_cast<float>(weights[t]) * unit, values[t], 0.501f * unit);
+    for (const size_t size : {64u, 128u, 256u}) {
+      for (const double flatness : {0.002, 1.0, 1e6}) {
+        const std::vector<float> values = softmax_weights(size, flatness, size);
+        const float largest = *std::ranges::max_element(values);
+        std::vector<uint8_t> weights(size);
+        const float unit = round_weights(values, weights.data());
+        EXPECT_GE(unit, largest / 255.1f);
+        // 16 tokens of the largest weight may have to fit a word; few do where the rest is small.
+        EXPECT_LE(unit, largest * (flatness < 0.1 ? 1.0f / 127.0f : 16.0f / 250.0f) * 1.01f);
+        for (size_t t = 0; t < size; ++t) {
+          EXPECT_NEAR(static_cast<float>(weights[t]) * unit, values[t], 0.501f * unit);
+        }
       }
-      std::fill(values.begin(), values.end(), 0.0f);
-      EXPECT_EQ(round_weights(values, weights.data()), 0.0f);
+      std::vector<uint8_t> weights(size, 1);
+      EXPECT_EQ(round_weights(std::vector<float>(size), weights.data()), 0.0f);
       EXPECT_EQ(*std::ranges::max_element(weights), 0);
     }
   });
@@ -181,8 +192,12 @@ TEST(SlabKernels, WeighedSumsEqualTheReference) {
                             factor = random_matrix(1, heads, 7);
         const CodePlanes planes = make_code_planes(slabs, scale.row(0));
         const auto codes = random_bytes(blocks * stride + 3, 2);
-        auto weights = random_bytes(heads * kWeighBlocks * 64, 9);
-        for (uint8_t& x : weights) x = std::min<uint8_t>(x, static_cast<uint8_t>(most_weight()));
+        std::vector<uint8_t> weights(heads * kWeighBlocks * 64);
+        for (size_t h = 0; h < heads; ++h) {  // from flat ones to a single one
+          const double flatness = std::pow(10.0, 6.0 - double(h));
+          round_weights(softmax_weights(blocks * 64, flatness, h),
+                        weights.data() + h * kWeighBlocks * 64);
+        }
         const CodeBlocks view{codes.data() + 3, stride, blocks};
         Matrix<float> expected = random_matrix(heads, columns, 8), actual = expected.clone();
         reference::weigh_slabs(planes, view, weights.data(), factor.row(0), expected.view());
