@@ -14,6 +14,7 @@
 #include "nest/code_tables.h"
 #include "nest/kv_cache.h"
 #include "nest/row_kernels.h"
+#include "nest/score_bytes.h"
 #include "nest/slab_kernels.h"
 #include "ops/ops.h"
 
@@ -215,11 +216,16 @@ struct Run {
 
 void run_score_slabs(benchmark::State& state) {
   Run run;
-  std::vector<int16_t> tables(run.slabs.size() * Run::kHeads * kCodebookEntries, 55);
-  arrange_tables(tables.data(), run.slabs.size() * Run::kHeads, kCodebookEntries);
+  const size_t slabs = run.slabs.size();
+  std::vector<int16_t> entries(slabs * Run::kHeads * kCodebookEntries);
+  std::vector<ByteTables> bytes(Run::kHeads * part_count(slabs));
+  const ScoreTables tables{slabs, Run::kHeads, entries.data(), run.units.data(), bytes.data()};
+  std::vector<float> values(slabs * kCodebookEntries);
+  const Matrix<float> query = random_matrix(1, kWidth, 9);
+  const float reach = tabulate_slabs(run.slabs, query.data(), values.data());
+  for (size_t h = 0; h < Run::kHeads; ++h) round_tables(values.data(), reach, h, tables);
   for (auto _ : state) {
-    score_slabs({tables.data(), run.slabs.size(), run.units}, run.blocks(0, Run::kBlocks),
-                run.scores.view());
+    score_slabs(tables, run.blocks(0, Run::kBlocks), run.scores.view());
     benchmark::DoNotOptimize(run.scores.data());
   }
 }

@@ -40,10 +40,26 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   for (size_t group = 0; group < state.groups(); ++group) {
     slabs_ = std::max<size_t>(slabs_, state.rank(layer, group, Side::key));
   }
-  units_ = arena.take<float>(sizes.heads);
-  entries_ = arena.take<int16_t>(state.groups() * slabs_ * entries_stride());
+  if (scores_by_words()) {
+    units_ = arena.take<float>(sizes.heads);
+    entries_ = arena.take<int16_t>(sizes.heads * slabs_ * kCodebookEntries);
+  } else {
+    bytes_ = arena.take<ByteTables>(sizes.heads * part_count(slabs_));
+  }
   values_ = arena.take<float>(sizes.workers * slabs_ * kCodebookEntries);
   weights_ = arena.take<uint8_t>(sizes.workers * sizes.group_heads * kWeighBlocks * kBlockTokens);
+}
+
+ScoreTables CodedAttention::score_tables(size_t group) const {
+  const size_t slabs = state_->rank(layer_, group, Side::key), heads = sizes_.group_heads;
+  ScoreTables tables{.slabs = slabs, .heads = heads};
+  if (scores_by_words()) {
+    tables.unit = units_ + group * heads;
+    tables.entries = entries_ + group * slabs_ * heads * kCodebookEntries;
+  } else {
+    tables.bytes = bytes_ + group * heads * part_count(slabs_);
+  }
+  return tables;
 }
 
 CodeBlocks CodedAttention::code_blocks(GroupId id, size_t begin, size_t end) const {
@@ -81,12 +97,7 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
       std::span(basis.slabs).first(state_->rank(layer_, group, Side::key));
   float* values = values_ + worker * slabs_ * kCodebookEntries;
   const float reach = tabulate_slabs(slabs, latent.data(), values);
-  // The largest sum has each entry rounded up.
-  const float most = static_cast<float>(most_score_sum()) - static_cast<float>(slabs.size());
-  units_[head] = reach / most;
-  int16_t* tables = entries(group) + in_group * kCodebookEntries;
-  round_tables(values, slabs.size(), reach > 0.0f ? most / reach : 0.0f, tables, entries_stride());
-  arrange_tables(tables, slabs.size(), entries_stride());
+  round_tables(values, reach, in_group, score_tables(group));
 }
 
 // q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.
@@ -138,10 +149,9 @@ void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size
   const size_t first_head = group * sizes_.group_heads;
   if (slabs == 0) return;
   if (integer()) {
-    const ScoreTables tables{entries(group), slabs, {units_ + first_head, scores.rows}};
     CodeBlocks keys = code_blocks(id, blocks.begin, blocks.end);
     keys.ahead = code_bytes(space(group, Side::value), blocks);
-    score_slabs(tables, keys, scores);
+    score_slabs(score_tables(group), keys, scores);
     return;
   }
   const View<const float> queries(latent_queries_ + first_head * dims_, scores.rows,

@@ -12,6 +12,7 @@
 #include "nest/angle_kernels.h"
 #include "nest/arena.h"
 #include "nest/kv_state.h"
+#include "nest/score_bytes.h"
 
 namespace mkv {
 
@@ -53,9 +54,8 @@ class CodedAttention {
   GroupId space(size_t group, Side side) const { return {layer_, group, side}; }
   bool integer() const { return state_->arithmetic == Arithmetic::fast && codes(); }
   bool codes() const { return state_->nest->config().slab_kind == SlabKind::code; }
-  size_t entries_stride() const { return sizes_.group_heads * kCodebookEntries; }
   size_t turned_size() const { return 2 * even_pairs(head_dim_ / 2); }
-  int16_t* entries(size_t group) const { return entries_ + group * slabs_ * entries_stride(); }
+  ScoreTables score_tables(size_t group) const;
   CodeBlocks code_blocks(GroupId id, size_t begin, size_t end) const;
   std::span<const uint8_t> code_bytes(GroupId id, Blocks blocks) const;
   ColumnBlocks column_blocks(GroupId id, size_t begin) const;
@@ -70,11 +70,13 @@ class CodedAttention {
   size_t slabs_ = 0;  // most of any key space of the layer
   Sizes sizes_;
   float* latent_queries_ = nullptr;  // [head][dims]
-  float* units_ = nullptr;           // [head], of the tables
   float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
   int16_t* turned_ = nullptr;        // [worker][head of the group][a | b][even_pairs()]
+  // Tables of words, or of bytes:
+  float* units_ = nullptr;           // [head]
   int16_t* entries_ = nullptr;       // [group][slab][head of the group][16]
+  ByteTables* bytes_ = nullptr;      // [head][part]
   float* values_ = nullptr;          // [worker][slab][16], tables before rounding
   float* small_ = nullptr;           // [worker][head of the group]
   float* expanded_ = nullptr;        // [worker][dims][64]

@@ -21,12 +21,17 @@ struct CodeBlocks {
   std::span<const uint8_t> ahead = {};
 };
 
-// What each code adds to the scores of a group's heads, in units of a head's own: score = unit *
-// (sum of entries). Their order and the largest sum are nest/slab_kernels.h's.
+struct ByteTables;
+
+// What each code adds to the scores of a group's heads, rounded; in the form that the instruction
+// set in use reads (nest/slab_kernels.h).
 struct ScoreTables {
-  const int16_t* entries = nullptr;  // [slabs][heads][16]
-  size_t slabs = 0;
-  std::span<const float> unit;  // [heads]
+  size_t slabs = 0, heads = 0;
+  // As words, in units of a head's own: score = unit * (sum of entries), which 15 bits hold.
+  int16_t* entries = nullptr;  // [slabs][heads][16]
+  float* unit = nullptr;       // [heads]
+  // As bytes (nest/score_bytes.h).
+  ByteTables* bytes = nullptr;  // [heads][part_count(slabs)]
 };
 
 // The slabs of a space as 8-bit integers: a plane is four columns, each the sum of bytes looked up

@@ -1,6 +1,8 @@
 #include "nest/slab_kernels.h"
 
+#include "nest/avx512.h"
 #include "nest/kv_cache.h"
+#include "nest/score_bytes.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nest/slab_kernels.cc"
@@ -118,8 +120,24 @@ void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, si
 float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
   return HWY_DYNAMIC_DISPATCH(Tabulate)(slabs, query, out);
 }
-void round_tables(const float* values, size_t slabs, float factor, int16_t* table, size_t stride) {
-  HWY_DYNAMIC_DISPATCH(RoundTables)(values, slabs, factor, table, stride);
+bool scores_by_words() { return avx512::usable(); }
+
+void round_tables(const float* values, float reach, size_t head, const ScoreTables& to) {
+  if (!scores_by_words()) {
+    return round_to_bytes(values, to.slabs, to.bytes + head * part_count(to.slabs));
+  }
+  // The largest sum has each entry rounded up.
+  const float most = 32767.0f - static_cast<float>(to.slabs);
+  to.unit[head] = reach / most;
+  HWY_DYNAMIC_DISPATCH(RoundTables)
+  (values, to.slabs, reach > 0.0f ? most / reach : 0.0f, to.entries + head * kCodebookEntries,
+   to.heads * kCodebookEntries);
+}
+
+void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
+  MKV_CHECK(scores.cols == blocks.count * kBlockTokens && tables.heads == scores.rows);
+  if (scores_by_words()) return avx512::score_slabs(tables, blocks, scores);
+  score_bytes(tables.bytes, tables.slabs, blocks, scores);
 }
 }  // namespace mkv
 #endif  // HWY_ONCE

@@ -24,14 +24,12 @@ void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, si
 // out[s][e] = sum_c query[first column of slab s + c] * entry e of slab s: what a token with that
 // code adds to the score. Returns the sum over slabs of the largest |out[s][...]|.
 float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out);
-// table[s * stride + e] = round(values[s][e] * factor), 16 entries a slab.
-void round_tables(const float* values, size_t slabs, float factor, int16_t* table, size_t stride);
-// Rounded tables, in place, as score_slabs of the instruction set in use reads them.
-void arrange_tables(int16_t* table, size_t slabs, size_t stride);
-
-// scores[h][t] += unit[h] * sum_s table[s][h][code of t in slab s], scores [heads x count*64]; the
-// tables are arranged. The largest sum, of any codes, is at most most_score_sum().
-int most_score_sum();
+// Whether scores are looked up in tables of words, or else of bytes.
+bool scores_by_words();
+// Rounds a head's tables of the slabs, values [slabs][16] whose sum is within +-reach.
+void round_tables(const float* values, float reach, size_t head, const ScoreTables& to);
+// scores[h][t] += the sum over slabs of head h's entry for the code of t, scores [heads x
+// count*64].
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
 
 // weights[t] = round(values[t] / unit), of whole blocks, kWeighBlocks at most; returns the unit, the

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "nest/score_bytes.h"
 #include "nest/slab_kernels.h"
 
 namespace mkv::reference {
@@ -72,6 +73,27 @@ inline void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, Vie
         sum += tables.entries[(s * scores.rows + h) * kCodebookEntries + code_at(codes, i % 64)];
       }
       scores.at(h, i) += tables.unit[h] * static_cast<float>(sum);
+    }
+  }
+}
+
+inline void score_bytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
+                        View<float> scores) {
+  for (size_t h = 0; h < scores.rows; ++h) {
+    for (size_t p = 0; p < part_count(slabs); ++p) {
+      const ByteTables& part = tables[h * part_count(slabs) + p];
+      for (size_t i = 0; i < blocks.count * 64; ++i) {
+        const uint8_t* codes = blocks.data + i / 64 * blocks.stride + p * kPartSlabs * 32;
+        unsigned sum = 0;
+        size_t at = 0;
+        for (const uint16_t end : part.end) {
+          sum *= 2;
+          for (; at < end; ++at) {
+            sum += part.entries[at][code_at(codes + part.codes[at] / kSpreadCodes * 32, i % 64)];
+          }
+        }
+        scores.at(h, i) += part.base + part.unit * static_cast<float>(sum);
+      }
     }
   }
 }

@@ -1,5 +1,5 @@
-// Scores of coded tokens and weighted sums of them, from their codes, for any processor with
-// vectors; slab_avx512.cc has them for VNNI.
+// Weighted sums of coded tokens, from their codes, for any processor with vectors; slab_avx512.cc
+// has them for VNNI.
 #include "base/check.h"
 #include "nest/avx512.h"
 #include "nest/kv_cache.h"
@@ -26,10 +26,6 @@ constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns
 
 #if HWY_TARGET == HWY_SCALAR
 
-void ArrangeTables(int16_t*, size_t, size_t) {}
-void ScoreSlabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
-  reference::score_slabs(tables, blocks, scores);
-}
 float RoundWeights(const float* values, size_t size, bool, uint8_t* weights) {
   return reference::round_weights({values, size}, weights);
 }
@@ -48,156 +44,6 @@ using Bytes = hn::CappedTag<uint8_t, kHalf>;
 using Words = hn::Repartition<uint16_t, Bytes>;
 using ByteVec = hn::Vec<Bytes>;
 using WordVec = hn::Vec<Words>;
-
-// Codes of 64 tokens a slab, one in a byte, in their order.
-HWY_INLINE void spread_codes(const uint8_t* codes, size_t slabs, uint8_t* spread) {
-  const Bytes d8;
-  const Words d16;
-  const size_t n = hn::Lanes(d8);
-  const ByteVec low_half = hn::Set(d8, 15);
-  for (size_t s = 0; s < slabs; ++s, codes += kHalf, spread += kTokens) {
-    for (size_t i = 0; i < kHalf; i += n) {
-      const ByteVec both = hn::LoadU(d8, codes + i);
-      const ByteVec upper = hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, both)));
-      hn::StoreU(hn::And(both, low_half), d8, spread + i);
-      hn::StoreU(hn::And(upper, low_half), d8, spread + kHalf + i);
-    }
-  }
-}
-
-// An entry is 128 * high + low with 0 <= low < 128, and the score is wanted modulo 2^15: so sums of
-// high bytes may overflow, and two low ones fit a byte, which halves the work of widening them.
-constexpr int kLowBits = 7;
-
-// The 16 words of a table become their low bytes, then their high ones.
-void ArrangeTables(int16_t* entries, size_t slabs, size_t stride) {
-  const hn::FixedTag<int16_t, kEntries / 2> d16;
-  const hn::Rebind<int8_t, decltype(d16)> d8;
-  const auto low_bits = hn::Set(d16, (1 << kLowBits) - 1);
-  for (size_t s = 0; s < slabs; ++s, entries += stride) {
-    const auto first = hn::LoadU(d16, entries), last = hn::LoadU(d16, entries + kEntries / 2);
-    auto* bytes = reinterpret_cast<int8_t*>(entries);
-    hn::StoreU(hn::DemoteTo(d8, hn::And(first, low_bits)), d8, bytes);
-    hn::StoreU(hn::DemoteTo(d8, hn::And(last, low_bits)), d8, bytes + kEntries / 2);
-    bytes += kEntries;
-    hn::StoreU(hn::DemoteTo(d8, hn::ShiftRight<kLowBits>(first)), d8, bytes);
-    hn::StoreU(hn::DemoteTo(d8, hn::ShiftRight<kLowBits>(last)), d8, bytes + kEntries / 2);
-  }
-}
-
-struct ByteTable {
-  ByteVec low, high;
-};
-HWY_INLINE ByteTable load_table(const int16_t* entries) {
-  const Bytes d8;
-  const auto* bytes = reinterpret_cast<const uint8_t*>(entries);
-  return {hn::LoadDup128(d8, bytes), hn::LoadDup128(d8, bytes + kEntries)};
-}
-
-// Of a vector of tokens: bytes of `high`, and words of neighbours' `low`, even + 256 * odd, whose
-// odd part is summed apart.
-struct TokenSums {
-  HWY_INLINE TokenSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
-  ByteVec high;
-  WordVec low, odd;
-
-  HWY_INLINE void clear() {
-    high = hn::Zero(Bytes());
-    low = odd = hn::Zero(Words());
-  }
-  HWY_INLINE void add_low(ByteVec bytes) {
-    const WordVec words = hn::BitCast(Words(), bytes);
-    low = hn::Add(low, words);
-    odd = hn::Add(odd, hn::ShiftRight<8>(words));
-  }
-  HWY_INLINE void add(const ByteTable& table, ByteVec codes) {
-    high = hn::Add(high, hn::TableLookupBytes(table.high, codes));
-    add_low(hn::TableLookupBytes(table.low, codes));
-  }
-  HWY_INLINE void add(const ByteTable& a, ByteVec codes_a, const ByteTable& b, ByteVec codes_b) {
-    high = hn::Add(high, hn::TableLookupBytes(a.high, codes_a));
-    high = hn::Add(high, hn::TableLookupBytes(b.high, codes_b));
-    add_low(hn::Add(hn::TableLookupBytes(a.low, codes_a), hn::TableLookupBytes(b.low, codes_b)));
-  }
-
-  // Twice the sums, of the even and of the odd tokens.
-  HWY_INLINE void finish(WordVec& even_twice, WordVec& odd_twice) const {
-    const Words d;
-    const WordVec highs = hn::BitCast(d, high);
-    const WordVec even = hn::Sub(low, hn::ShiftLeft<8>(odd));
-    even_twice = hn::Add(hn::ShiftLeft<8>(highs), hn::Add(even, even));
-    odd_twice = hn::Add(hn::And(highs, hn::Set(d, 0xff00)), hn::Add(odd, odd));
-  }
-};
-
-// scores[tokens of a vector] += unit * sums.
-HWY_INLINE void add_scores(const TokenSums& sums, float unit, float* scores) {
-  const hn::RebindToSigned<Words> d16;
-  const hn::Repartition<float, Bytes> df;
-  const hn::Repartition<int32_t, Bytes> d32;
-  const hn::Rebind<int16_t, decltype(df)> part;
-  HWY_ALIGN int16_t twice[kHalf];
-  WordVec even, odd;
-  sums.finish(even, odd);
-  hn::StoreInterleaved2(hn::BitCast(d16, even), hn::BitCast(d16, odd), d16, twice);
-  const auto half_unit = hn::Set(df, 0.5f * unit);
-  for (size_t t = 0; t < hn::Lanes(Bytes()); t += hn::Lanes(df)) {
-    const auto value = hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(part, twice + t)));
-    hn::StoreU(hn::MulAdd(value, half_unit, hn::LoadU(df, scores + t)), df, scores + t);
-  }
-}
-
-// One head and block: `entries` are those of the head, spread[slab][token].
-HWY_INLINE void score_block(const int16_t* entries, size_t stride, size_t slabs,
-                            const uint8_t* spread, float unit, float* scores) {
-  const Bytes d8;
-  const size_t n = hn::Lanes(d8);
-  for (size_t t = 0; t < kTokens; t += 2 * n) {  // two vectors share what is loaded of tables
-    TokenSums sums[2];
-    for (TokenSums& x : sums) x.clear();
-    const int16_t* at = entries;
-    const uint8_t* codes = spread + t;
-    size_t s = 0;
-    for (; s + 2 <= slabs; s += 2, at += 2 * stride, codes += 2 * kTokens) {
-      const ByteTable a = load_table(at), b = load_table(at + stride);
-      for (size_t v = 0; v < 2; ++v) {
-        sums[v].add(a, hn::LoadU(d8, codes + v * n), b, hn::LoadU(d8, codes + kTokens + v * n));
-      }
-    }
-    if (s < slabs) {
-      const ByteTable table = load_table(at);
-      for (size_t v = 0; v < 2; ++v) sums[v].add(table, hn::LoadU(d8, codes + v * n));
-    }
-    for (size_t v = 0; v < 2; ++v) add_scores(sums[v], unit, scores + t + v * n);
-  }
-}
-
-// Codes are spread once for all heads, of two blocks, so that a head's tables are read once for
-// both, and of so many slabs that they stay in the first cache.
-void ScoreSlabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
-  constexpr size_t kTogether = 2, kSlabs = 128;
-  HWY_ALIGN uint8_t spread[kTogether][kSlabs * kTokens];
-  const size_t heads = scores.rows, stride = heads * kEntries;
-  Prefetcher ahead(blocks.ahead, heads * ((blocks.count + kTogether - 1) / kTogether) *
-                                     ((tables.slabs + kSlabs - 1) / kSlabs));
-  for (size_t first = 0; first < tables.slabs; first += kSlabs) {
-    const size_t slabs = HWY_MIN(kSlabs, tables.slabs - first);
-    for (size_t b = 0; b < blocks.count; b += kTogether) {
-      const size_t count = HWY_MIN(kTogether, blocks.count - b);
-      for (size_t i = 0; i < count; ++i) {
-        spread_codes(blocks.data + (b + i) * blocks.stride + first * kHalf, slabs, spread[i]);
-      }
-      for (size_t h = 0; h < heads; ++h) {
-        ahead.step();
-        const int16_t* entries = tables.entries + first * stride + h * kEntries;
-        for (size_t i = 0; i < count; ++i) {
-          score_block(entries, stride, slabs, spread[i], tables.unit[h],
-                      scores.row(h).data() + (b + i) * kTokens);
-        }
-      }
-    }
-  }
-}
 
 // What products of weights and columns read: bytes where pairs of byte products add up to words
 // (weights stay below 128 for that), words elsewhere.
@@ -396,21 +242,9 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace mkv {
-HWY_EXPORT(ArrangeTables);
-HWY_EXPORT(ScoreSlabs);
 HWY_EXPORT(RoundWeights);
 HWY_EXPORT(WeighSlabs);
 
-int most_score_sum() { return avx512::usable() ? 32767 : 16383; }
-
-void arrange_tables(int16_t* entries, size_t slabs, size_t stride) {
-  if (!avx512::usable()) HWY_DYNAMIC_DISPATCH(ArrangeTables)(entries, slabs, stride);
-}
-void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
-  MKV_CHECK(scores.cols == blocks.count * kBlockTokens && tables.unit.size() == scores.rows);
-  if (avx512::usable()) return avx512::score_slabs(tables, blocks, scores);
-  HWY_DYNAMIC_DISPATCH(ScoreSlabs)(tables, blocks, scores);
-}
 float round_weights(std::span<const float> values, uint8_t* weights) {
   MKV_CHECK(values.size() % kBlockTokens == 0 && values.size() <= kWeighBlocks * kBlockTokens);
   return HWY_DYNAMIC_DISPATCH(RoundWeights)(values.data(), values.size(), avx512::usable(),

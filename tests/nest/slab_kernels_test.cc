@@ -8,6 +8,7 @@
 #include <map>
 
 #include "nest/fixture.h"
+#include "nest/score_bytes.h"
 #include "nest/slab_reference.h"
 #include "ops/each_instruction_set.h"
 
@@ -110,44 +111,167 @@ TEST(SlabKernels, TablesEqualTheReference) {
     for (size_t i = 0; i < expected.span().size(); ++i) {
       EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-5);
     }
-    std::vector<int16_t> rounded(13 * 20);
-    round_tables(actual.data(), 13, 100.0f, rounded.data(), 20);
-    for (size_t s = 0; s < 13; ++s) {
-      for (size_t e = 0; e < kCodebookEntries; ++e) {
-        EXPECT_NEAR(rounded[s * 20 + e], 100.0f * actual.at(s, e), 0.51);
+  });
+}
+
+// Values [slabs][16] of slabs that get smaller, a few very much so.
+std::vector<float> random_tables(size_t slabs, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<float> values;
+  for (size_t s = 0; s < slabs; ++s) {
+    const double size = 30.0 * std::pow(0.9, double(s) * 40.0 / double(slabs));
+    for (size_t e = 0; e < kCodebookEntries; ++e) {
+      values.push_back(static_cast<float>(size * rng.normal() / (s % 7 == 6 ? 1000.0 : 1.0)));
+    }
+  }
+  return values;
+}
+
+TEST(SlabKernels, BytesHoldTables) {
+  for_each_instruction_set([] {
+    for (const size_t slabs : {1u, 2u, 97u, 128u}) {
+      const std::vector<float> values = random_tables(slabs, slabs);
+      ByteTables tables;
+      round_to_bytes(values.data(), slabs, &tables);
+      std::vector<float> found(values.size());
+      size_t at = 0;
+      for (size_t c = 0; c < ByteTables::kClasses; ++c) {
+        const float unit =
+            tables.unit * static_cast<float>(1 << (ByteTables::kClasses - 1 - c));
+        for (; at < tables.end[c]; ++at) {
+          const size_t slab = tables.codes[at] / kSpreadCodes;
+          for (size_t e = 0; e < kCodebookEntries; ++e) {
+            EXPECT_LE(tables.entries[at][e], 127);
+            found[slab * kCodebookEntries + e] += unit * tables.entries[at][e];
+          }
+        }
+      }
+      float base = 0.0f;
+      for (size_t s = 0; s < slabs; ++s) {
+        const std::span<const float> of_slab(values.data() + s * kCodebookEntries, kCodebookEntries);
+        const auto [least, most] = std::ranges::minmax(of_slab);
+        base += least;
+        // A unit of its own 7 bits, of more where they are coarse, or the head's.
+        const float range = most - least;
+        const bool coarse = range > 127.0f * 16.0f * tables.unit;
+        const float bound = std::max(tables.unit, range / (coarse ? 1000.0f : 126.0f));
+        for (size_t e = 0; e < kCodebookEntries; ++e) {
+          EXPECT_NEAR(found[s * kCodebookEntries + e], of_slab[e] - least, bound);
+        }
+      }
+      EXPECT_FLOAT_EQ(tables.base, base);
+    }
+  });
+}
+
+TEST(SlabKernels, BytesOfEqualValuesAreTheirSum) {
+  for_each_instruction_set([] {
+    std::vector<float> values(2 * kCodebookEntries, 3.0f);
+    std::fill_n(values.begin(), kCodebookEntries, -1.5f);
+    ByteTables tables;
+    round_to_bytes(values.data(), 2, &tables);
+    const auto codes = random_bytes(2 * 32, 1);
+    Matrix<float> scores(1, 64);
+    scores.at(0, 63) = 1.0f;
+    score_bytes(&tables, 2, {codes.data(), 64, 1, {}}, scores.view());
+    EXPECT_EQ(scores.at(0, 0), 1.5f);
+    EXPECT_EQ(scores.at(0, 63), 2.5f);
+  });
+}
+
+TEST(SlabKernels, ScoresFromBytesEqualTheReference) {
+  for_each_instruction_set([] {
+    for (const size_t heads : {1u, 3u, 9u}) {
+      for (const size_t slabs : {0u, 1u, 5u, 70u, 128u, 301u}) {
+        for (const size_t blocks : {1u, 2u, 3u, 8u}) {
+          std::vector<ByteTables> tables(heads * part_count(slabs));
+          for (size_t h = 0; h < heads; ++h) {
+            round_to_bytes(random_tables(slabs, h).data(), slabs,
+                           tables.data() + h * part_count(slabs));
+          }
+          const size_t stride = slabs * 32 + 5;
+          const auto codes = random_bytes(blocks * stride + 1, slabs);
+          Matrix<float> expected = random_matrix(heads, blocks * 64, 8), actual = expected.clone();
+          const CodeBlocks view{codes.data() + 1, stride, blocks, {}};
+          reference::score_bytes(tables.data(), slabs, view, expected.view());
+          score_bytes(tables.data(), slabs, view, actual.view());
+          for (size_t i = 0; i < expected.span().size(); ++i) {
+            // A hundredth of a unit; bases are large.
+            EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-3f);
+          }
+        }
       }
     }
   });
 }
 
-TEST(SlabKernels, ScoresFromTablesEqualTheReference) {
+TEST(SlabKernels, ScoresFromWordsEqualTheReference) {
   for_each_instruction_set([] {
+    if (!scores_by_words()) return;
     for (const size_t heads : {1u, 2u, 3u, 7u, 9u}) {
       for (const size_t slabs : {0u, 1u, 5u, 70u, 301u}) {
         for (const size_t blocks : {1u, 3u, 4u, 5u, 8u}) {
           Rng rng(heads + slabs);
           std::vector<int16_t> entries(slabs * heads * kCodebookEntries);
           // Sums reach both ends of what is allowed.
-          const int most = slabs == 0 ? 0 : most_score_sum() / static_cast<int>(slabs);
+          const int most = slabs == 0 ? 0 : 32767 / static_cast<int>(slabs);
           for (int16_t& x : entries) {
             x = static_cast<int16_t>(static_cast<int>(rng.below(2 * most + 1)) - most);
             if (slabs == 5) x = static_cast<int16_t>(x < 0 ? -most : most);
           }
-          std::vector<int16_t> arranged = entries;
-          arrange_tables(arranged.data(), slabs * heads, kCodebookEntries);
-          const Matrix<float> unit = random_matrix(1, heads, 3);
+          Matrix<float> unit = random_matrix(1, heads, 3);
           const size_t stride = slabs * 32 + 5;
           const auto codes = random_bytes(blocks * stride + 1, slabs);
           Matrix<float> expected = random_matrix(heads, blocks * 64, 8), actual = expected.clone();
-          const CodeBlocks view{codes.data() + 1, stride, blocks};
-          reference::score_slabs({entries.data(), slabs, unit.row(0)}, view, expected.view());
-          score_slabs({arranged.data(), slabs, unit.row(0)}, view, actual.view());
+          const CodeBlocks view{codes.data() + 1, stride, blocks, {}};
+          const ScoreTables tables{slabs, heads, entries.data(), unit.data()};
+          reference::score_slabs(tables, view, expected.view());
+          score_slabs(tables, view, actual.view());
           for (size_t i = 0; i < expected.span().size(); ++i) {
             EXPECT_NEAR(actual.span()[i], expected.span()[i],
                         1e-6f * std::abs(expected.span()[i]) + 4e-3f);
           }
         }
       }
+    }
+  });
+}
+
+TEST(SlabKernels, ScoresAreTheSumsOfValues) {
+  for_each_instruction_set([] {
+    const size_t slabs = 150, heads = 3, blocks = 2;
+    std::vector<int16_t> entries(slabs * heads * kCodebookEntries);
+    std::vector<float> unit(heads);
+    std::vector<ByteTables> bytes(heads * part_count(slabs));
+    const ScoreTables tables{slabs, heads, entries.data(), unit.data(), bytes.data()};
+    const auto codes = random_bytes(blocks * slabs * 32, 4);
+    const CodeBlocks view{codes.data(), slabs * 32, blocks, {}};
+    Matrix<float> expected(heads, blocks * 64), actual(heads, blocks * 64);
+    std::vector<float> reach(heads);
+    for (size_t h = 0; h < heads; ++h) {
+      const std::vector<float> values = random_tables(slabs, h);
+      for (size_t s = 0; s < slabs; ++s) {
+        const float* of_slab = values.data() + s * kCodebookEntries;
+        float largest = 0.0f;
+        for (size_t e = 0; e < kCodebookEntries; ++e) {
+          largest = std::max(largest, std::abs(of_slab[e]));
+        }
+        reach[h] += largest;
+        for (size_t i = 0; i < blocks * 64; ++i) {
+          expected.at(h, i) += of_slab[reference::code_at(
+              codes.data() + i / 64 * view.stride + s * 32, i % 64)];
+        }
+      }
+      round_tables(values.data(), reach[h], h, tables);
+    }
+    score_slabs(tables, view, actual.view());
+    for (size_t h = 0; h < heads; ++h) {
+      double square = 0.0;
+      for (size_t i = 0; i < blocks * 64; ++i) {
+        EXPECT_NEAR(actual.at(h, i), expected.at(h, i), 4e-3f * reach[h]);
+        square += std::pow(actual.at(h, i) - expected.at(h, i), 2);
+      }
+      EXPECT_LE(std::sqrt(square / (blocks * 64)), 1.2e-3 * reach[h]);
     }
   });
 }

@@ -1,0 +1,274 @@
+#include "nest/score_bytes.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "base/check.h"
+#include "nest/kv_cache.h"
+#include "nest/prefetch-inl.h"
+#include "nest/slab_reference.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "nest/score_bytes.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// After foreach_target.h.
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mkv {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kTogether = 2;
+static_assert(kTogether * kTokens == kSpreadCodes);
+
+// The sum of a head's ranges is so many units: sums of rounded entries fit 16 bits. Tables are of
+// class 0 while 7 bits hold their range, of class 1 up to twice that and so on; from kSplit on
+// they are two.
+constexpr float kUnits = 32768.0f;
+constexpr int kSplit = 4, kBits = 7;
+constexpr float kMostEntry = 127.0f;
+
+struct Range {
+  float least = 0.0f, size = 0.0f;
+  int shift = 0;
+};
+constexpr int rest_shift(int shift) { return std::max(0, shift - kBits); }
+
+// The least shift with size <= kMostEntry * unit << shift.
+HWY_INLINE int shift_of(float size, float unit) {
+  const float ratio = size / (kMostEntry * unit);
+  const auto bits = std::bit_cast<uint32_t>(ratio);
+  const int shift = static_cast<int>((bits + 0x7fffff) >> 23) - 127;  // log2, rounded up
+  return std::clamp(shift, 0, static_cast<int>(ByteTables::kClasses) - 1);
+}
+
+using Floats = hn::CappedTag<float, kEntries>;
+HWY_INLINE void store_entries(hn::Vec<Floats> x, uint8_t* to) {
+  const Floats d;
+  const hn::Rebind<uint8_t, Floats> d8;
+  const auto most = hn::Set(d, kMostEntry);
+  hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Min(x, most))), d8, to);
+}
+
+HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
+  const Floats d;
+  const size_t n = hn::Lanes(d);
+  Range ranges[kPartSlabs];
+  float total = 0.0f, base = 0.0f;
+  for (size_t s = 0; s < slabs; ++s) {
+    auto least = hn::LoadU(d, values + s * kEntries), most = least;
+    for (size_t e = n; e < kEntries; e += n) {
+      const auto x = hn::LoadU(d, values + s * kEntries + e);
+      least = hn::Min(least, x);
+      most = hn::Max(most, x);
+    }
+    ranges[s].least = hn::GetLane(hn::MinOfLanes(d, least));
+    ranges[s].size = hn::GetLane(hn::MaxOfLanes(d, most)) - ranges[s].least;
+    total += ranges[s].size;
+    base += ranges[s].least;
+  }
+  out.unit = total / kUnits;
+  out.base = base;
+  uint16_t next[ByteTables::kClasses] = {};  // how many look-ups a class has, by shift; then where
+  if (out.unit > 1e-37f) {                   // a subnormal's reciprocal may be infinite
+    for (size_t s = 0; s < slabs; ++s) {
+      const int shift = ranges[s].shift = shift_of(ranges[s].size, out.unit);
+      ++next[shift];
+      if (shift >= kSplit) ++next[rest_shift(shift)];
+    }
+  } else {
+    slabs = 0;
+  }
+  uint16_t at = 0;
+  for (size_t c = 0; c < ByteTables::kClasses; ++c) {
+    uint16_t& of_class = next[ByteTables::kClasses - 1 - c];
+    const uint16_t count = of_class;
+    of_class = at;
+    at = static_cast<uint16_t>(at + count);
+    out.end[c] = at;
+  }
+  for (size_t s = 0; s < slabs; ++s) {
+    const auto [least, size, shift] = ranges[s];
+    const bool split = shift >= kSplit;
+    const int finer = rest_shift(shift);
+    const size_t first = next[shift]++, second = split ? next[finer]++ : 0;
+    const auto factor = hn::Set(d, std::ldexp(1.0f / out.unit, -shift));
+    const auto of_rest = hn::Set(d, static_cast<float>(1 << (shift - finer)));
+    out.codes[first] = static_cast<uint16_t>(s * kSpreadCodes);
+    if (split) out.codes[second] = out.codes[first];
+    for (size_t e = 0; e < kEntries; e += n) {
+      auto x = hn::LoadU(d, values + s * kEntries + e);
+      x = hn::Mul(hn::Sub(x, hn::Set(d, least)), factor);
+      if (split) {
+        const auto high = hn::Floor(x);
+        store_entries(hn::Mul(hn::Sub(x, high), of_rest), out.entries[second] + e);
+        x = high;
+      }
+      store_entries(x, out.entries[first] + e);
+    }
+  }
+}
+
+void RoundToBytes(const float* values, size_t slabs, ByteTables* parts) {
+  for (size_t first = 0; first < slabs; first += kPartSlabs, ++parts) {
+    round_part(values + first * kEntries, HWY_MIN(kPartSlabs, slabs - first), *parts);
+  }
+}
+
+#if HWY_TARGET == HWY_SCALAR
+
+void ScoreBytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
+                View<float> scores) {
+  reference::score_bytes(tables, slabs, blocks, scores);
+}
+
+#else
+
+// Bytes of which a 128-bit part is looked up at once.
+using Bytes = hn::CappedTag<uint8_t, kHalf>;
+using Words = hn::Repartition<uint16_t, Bytes>;
+using ByteVec = hn::Vec<Bytes>;
+using WordVec = hn::Vec<Words>;
+
+// Codes of 64 tokens a slab, one in a byte, in their order.
+HWY_INLINE void spread_codes(const uint8_t* codes, size_t slabs, uint8_t* spread) {
+  const Bytes d8;
+  const Words d16;
+  const size_t n = hn::Lanes(d8);
+  const ByteVec low_half = hn::Set(d8, 15);
+  for (size_t s = 0; s < slabs; ++s, codes += kHalf, spread += kSpreadCodes) {
+    for (size_t i = 0; i < kHalf; i += n) {
+      const ByteVec both = hn::LoadU(d8, codes + i);
+      const ByteVec upper = hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, both)));
+      hn::StoreU(hn::And(both, low_half), d8, spread + i);
+      hn::StoreU(hn::And(upper, low_half), d8, spread + kHalf + i);
+    }
+  }
+}
+
+// Of a vector of tokens: words of neighbours' sums, even + 256 * odd, whose odd part is summed
+// apart.
+struct TokenSums {
+  HWY_INLINE TokenSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
+  WordVec both, odd;
+
+  HWY_INLINE void clear() { both = odd = hn::Zero(Words()); }
+  HWY_INLINE void add(ByteVec bytes) {
+    const WordVec words = hn::BitCast(Words(), bytes);
+    both = hn::Add(both, words);
+    odd = hn::Add(odd, hn::ShiftRight<8>(words));
+  }
+  HWY_INLINE void double_times(int times) {
+    both = hn::ShiftLeftSame(both, times);
+    odd = hn::ShiftLeftSame(odd, times);
+  }
+};
+
+// kVectors vectors of tokens whose spread codes are at `spread`.
+template <size_t kVectors>
+HWY_INLINE void score_tokens(const ByteTables& tables, const uint8_t* spread, float* scores) {
+  const Bytes d8;
+  const size_t n = hn::Lanes(d8);
+  TokenSums sums[kVectors];
+  for (TokenSums& x : sums) x.clear();
+  const auto scale_to = [&](int times) {
+    if (times == 0) return;
+    for (TokenSums& x : sums) x.double_times(times);
+  };
+  size_t i = 0;
+  int scale = 0;
+  for (int c = 0; c < static_cast<int>(ByteTables::kClasses); ++c) {
+    const size_t end = tables.end[c];
+    if (i == end) continue;
+    scale_to(c - scale);
+    scale = c;
+    for (; i + 2 <= end; i += 2) {
+      const ByteVec first = hn::LoadDup128(d8, tables.entries[i]);
+      const ByteVec second = hn::LoadDup128(d8, tables.entries[i + 1]);
+      const uint8_t* a = spread + tables.codes[i];
+      const uint8_t* b = spread + tables.codes[i + 1];
+      for (size_t v = 0; v < kVectors; ++v) {
+        sums[v].add(hn::Add(hn::TableLookupBytes(first, hn::LoadU(d8, a + v * n)),
+                            hn::TableLookupBytes(second, hn::LoadU(d8, b + v * n))));
+      }
+    }
+    if (i < end) {
+      const ByteVec table = hn::LoadDup128(d8, tables.entries[i]);
+      const uint8_t* codes = spread + tables.codes[i++];
+      for (size_t v = 0; v < kVectors; ++v) {
+        sums[v].add(hn::TableLookupBytes(table, hn::LoadU(d8, codes + v * n)));
+      }
+    }
+  }
+  scale_to(static_cast<int>(ByteTables::kClasses) - 1 - scale);
+
+  const Words d16;
+  const hn::Repartition<float, Bytes> df;
+  const hn::Repartition<int32_t, Bytes> d32;
+  const hn::Rebind<uint16_t, decltype(df)> part;
+  const auto unit = hn::Set(df, tables.unit), base = hn::Set(df, tables.base);
+  HWY_ALIGN uint16_t words[kHalf];
+  for (size_t v = 0; v < kVectors; ++v, scores += n) {
+    const WordVec even = hn::Sub(sums[v].both, hn::ShiftLeft<8>(sums[v].odd));
+    hn::StoreInterleaved2(even, sums[v].odd, d16, words);
+    for (size_t t = 0; t < n; t += hn::Lanes(df)) {
+      const auto sum = hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(part, words + t)));
+      const auto before = hn::Add(base, hn::LoadU(df, scores + t));
+      hn::StoreU(hn::MulAdd(sum, unit, before), df, scores + t);
+    }
+  }
+}
+
+// Codes are spread once for all heads, of two blocks, so that a head's tables are read once for
+// both.
+void ScoreBytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
+                View<float> scores) {
+  constexpr size_t kVectors = 4, kAtOnce = kVectors * hn::MaxLanes(Bytes());
+  HWY_ALIGN uint8_t spread[kPartSlabs * kSpreadCodes];
+  const size_t parts = part_count(slabs);
+  Prefetcher ahead(blocks.ahead, scores.rows * ((blocks.count + kTogether - 1) / kTogether) * parts);
+  for (size_t p = 0; p < parts; ++p) {
+    const size_t first = p * kPartSlabs, of_part = HWY_MIN(kPartSlabs, slabs - first);
+    for (size_t b = 0; b < blocks.count; b += kTogether) {
+      const size_t count = HWY_MIN(kTogether, blocks.count - b);
+      for (size_t i = 0; i < count; ++i) {
+        spread_codes(blocks.data + (b + i) * blocks.stride + first * kHalf, of_part,
+                     spread + i * kTokens);
+      }
+      for (size_t h = 0; h < scores.rows; ++h) {
+        ahead.step();
+        const ByteTables& of_head = tables[h * parts + p];
+        float* to = scores.row(h).data() + b * kTokens;
+        size_t t = 0;
+        for (; t + kAtOnce <= count * kTokens; t += kAtOnce) {
+          score_tokens<kVectors>(of_head, spread + t, to + t);
+        }
+        if (t < count * kTokens) score_tokens<kVectors / 2>(of_head, spread + t, to + t);
+      }
+    }
+  }
+}
+
+#endif  // HWY_TARGET == HWY_SCALAR
+
+}  // namespace HWY_NAMESPACE
+}  // namespace mkv
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mkv {
+HWY_EXPORT(RoundToBytes);
+HWY_EXPORT(ScoreBytes);
+
+void round_to_bytes(const float* values, size_t slabs, ByteTables* parts) {
+  HWY_DYNAMIC_DISPATCH(RoundToBytes)(values, slabs, parts);
+}
+void score_bytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
+                 View<float> scores) {
+  MKV_CHECK(scores.cols == blocks.count * kBlockTokens);
+  HWY_DYNAMIC_DISPATCH(ScoreBytes)(tables, slabs, blocks, scores);
+}
+}  // namespace mkv
+#endif  // HWY_ONCE
