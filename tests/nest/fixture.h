@@ -1,11 +1,12 @@
 // A small nest with random orthogonal bases and means, and random keys, values and queries.
 #pragma once
 
-#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/rng.h"
@@ -38,24 +39,39 @@ inline LayerTypes sliding_layers(size_t head_dim, size_t layers, size_t window) 
                     std::move(of_layer));
 }
 
+// n orthonormal rows, each a random direction without its part along those before it (Gram-Schmidt;
+// Eigen's factorisations would be most of what compiling these tests takes).
+inline std::vector<std::vector<double>> random_orthogonal(size_t n, Rng& rng) {
+  std::vector<std::vector<double>> rows;
+  const auto dot = [](const auto& x, const auto& y) {
+    return std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
+  };
+  while (rows.size() < n) {
+    std::vector<double> row(n);
+    for (double& x : row) x = rng.normal();
+    for (size_t time = 0; time < 2; ++time) {  // once more for what rounding left
+      for (const std::vector<double>& other : rows) {
+        const double along = dot(row, other);
+        for (size_t i = 0; i < n; ++i) row[i] -= along * other[i];
+      }
+    }
+    const double length = std::sqrt(dot(row, row));
+    for (double& x : row) x /= length;
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
 inline void fill_random_bases(Nest& nest, uint64_t seed) {
   Rng rng(seed);
-  const auto n = static_cast<Eigen::Index>(nest.dims());
   for (size_t space = 0; space < nest.spaces(); ++space) {
-    Eigen::MatrixXd a(n, n);
-    for (Eigen::Index i = 0; i < n; ++i) {
-      for (Eigen::Index j = 0; j < n; ++j) a(i, j) = rng.normal();
-    }
-    const Eigen::MatrixXd q = Eigen::HouseholderQR<Eigen::MatrixXd>(a).householderQ();
+    const auto q = random_orthogonal(nest.dims(), rng);
     Basis& basis = nest.basis(nest.unflat(space));
-    for (Eigen::Index i = 0; i < n; ++i) {
-      for (Eigen::Index j = 0; j < n; ++j) {
-        basis.decode.at(static_cast<size_t>(i), static_cast<size_t>(j)) =
-            static_cast<float>(q(i, j));
-        basis.encode.at(static_cast<size_t>(j), static_cast<size_t>(i)) =
-            static_cast<float>(q(i, j));
+    for (size_t i = 0; i < q.size(); ++i) {
+      for (size_t j = 0; j < q.size(); ++j) {
+        basis.decode.at(i, j) = basis.encode.at(j, i) = static_cast<float>(q[i][j]);
       }
-      basis.mean[static_cast<size_t>(i)] = static_cast<float>(0.5 * rng.normal());
+      basis.mean[i] = static_cast<float>(0.5 * rng.normal());
     }
   }
 }
