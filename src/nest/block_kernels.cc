@@ -148,45 +148,6 @@ void WeighColumns(View<const float> weights, const ColumnBlocks& blocks, View<fl
 }
 
 // Columns from `first` on, a vector at a time; returns the first left over.
-template <class D>
-HWY_INLINE size_t combine_vectors(D d, const float* factors, View<const float> rows, size_t first,
-                                  float* out) {
-  const size_t n = hn::Lanes(d);
-  size_t c = first;
-  for (; c + n <= rows.cols; c += n) {
-    auto sum = hn::Zero(d);
-    for (size_t r = 0; r < rows.rows; ++r) {
-      sum = hn::MulAdd(hn::Set(d, factors[r]), hn::LoadU(d, rows.row(r).data() + c), sum);
-    }
-    hn::StoreU(sum, d, out + c);
-  }
-  return c;
-}
-
-void CombineRows(const float* factors, View<const float> rows, float* out) {
-  const F32 d;
-  const size_t n = hn::Lanes(d);
-  size_t c = 0;
-  for (; c + 4 * n <= rows.cols; c += 4 * n) {
-    V s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
-    for (size_t r = 0; r < rows.rows; ++r) {
-      const V factor = hn::Set(d, factors[r]);
-      const float* row = rows.row(r).data() + c;
-      s0 = hn::MulAdd(factor, hn::LoadU(d, row), s0);
-      s1 = hn::MulAdd(factor, hn::LoadU(d, row + n), s1);
-      s2 = hn::MulAdd(factor, hn::LoadU(d, row + 2 * n), s2);
-      s3 = hn::MulAdd(factor, hn::LoadU(d, row + 3 * n), s3);
-    }
-    hn::StoreU(s0, d, out + c);
-    hn::StoreU(s1, d, out + c + n);
-    hn::StoreU(s2, d, out + c + 2 * n);
-    hn::StoreU(s3, d, out + c + 3 * n);
-  }
-  c = combine_vectors(d, factors, rows, c, out);
-  c = combine_vectors(hn::CappedTag<float, 4>(), factors, rows, c, out);
-  combine_vectors(hn::CappedTag<float, 1>(), factors, rows, c, out);
-}
-
 // e^x for x in [-87, 0]: 2^n times a polynomial in the rest, relative error below 3e-7 (the Taylor
 // series of 2^r at 0, |r| <= 1/2, to the sixth power).
 template <class D>
@@ -284,7 +245,6 @@ constexpr size_t kTokens = 64;
 
 HWY_EXPORT(ScoreColumns);
 HWY_EXPORT(WeighColumns);
-HWY_EXPORT(CombineRows);
 HWY_EXPORT(ExpAndSum);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(ScaleBy);
@@ -297,10 +257,6 @@ void score_columns(View<const float> queries, const ColumnBlocks& blocks, View<f
 void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<float> sums) {
   MKV_CHECK(sums.rows == weights.rows && weights.cols % kTokens == 0);
   HWY_DYNAMIC_DISPATCH(WeighColumns)(weights, blocks, sums);
-}
-void combine_rows(std::span<const float> factors, View<const float> rows, std::span<float> out) {
-  MKV_CHECK(factors.size() == rows.rows && out.size() == rows.cols);
-  HWY_DYNAMIC_DISPATCH(CombineRows)(factors.data(), rows, out.data());
 }
 float exp_and_sum(std::span<float> x, float shift) {
   return HWY_DYNAMIC_DISPATCH(ExpAndSum)(x.data(), x.size(), shift);

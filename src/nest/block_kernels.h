@@ -23,8 +23,6 @@ struct ColumnBlocks {
 void score_columns(View<const float> queries, const ColumnBlocks& blocks, View<float> scores);
 // sums[q][c] += sum_t weights[q][t] * column c of token t. weights [sums.rows x count*64].
 void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<float> sums);
-// out[c] = sum_r factors[r] * rows[r][c].
-void combine_rows(std::span<const float> factors, View<const float> rows, std::span<float> out);
 
 // x = exp(x - shift) in place for x <= shift (-inf gives 0); returns the sum.
 float exp_and_sum(std::span<float> x, float shift);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #include "base/check.h"
 #include "nest/kv_cache.h"
@@ -36,9 +35,8 @@ struct Range {
 };
 constexpr int rest_shift(int shift) { return std::max(0, shift - kBits); }
 
-// The least shift with size <= kMostEntry * unit << shift.
-HWY_INLINE int shift_of(float size, float unit) {
-  const float ratio = size / (kMostEntry * unit);
+// The least shift with ratio <= 1 << shift.
+HWY_INLINE int shift_of(float ratio) {
   const auto bits = std::bit_cast<uint32_t>(ratio);
   const int shift = static_cast<int>((bits + 0x7fffff) >> 23) - 127;  // log2, rounded up
   return std::clamp(shift, 0, static_cast<int>(ByteTables::kClasses) - 1);
@@ -72,9 +70,13 @@ HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
   out.unit = total / kUnits;
   out.base = base;
   uint16_t next[ByteTables::kClasses] = {};  // how many look-ups a class has, by shift; then where
+  float factors[ByteTables::kClasses];       // from values to entries, likewise
   if (out.unit > 1e-37f) {                   // a subnormal's reciprocal may be infinite
+    factors[0] = 1.0f / out.unit;
+    for (size_t c = 1; c < ByteTables::kClasses; ++c) factors[c] = 0.5f * factors[c - 1];
+    const float most = factors[0] / kMostEntry;
     for (size_t s = 0; s < slabs; ++s) {
-      const int shift = ranges[s].shift = shift_of(ranges[s].size, out.unit);
+      const int shift = ranges[s].shift = shift_of(ranges[s].size * most);
       ++next[shift];
       if (shift >= kSplit) ++next[rest_shift(shift)];
     }
@@ -90,17 +92,17 @@ HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
     out.end[c] = at;
   }
   for (size_t s = 0; s < slabs; ++s) {
-    const auto [least, size, shift] = ranges[s];
+    const int shift = ranges[s].shift;
     const bool split = shift >= kSplit;
     const int finer = rest_shift(shift);
     const size_t first = next[shift]++, second = split ? next[finer]++ : 0;
-    const auto factor = hn::Set(d, std::ldexp(1.0f / out.unit, -shift));
+    const auto factor = hn::Set(d, factors[shift]);
     const auto of_rest = hn::Set(d, static_cast<float>(1 << (shift - finer)));
     out.codes[first] = static_cast<uint16_t>(s * kSpreadCodes);
     if (split) out.codes[second] = out.codes[first];
     for (size_t e = 0; e < kEntries; e += n) {
       auto x = hn::LoadU(d, values + s * kEntries + e);
-      x = hn::Mul(hn::Sub(x, hn::Set(d, least)), factor);
+      x = hn::Mul(hn::Sub(x, hn::Set(d, ranges[s].least)), factor);
       if (split) {
         const auto high = hn::Floor(x);
         store_entries(hn::Mul(hn::Sub(x, high), of_rest), out.entries[second] + e);

@@ -83,21 +83,6 @@ TEST(BlockKernels, WeighedSumsEqualTheReference) {
   });
 }
 
-TEST(BlockKernels, RowsAreCombined) {
-  for_each_instruction_set([] {
-    for (const size_t columns : {0u, 1u, 16u, 67u, 192u}) {
-      const Matrix<float> rows = random_matrix(9, columns, 1), factors = random_matrix(1, 9, 2);
-      std::vector<float> out(columns, 5.0f);
-      combine_rows(factors.row(0), rows.view(), out);
-      for (size_t c = 0; c < columns; ++c) {
-        float sum = 0.0f;
-        for (size_t r = 0; r < 9; ++r) sum += factors.at(0, r) * rows.at(r, c);
-        EXPECT_NEAR(out[c], sum, 1e-5);
-      }
-    }
-  });
-}
-
 TEST(BlockKernels, ExpSumMaxScaleAndWiden) {
   for_each_instruction_set([] {
     for (size_t size = 0; size < 70; ++size) {
