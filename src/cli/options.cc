@@ -190,6 +190,7 @@ Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& model, const Cac
     }
     MKV_ASSIGN(rung, chosen_rung(*nest, cache));
     ranks = nest->ranks_at(rung);
+    nest->compact();
   }
   return std::make_unique<Engine>(Engine{std::move(loaded), std::move(nest), rung, std::move(ranks),
                                          std::make_unique<Workers>(model.threads), cache.exact,

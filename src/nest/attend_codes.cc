@@ -13,12 +13,19 @@ namespace mkv {
 
 std::span<float> turn_query(const KvCache::State& state, GroupId id, size_t offset,
                             std::span<const float> query, float* latents) {
-  const Matrix<float>& decode = state.nest->basis(id).decode;
-  const size_t columns = state.plan(id).columns;
-  combine_rows(query,
-               View<const float>(decode.row(offset).data(), query.size(), columns, decode.cols()),
-               {latents, columns});
-  return {latents, columns};
+  const Basis& basis = state.nest->basis(id);
+  const size_t columns = state.plan(id).columns, dims = state.nest->dims();
+  // Its rows of the query's head.
+  const auto rows = [&](const auto& decode) {
+    return View(decode.row(offset).data(), query.size(), columns, dims);
+  };
+  const std::span<float> out(latents, columns);
+  if (is_compact(basis)) {
+    combine_rows(query, rows(basis.half_decode), out);
+  } else {
+    combine_rows(query, rows(basis.decode), out);
+  }
+  return out;
 }
 
 void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, size_t layer,
@@ -214,12 +221,16 @@ void CodedAttention::lift(size_t head, size_t offset, std::span<const float> lat
   constexpr size_t kRows = 16;  // at a time
   std::array<const std::byte*, kRows> rows;
   std::array<float, kRows> products;
+  const bool half = is_compact(basis);
   for (size_t first = 0; first < out.size(); first += kRows) {
     const size_t count = std::min(kRows, out.size() - first);
     for (size_t c = 0; c < count; ++c) {
-      rows[c] = reinterpret_cast<const std::byte*>(basis.decode.row(offset + first + c).data());
+      const size_t row = offset + first + c;
+      rows[c] = half ? reinterpret_cast<const std::byte*>(basis.half_decode.row(row).data())
+                     : reinterpret_cast<const std::byte*>(basis.decode.row(row).data());
     }
-    score_rows({latents.data(), 1, columns}, {std::span(rows).first(count), DType::f32},
+    score_rows({latents.data(), 1, columns},
+               {std::span(rows).first(count), half ? DType::f16 : DType::f32},
                {products.data(), 1, count});
     for (size_t c = 0; c < count; ++c) {
       out[first + c] += weight * basis.mean[offset + first + c] + products[c];

@@ -190,12 +190,13 @@ class Decode {
 
   // Asks the memory for a run's share of what undoes the value's basis in the end.
   void ask_for_basis(size_t group, size_t run) const {
-    const Matrix<float>& decode = state_.nest->basis({layer_, group, Side::value}).decode;
-    constexpr size_t kLine = 64 / sizeof(float);
-    const size_t lines = decode.rows() * decode.cols() / kLine;
-    const float* data = decode.data();
+    const Basis& basis = state_.nest->basis({layer_, group, Side::value});
+    const auto bytes = is_compact(basis) ? std::as_bytes(basis.half_decode.span())
+                                         : std::as_bytes(basis.decode.span());
+    constexpr size_t kLine = 64;
+    const size_t lines = bytes.size() / kLine;
     for (size_t i = lines * run / coded_runs_; i < lines * (run + 1) / coded_runs_; ++i) {
-      __builtin_prefetch(data + i * kLine, 0, 2);
+      __builtin_prefetch(bytes.data() + i * kLine, 0, 2);
     }
   }
 

@@ -269,13 +269,13 @@ class Prefill {
       // oneDNN's products want many tokens at once.
       const size_t step = bases_ == nullptr ? count : 1, steps = count / step;
       workers_.run(spaces * steps, [&](size_t task, size_t) {
-        thread_local Matrix<float> latents;
+        thread_local DecodeScratch scratch;
         const size_t space = task / steps, block = task % steps * step;
         const GroupId id = space_at(space);
         float* out = (id.side == Side::key ? keys_ : values_) + id.group * dims * kSpanTokens +
                      block * kBlockTokens;
         decode_blocks(state_, id, first + block, step, bases_ == nullptr ? nullptr : bases_ + space,
-                      {out, dims, step * kBlockTokens, kSpanTokens}, latents);
+                      {out, dims, step * kBlockTokens, kSpanTokens}, scratch);
       });
       return;
     }

@@ -119,10 +119,21 @@ SinkLikeness likeness_to_first(const Sinks& sinks) {
 }
 
 // The leading columns of a matrix of a basis.
-void split_matrix(const Matrix<float>& matrix, size_t columns, BrainRows& out) {
-  const View<const float> view(matrix.data(), matrix.rows(), columns, matrix.cols());
+void split_matrix(View<const float> view, BrainRows& out) {
   out.reshape(view.rows, view.cols, left_parts(BrainParts::two_two));
   to_brain_rows(view, 0, out.tiles(), out);
+}
+
+// The leading columns of decode that slabs reach, [dims x columns]; room for them at `floats`.
+View<const float> kept_columns(const KvCache::State& state, GroupId id, Matrix<float>& floats) {
+  const Basis& basis = state.nest->basis(id);
+  const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
+  if (!is_compact(basis)) return {basis.decode.data(), dims, columns, dims};
+  floats.reshape(dims, columns);
+  for (size_t i = 0; i < dims; ++i) {
+    f16_to_f32(basis.half_decode.row(i).first(columns), floats.row(i));
+  }
+  return floats.view();
 }
 
 }  // namespace
@@ -131,7 +142,7 @@ void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scra
   const size_t dims = state.nest->dims();
   scratch.by_amx =
       state.arithmetic == Arithmetic::fast && has_brain_panels() && dims % kBrainRows == 0;
-  if (scratch.by_amx) split_matrix(state.nest->basis(id).encode, dims, scratch.encode);
+  if (scratch.by_amx) split_matrix(state.nest->basis(id).encode.view(), scratch.encode);
 }
 
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
@@ -231,12 +242,13 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
 }
 
 void split_decode(const KvCache::State& state, GroupId id, BrainRows& out) {
-  split_matrix(state.nest->basis(id).decode, state.plan(id).columns, out);
+  Matrix<float> floats;
+  split_matrix(kept_columns(state, id, floats), out);
 }
 
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   const BrainRows* split, View<float> out, Matrix<float>& latents) {
-  const Basis& basis = state.nest->basis(id);
+                   const BrainRows* split, View<float> out, DecodeScratch& scratch) {
+  Matrix<float>& latents = scratch.latents;
   const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
   const size_t tokens = count * kBlockTokens;
   if (columns == 0) {
@@ -250,8 +262,7 @@ void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t
     if (split != nullptr) {
       multiply_brain_columns(*split, latents.view(), decoded);
     } else {
-      gemm(View<const float>(basis.decode.data(), dims, columns, dims), latents.view(),
-           Transpose::no, 0.0f, decoded);
+      gemm(kept_columns(state, id, scratch.basis), latents.view(), Transpose::no, 0.0f, decoded);
     }
   }
   for (size_t b = 0; b < count; ++b) {

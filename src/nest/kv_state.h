@@ -183,8 +183,11 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
 
 // The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. split: what
 // split_decode gives for this space, or null.
+struct DecodeScratch {
+  Matrix<float> latents, basis;
+};
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   const BrainRows* split, View<float> out, Matrix<float>& latents);
+                   const BrainRows* split, View<float> out, DecodeScratch& scratch);
 // The columns of the space's decode matrix that are used, for products by AMX.
 void split_decode(const KvCache::State& state, GroupId id, BrainRows& out);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nest/kv_cache.h"
+#include "ops/ops.h"
 
 namespace mkv {
 namespace {
@@ -136,17 +137,29 @@ double Nest::coded_bits_per_value(const Ranks& ranks) const {
 Nest Nest::clone() const {
   Nest copy(config_);
   for (const Basis& basis : bases_) {
-    copy.bases_.push_back({basis.encode.clone(), basis.decode.clone(), basis.mean, basis.slabs});
+    copy.bases_.push_back({basis.encode.clone(), basis.decode.clone(), basis.half_decode.clone(),
+                           basis.mean, basis.slabs});
   }
   copy.ladder_ = ladder_;
   copy.measurements_ = measurements_;
   return copy;
 }
 
+void Nest::compact() {
+  if (config_.slab_kind != SlabKind::code) return;
+  for (Basis& basis : bases_) {
+    if (is_compact(basis)) continue;
+    basis.half_decode = Matrix<uint16_t>(dims(), dims());
+    f32_to_f16(basis.decode.span(), basis.half_decode.span());
+    basis.decode = {};
+  }
+}
+
 double Nest::orthogonality_error() const {
   const size_t n = dims();
   double worst = 0.0;
   std::vector<double> row(n);
+  MKV_CHECK(!is_compact(bases_.front()));
   for (const Basis& basis : bases_) {
     for (size_t i = 0; i < n; ++i) {
       std::fill(row.begin(), row.end(), 0.0);

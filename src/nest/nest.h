@@ -55,9 +55,12 @@ struct CodeSlab {
 struct Basis {
   Matrix<float> encode;     // [dims x dims], row c gives latent c; rows by importance
   Matrix<float> decode;     // [dims x dims], column c takes latent c back; encode^T when orthogonal
+  Matrix<uint16_t> half_decode;  // decode in f16, in place of it: Nest::compact
   std::vector<float> mean;  // [dims]; keys: see KeyMean; values: plain
   std::vector<CodeSlab> slabs;  // SlabKind::code: in order of importance
 };
+
+inline bool is_compact(const Basis& basis) { return !basis.half_decode.span().empty(); }
 
 // Slabs kept for every latent space, by flat index (Nest::flat).
 using Ranks = std::vector<uint16_t>;
@@ -125,6 +128,10 @@ class Nest {
   Ranks ranks_at(size_t rung) const;
   double coded_bits_per_value(const Ranks& ranks) const;
   Nest clone() const;
+
+  // From now on for attention alone, neither to be changed nor saved: decode of SlabKind::code is
+  // kept in f16, as files have it, which is half of what attention reads of a basis.
+  void compact();
 
   // Largest |encode decode - I| over all bases; for orthogonal ones |U^T U - I|.
   double orthogonality_error() const;

@@ -333,6 +333,7 @@ Result<void> write_text(const std::filesystem::path& path, std::string_view text
 Result<void> Nest::save(const std::filesystem::path& folder) const {
   TensorWriter writer;
   const size_t n = dims();
+  MKV_CHECK(!is_compact(bases_.front()));
   for (size_t layer = 0; layer < config_.shape.layers; ++layer) {
     for (const Side side : {Side::key, Side::value}) {
       std::vector<float> decode, mean;

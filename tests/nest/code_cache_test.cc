@@ -1,6 +1,7 @@
 // Properties of caches of code slabs: prefixes, shrinking, one view for prefill and decode, bytes.
 #include <gtest/gtest.h>
 
+#include "base/half.h"
 #include "nest/code_fixture.h"
 #include "nest/kv_cache.h"
 #include "ops/each_instruction_set.h"
@@ -35,6 +36,29 @@ double largest_difference(const Matrix<float>& a, const Matrix<float>& b) {
     worst = std::max<double>(worst, std::abs(a.span()[i] - b.span()[i]));
   }
   return worst;
+}
+
+// Reading a basis as 16 bits that hold it changes nothing.
+TEST(CompactNest, AttentionIsTheSame) {
+  NestConfig config = config_of({});
+  Nest nest = make_code_nest(config, kSlabs, 5);
+  for (size_t space = 0; space < nest.spaces(); ++space) {
+    for (float& x : nest.basis(nest.unflat(space)).decode.span()) x = f16_to_f32(f32_to_f16(x));
+  }
+  Nest compact = nest.clone();
+  compact.compact();
+  EXPECT_TRUE(is_compact(compact.basis({0, 0, Side::key})));
+  EXPECT_TRUE(compact.basis({0, 0, Side::key}).decode.span().empty());
+  const Nest copy = compact.clone();
+  for (const Arithmetic arithmetic : {Arithmetic::float32, Arithmetic::fast}) {
+    for (const size_t chunk : {1u, 100u}) {
+      const LayerTypes types = layers_alike(16);
+      const KvOptions options{.arithmetic = arithmetic};
+      KvCache first(nest, nest.full_ranks(), types, 512, options);
+      KvCache second(copy, copy.full_ranks(), types, 512, options);
+      EXPECT_EQ(largest_difference(feed(first, kTokens, chunk), feed(second, kTokens, chunk)), 0.0);
+    }
+  }
 }
 
 class CodeCache : public testing::TestWithParam<Case> {
