@@ -29,7 +29,7 @@ struct ByteTables {
   uint16_t end[kClasses] = {};  // of each class's look-ups, from the coarsest class on
   // Where the codes of each look-up's slab are: kSpreadCodes times its index in the part.
   uint16_t codes[kMost] = {};
-  uint8_t entries[kMost][kCodebookEntries] = {};  // at most 127
+  alignas(kCodebookEntries) uint8_t entries[kMost][kCodebookEntries] = {};  // at most 127
 };
 
 // Rounds the tables of slabs, values [slabs][16], to parts [part_count(slabs)].

@@ -1,7 +1,6 @@
 #include <hwy/base.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 #include "nest/avx512.h"
@@ -28,9 +27,6 @@ HWY_INLINE void add_words(__m512i& sum, __m512i a) {
 }
 HWY_INLINE void add_bytes(__m512i& sum, __m512i a) {
   asm("vpaddb %1, %0, %0" : "+v"(sum) : "v"(a));
-}
-HWY_INLINE void add_word_products(__m512i& sum, __m512i a, __m512i b) {
-  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 }
 HWY_INLINE void add_byte_products(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
