@@ -74,13 +74,13 @@ class CodedAttention {
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
   int16_t* turned_ = nullptr;        // [worker][head of the group][a | b][even_pairs()]
   // Tables of words, or of bytes:
-  float* units_ = nullptr;           // [head]
-  int16_t* entries_ = nullptr;       // [group][slab][head of the group][16]
-  ByteTables* bytes_ = nullptr;      // [head][part]
-  float* values_ = nullptr;          // [worker][slab][16], tables before rounding
-  float* small_ = nullptr;           // [worker][head of the group]
-  float* expanded_ = nullptr;        // [worker][dims][64]
-  uint8_t* weights_ = nullptr;       // [worker][head of the group][kWeighBlocks * 64]
+  float* units_ = nullptr;       // [head]
+  int16_t* entries_ = nullptr;   // [group][slab][head of the group][16]
+  ByteTables* bytes_ = nullptr;  // [head][part]
+  float* values_ = nullptr;      // [worker][slab][16], tables before rounding
+  float* small_ = nullptr;       // [worker][head of the group]
+  float* expanded_ = nullptr;    // [worker][dims][64]
+  uint8_t* weights_ = nullptr;   // [worker][head of the group][kWeighBlocks * 64]
   size_t expanded_size_ = 0;
 };
 

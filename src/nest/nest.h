@@ -53,11 +53,11 @@ struct CodeSlab {
 // One latent space. For the dims = group_size * head_dim values x of a token (the heads of the
 // group one after the other, Hugging Face order): z = encode (x - mean), x ~ decode z + mean.
 struct Basis {
-  Matrix<float> encode;     // [dims x dims], row c gives latent c; rows by importance
-  Matrix<float> decode;     // [dims x dims], column c takes latent c back; encode^T when orthogonal
+  Matrix<float> encode;  // [dims x dims], row c gives latent c; rows by importance
+  Matrix<float> decode;  // [dims x dims], column c takes latent c back; encode^T when orthogonal
   Matrix<uint16_t> half_decode;  // decode in f16, in place of it: Nest::compact
-  std::vector<float> mean;  // [dims]; keys: see KeyMean; values: plain
-  std::vector<CodeSlab> slabs;  // SlabKind::code: in order of importance
+  std::vector<float> mean;       // [dims]; keys: see KeyMean; values: plain
+  std::vector<CodeSlab> slabs;   // SlabKind::code: in order of importance
 };
 
 inline bool is_compact(const Basis& basis) { return !basis.half_decode.span().empty(); }

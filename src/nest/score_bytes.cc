@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "base/check.h"
 #include "nest/kv_cache.h"
@@ -22,9 +23,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kTogether = 2;
 static_assert(kTogether * kTokens == kSpreadCodes);
 
-// The sum of a head's ranges is so many units: sums of rounded entries fit 16 bits. Tables are of
-// class 0 while 7 bits hold their range, of class 1 up to twice that and so on; from kSplit on
-// they are two.
+// The sum of a head's ranges is so many units: sums of rounded entries fit 16 bits. A table's shift
+// is 0 while 7 bits hold its range in units, 1 up to twice that and so on; from kSplit on it
+// becomes two. Its class is kClasses - 1 - shift.
 constexpr float kUnits = 32768.0f;
 constexpr int kSplit = 4, kBits = 7;
 constexpr float kMostEntry = 127.0f;
@@ -50,66 +51,71 @@ HWY_INLINE void store_entries(hn::Vec<Floats> x, uint8_t* to) {
   hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Min(x, most))), d8, to);
 }
 
-HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
+HWY_INLINE Range range_of(const float* values) {
   const Floats d;
-  const size_t n = hn::Lanes(d);
-  Range ranges[kPartSlabs];
-  float total = 0.0f, base = 0.0f;
-  for (size_t s = 0; s < slabs; ++s) {
-    auto least = hn::LoadU(d, values + s * kEntries), most = least;
-    for (size_t e = n; e < kEntries; e += n) {
-      const auto x = hn::LoadU(d, values + s * kEntries + e);
-      least = hn::Min(least, x);
-      most = hn::Max(most, x);
+  auto least = hn::LoadU(d, values), most = least;
+  for (size_t e = hn::Lanes(d); e < kEntries; e += hn::Lanes(d)) {
+    const auto x = hn::LoadU(d, values + e);
+    least = hn::Min(least, x);
+    most = hn::Max(most, x);
+  }
+  const float lowest = hn::GetLane(hn::MinOfLanes(d, least));
+  return {lowest, hn::GetLane(hn::MaxOfLanes(d, most)) - lowest, 0};
+}
+
+// (values - least) * factor; if there is `rest`, whole ones, and what that leaves times of_rest.
+HWY_INLINE void round_table(const float* values, float least, float factor, float of_rest,
+                            uint8_t* entries, uint8_t* rest) {
+  const Floats d;
+  for (size_t e = 0; e < kEntries; e += hn::Lanes(d)) {
+    auto x = hn::LoadU(d, values + e);
+    x = hn::Mul(hn::Sub(x, hn::Set(d, least)), hn::Set(d, factor));
+    if (rest != nullptr) {
+      const auto whole = hn::Floor(x);
+      store_entries(hn::Mul(hn::Sub(x, whole), hn::Set(d, of_rest)), rest + e);
+      x = whole;
     }
-    ranges[s].least = hn::GetLane(hn::MinOfLanes(d, least));
-    ranges[s].size = hn::GetLane(hn::MaxOfLanes(d, most)) - ranges[s].least;
+    store_entries(x, entries + e);
+  }
+}
+
+HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
+  Range ranges[kPartSlabs];
+  float total = 0.0f;
+  out.base = 0.0f;
+  for (size_t s = 0; s < slabs; ++s) {
+    ranges[s] = range_of(values + s * kEntries);
     total += ranges[s].size;
-    base += ranges[s].least;
+    out.base += ranges[s].least;
   }
   out.unit = total / kUnits;
-  out.base = base;
-  uint16_t next[ByteTables::kClasses] = {};  // how many look-ups a class has, by shift; then where
-  float factors[ByteTables::kClasses];       // from values to entries, likewise
-  if (out.unit > 1e-37f) {                   // a subnormal's reciprocal may be infinite
-    factors[0] = 1.0f / out.unit;
-    for (size_t c = 1; c < ByteTables::kClasses; ++c) factors[c] = 0.5f * factors[c - 1];
-    const float most = factors[0] / kMostEntry;
-    for (size_t s = 0; s < slabs; ++s) {
-      const int shift = ranges[s].shift = shift_of(ranges[s].size * most);
-      ++next[shift];
-      if (shift >= kSplit) ++next[rest_shift(shift)];
-    }
-  } else {
-    slabs = 0;
+  if (!(out.unit > 1e-37f)) slabs = 0;  // a subnormal's reciprocal may be infinite
+  float factors[ByteTables::kClasses] = {1.0f / out.unit};  // by shift
+  for (size_t i = 1; i < ByteTables::kClasses; ++i) factors[i] = 0.5f * factors[i - 1];
+  const float to_ratio = factors[0] / kMostEntry;
+  uint16_t next[ByteTables::kClasses] = {};  // by shift: the look-ups' count, then the next's place
+  for (size_t s = 0; s < slabs; ++s) {
+    const int shift = ranges[s].shift = shift_of(ranges[s].size * to_ratio);
+    ++next[shift];
+    if (shift >= kSplit) ++next[rest_shift(shift)];
   }
   uint16_t at = 0;
   for (size_t c = 0; c < ByteTables::kClasses; ++c) {
-    uint16_t& of_class = next[ByteTables::kClasses - 1 - c];
-    const uint16_t count = of_class;
-    of_class = at;
-    at = static_cast<uint16_t>(at + count);
-    out.end[c] = at;
+    const uint16_t count = std::exchange(next[ByteTables::kClasses - 1 - c], at);
+    at = out.end[c] = static_cast<uint16_t>(at + count);
   }
   for (size_t s = 0; s < slabs; ++s) {
-    const int shift = ranges[s].shift;
-    const bool split = shift >= kSplit;
-    const int finer = rest_shift(shift);
-    const size_t first = next[shift]++, second = split ? next[finer]++ : 0;
-    const auto factor = hn::Set(d, factors[shift]);
-    const auto of_rest = hn::Set(d, static_cast<float>(1 << (shift - finer)));
+    const int shift = ranges[s].shift, finer = rest_shift(shift);
+    const size_t first = next[shift]++;
     out.codes[first] = static_cast<uint16_t>(s * kSpreadCodes);
-    if (split) out.codes[second] = out.codes[first];
-    for (size_t e = 0; e < kEntries; e += n) {
-      auto x = hn::LoadU(d, values + s * kEntries + e);
-      x = hn::Mul(hn::Sub(x, hn::Set(d, ranges[s].least)), factor);
-      if (split) {
-        const auto high = hn::Floor(x);
-        store_entries(hn::Mul(hn::Sub(x, high), of_rest), out.entries[second] + e);
-        x = high;
-      }
-      store_entries(x, out.entries[first] + e);
+    uint8_t* rest = nullptr;
+    if (shift >= kSplit) {
+      const size_t second = next[finer]++;
+      out.codes[second] = out.codes[first];
+      rest = out.entries[second];
     }
+    round_table(values + s * kEntries, ranges[s].least, factors[shift],
+                static_cast<float>(1 << (shift - finer)), out.entries[first], rest);
   }
 }
 
@@ -230,7 +236,8 @@ void ScoreBytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks
   constexpr size_t kVectors = 4, kAtOnce = kVectors * hn::MaxLanes(Bytes());
   HWY_ALIGN uint8_t spread[kPartSlabs * kSpreadCodes];
   const size_t parts = part_count(slabs);
-  Prefetcher ahead(blocks.ahead, scores.rows * ((blocks.count + kTogether - 1) / kTogether) * parts);
+  Prefetcher ahead(blocks.ahead,
+                   scores.rows * ((blocks.count + kTogether - 1) / kTogether) * parts);
   for (size_t p = 0; p < parts; ++p) {
     const size_t first = p * kPartSlabs, of_part = HWY_MIN(kPartSlabs, slabs - first);
     for (size_t b = 0; b < blocks.count; b += kTogether) {

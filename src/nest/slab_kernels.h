@@ -32,10 +32,10 @@ void round_tables(const float* values, float reach, size_t head, const ScoreTabl
 // count*64].
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
 
-// weights[t] = round(values[t] / unit), of whole blocks, kWeighBlocks at most; returns the unit, the
-// least with which weigh_slabs of the instruction set in use can add up the products: the largest
-// weight is at most 255 with AVX-512, else 127, and less where many large ones meet. No value is
-// negative.
+// weights[t] = round(values[t] / unit), of whole blocks, kWeighBlocks at most; returns the unit,
+// the least with which weigh_slabs of the instruction set in use can add up the products: the
+// largest weight is at most 255 with AVX-512, else 127, and less where many large ones meet. No
+// value is negative.
 float round_weights(std::span<const float> values, uint8_t* weights);
 
 // sums[h][c] += factor[h] * scale of the plane * sum_t weights[h][t] * column c of token t, where a

@@ -229,7 +229,8 @@ void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_
     for (size_t b = 0; b < blocks.count; ++b) {
       expand_plane(planes, plane, blocks.data + b * blocks.stride, columns[b]);
     }
-    const size_t rest = weigh_plane<kHeadsTogether>(plane, columns, blocks.count, weights, factor, 0, sums);
+    const size_t rest =
+        weigh_plane<kHeadsTogether>(plane, columns, blocks.count, weights, factor, 0, sums);
     weigh_plane<1>(plane, columns, blocks.count, weights, factor, rest, sums);
   }
 }

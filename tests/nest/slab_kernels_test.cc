@@ -136,8 +136,7 @@ TEST(SlabKernels, BytesHoldTables) {
       std::vector<float> found(values.size());
       size_t at = 0;
       for (size_t c = 0; c < ByteTables::kClasses; ++c) {
-        const float unit =
-            tables.unit * static_cast<float>(1 << (ByteTables::kClasses - 1 - c));
+        const float unit = tables.unit * static_cast<float>(1 << (ByteTables::kClasses - 1 - c));
         for (; at < tables.end[c]; ++at) {
           const size_t slab = tables.codes[at] / kSpreadCodes;
           for (size_t e = 0; e < kCodebookEntries; ++e) {
@@ -148,7 +147,8 @@ TEST(SlabKernels, BytesHoldTables) {
       }
       float base = 0.0f;
       for (size_t s = 0; s < slabs; ++s) {
-        const std::span<const float> of_slab(values.data() + s * kCodebookEntries, kCodebookEntries);
+        const std::span<const float> of_slab(values.data() + s * kCodebookEntries,
+                                             kCodebookEntries);
         const auto [least, most] = std::ranges::minmax(of_slab);
         base += least;
         // A unit of its own 7 bits, of more where they are coarse, or the head's.
@@ -258,8 +258,8 @@ TEST(SlabKernels, ScoresAreTheSumsOfValues) {
         }
         reach[h] += largest;
         for (size_t i = 0; i < blocks * 64; ++i) {
-          expected.at(h, i) += of_slab[reference::code_at(
-              codes.data() + i / 64 * view.stride + s * 32, i % 64)];
+          expected.at(h, i) +=
+              of_slab[reference::code_at(codes.data() + i / 64 * view.stride + s * 32, i % 64)];
         }
       }
       round_tables(values.data(), reach[h], h, tables);
