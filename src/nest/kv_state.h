@@ -181,11 +181,11 @@ void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scra
 void expand_latents(const KvCache::State& state, GroupId id, size_t block, float* out,
                     size_t stride);
 
-// The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. split: what
-// split_decode gives for this space, or null.
 struct DecodeScratch {
   Matrix<float> latents, basis;
 };
+// The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. split: what
+// split_decode gives for this space, or null.
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
                    const BrainRows* split, View<float> out, DecodeScratch& scratch);
 // The columns of the space's decode matrix that are used, for products by AMX.
