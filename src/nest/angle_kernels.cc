@@ -106,24 +106,29 @@ void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles,
 
 #endif  // HWY_TARGET == HWY_SCALAR
 
-void TurnAndRound(const float* a, const float* b, const float* cos, const float* sin, size_t pairs,
-                  int16_t* out) {
-  const hn::ScalableTag<float> d;
-  const hn::Rebind<int16_t, decltype(d)> d16;
+// Pairs from `first` on, a vector at a time; returns the first left over.
+template <class D>
+HWY_INLINE size_t turn_vectors(D d, const float* a, const float* b, const float* cos,
+                               const float* sin, size_t first, size_t pairs, int16_t* out) {
+  const hn::Rebind<int16_t, D> d16;
   const size_t n = hn::Lanes(d), all = even_pairs(pairs);
-  size_t i = 0;
+  size_t i = first;
   for (; i + n <= pairs; i += n) {
     const auto va = hn::LoadU(d, a + i), vb = hn::LoadU(d, b + i);
     const auto vc = hn::LoadU(d, cos + i), vs = hn::LoadU(d, sin + i);
-    const auto first = hn::NearestInt(hn::MulAdd(va, vc, hn::Mul(vb, vs)));
-    const auto second = hn::NearestInt(hn::NegMulAdd(va, vs, hn::Mul(vb, vc)));
-    hn::StoreU(hn::DemoteTo(d16, first), d16, out + i);
-    hn::StoreU(hn::DemoteTo(d16, second), d16, out + all + i);
+    const auto even = hn::NearestInt(hn::MulAdd(va, vc, hn::Mul(vb, vs)));
+    const auto odd = hn::NearestInt(hn::NegMulAdd(va, vs, hn::Mul(vb, vc)));
+    hn::StoreU(hn::DemoteTo(d16, even), d16, out + i);
+    hn::StoreU(hn::DemoteTo(d16, odd), d16, out + all + i);
   }
-  for (; i < pairs; ++i) {
-    out[i] = static_cast<int16_t>(std::lrint(a[i] * cos[i] + b[i] * sin[i]));
-    out[all + i] = static_cast<int16_t>(std::lrint(b[i] * cos[i] - a[i] * sin[i]));
-  }
+  return i;
+}
+
+void TurnAndRound(const float* a, const float* b, const float* cos, const float* sin, size_t pairs,
+                  int16_t* out) {
+  const size_t rest = turn_vectors(hn::ScalableTag<float>(), a, b, cos, sin, 0, pairs, out);
+  turn_vectors(hn::CappedTag<float, 1>(), a, b, cos, sin, rest, pairs, out);
+  const size_t all = even_pairs(pairs);
   if (pairs < all) out[pairs] = out[all + pairs] = 0;
 }
 

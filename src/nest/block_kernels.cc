@@ -147,7 +147,6 @@ void WeighColumns(View<const float> weights, const ColumnBlocks& blocks, View<fl
   weigh_all<uint16_t>(weights, blocks, sums);
 }
 
-// Columns from `first` on, a vector at a time; returns the first left over.
 // e^x for x in [-87, 0]: 2^n times a polynomial in the rest, relative error below 3e-7 (the Taylor
 // series of 2^r at 0, |r| <= 1/2, to the sixth power).
 template <class D>

@@ -87,7 +87,7 @@ float Tabulate(std::span<const CodeSlab> slabs, const float* query, float* out) 
   return reach;
 }
 
-void RoundTables(const float* values, size_t slabs, float factor, int16_t* table, size_t stride) {
+void RoundToWords(const float* values, size_t slabs, float factor, int16_t* table, size_t stride) {
   const hn::CappedTag<float, kEntries / 2> d;
   const hn::Rebind<int16_t, decltype(d)> d16;
   const size_t n = hn::Lanes(d);
@@ -109,7 +109,7 @@ namespace mkv {
 HWY_EXPORT(Encode);
 HWY_EXPORT(Expand);
 HWY_EXPORT(Tabulate);
-HWY_EXPORT(RoundTables);
+HWY_EXPORT(RoundToWords);
 
 void encode_slab(const Codebook& codebook, float* residual, size_t stride, uint8_t* codes) {
   HWY_DYNAMIC_DISPATCH(Encode)(codebook, residual, stride, codes);
@@ -120,6 +120,11 @@ void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, si
 float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
   return HWY_DYNAMIC_DISPATCH(Tabulate)(slabs, query, out);
 }
+void round_to_words(const float* values, size_t slabs, float factor, int16_t* table,
+                    size_t stride) {
+  HWY_DYNAMIC_DISPATCH(RoundToWords)(values, slabs, factor, table, stride);
+}
+
 bool scores_by_words() { return avx512::usable(); }
 
 void round_tables(const float* values, float reach, size_t head, const ScoreTables& to) {
@@ -129,9 +134,8 @@ void round_tables(const float* values, float reach, size_t head, const ScoreTabl
   // The largest sum has each entry rounded up.
   const float most = 32767.0f - static_cast<float>(to.slabs);
   to.unit[head] = reach / most;
-  HWY_DYNAMIC_DISPATCH(RoundTables)
-  (values, to.slabs, reach > 0.0f ? most / reach : 0.0f, to.entries + head * kCodebookEntries,
-   to.heads * kCodebookEntries);
+  round_to_words(values, to.slabs, reach > 0.0f ? most / reach : 0.0f,
+                 to.entries + head * kCodebookEntries, to.heads * kCodebookEntries);
 }
 
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {

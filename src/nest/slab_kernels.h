@@ -24,6 +24,8 @@ void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, si
 // out[s][e] = sum_c query[first column of slab s + c] * entry e of slab s: what a token with that
 // code adds to the score. Returns the sum over slabs of the largest |out[s][...]|.
 float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out);
+// table[s * stride + e] = round(values[s][e] * factor), 16 entries a slab.
+void round_to_words(const float* values, size_t slabs, float factor, int16_t* table, size_t stride);
 // Whether scores are looked up in tables of words, or else of bytes.
 bool scores_by_words();
 // Rounds a head's tables of the slabs, values [slabs][16] whose sum is within +-reach.

@@ -111,6 +111,13 @@ TEST(SlabKernels, TablesEqualTheReference) {
     for (size_t i = 0; i < expected.span().size(); ++i) {
       EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-5);
     }
+    std::vector<int16_t> rounded(13 * 20);
+    round_to_words(actual.data(), 13, 100.0f, rounded.data(), 20);
+    for (size_t s = 0; s < 13; ++s) {
+      for (size_t e = 0; e < kCodebookEntries; ++e) {
+        EXPECT_NEAR(rounded[s * 20 + e], 100.0f * actual.at(s, e), 0.51);
+      }
+    }
   });
 }
 
@@ -300,6 +307,10 @@ TEST(SlabKernels, WeightsAreRoundedToTheLargest) {
         }
       }
       std::vector<uint8_t> weights(size, 1);
+      std::vector<float> single(size);
+      single[size / 2] = 3.0f;  // nothing else limits the unit
+      EXPECT_FLOAT_EQ(round_weights(single, weights.data()),
+                      scores_by_words() ? 3.0f / 255.0f : 3.0f / 127.0f);
       EXPECT_EQ(round_weights(std::vector<float>(size), weights.data()), 0.0f);
       EXPECT_EQ(*std::ranges::max_element(weights), 0);
     }
