@@ -1,5 +1,9 @@
 #include "nest/block_kernels.h"
 
+#include <hwy/cache_control.h>
+
+#include <algorithm>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nest/block_kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -24,10 +28,19 @@ HWY_INLINE V load_f32(F32 d, const uint16_t* p) {
 // Registers for sums: half of what the target has.
 constexpr size_t kSums = HWY_TARGET == HWY_AVX3 ? 24 : 12;
 
-// Four vectors of tokens times kQueries queries stay in registers over all columns.
+// Asks the memory for a column of a block. Processors foresee a block's columns but not the next
+// block: without this, decoding at a depth of 7,680 took half as much time again.
+template <class T>
+HWY_INLINE void ask_for(const T* column) {
+  constexpr size_t kLine = 64 / sizeof(T);
+  for (size_t t = 0; t < kTokens; t += kLine) hwy::Prefetch(column + t);
+}
+
+// Four vectors of tokens times kQueries queries stay in registers over all columns; `next` is the
+// block that follows.
 template <size_t kQueries, class T>
 HWY_INLINE void score_queries(const float* queries, size_t query_stride, size_t columns,
-                              const T* block, float* scores, size_t score_stride) {
+                              const T* block, const T* next, float* scores, size_t score_stride) {
   const F32 d;
   const size_t n = hn::Lanes(d);
   for (size_t t = 0; t < kTokens; t += 4 * n) {
@@ -39,6 +52,7 @@ HWY_INLINE void score_queries(const float* queries, size_t query_stride, size_t 
     }
     for (size_t c = 0; c < columns; ++c) {
       const T* column = block + c * kTokens + t;
+      if (t == 0) ask_for(next + c * kTokens);
       V factor[kQueries];
       for (size_t q = 0; q < kQueries; ++q) factor[q] = hn::Set(d, queries[q * query_stride + c]);
       for (size_t i = 0; i < 4; ++i) {  // one vector of tokens at a time beside the sums
@@ -64,11 +78,13 @@ template <size_t kQueries, class T>
 HWY_INLINE size_t score_tiles(View<const float> queries, const ColumnBlocks& blocks,
                               View<float> scores, size_t first) {
   size_t q = first;
+  const size_t count = scores.cols / kTokens;
   for (; q + kQueries <= queries.rows; q += kQueries) {
-    for (size_t b = 0; b < scores.cols / kTokens; ++b) {
+    for (size_t b = 0; b < count; ++b) {
       score_queries<kQueries>(queries.row(q).data(), queries.stride, queries.cols,
-                              block_at<T>(blocks, b), scores.row(q).data() + b * kTokens,
-                              scores.stride);
+                              block_at<T>(blocks, b),
+                              block_at<T>(blocks, std::min(b + 1, count - 1)),
+                              scores.row(q).data() + b * kTokens, scores.stride);
     }
   }
   return q;
@@ -99,8 +115,11 @@ HWY_INLINE void weigh_tile(View<const float> weights, size_t query, const Column
   for (auto& of_column : sum) {
     for (V& x : of_column) x = hn::Zero(d);
   }
-  for (size_t b = 0; b < weights.cols / kTokens; ++b) {
+  const size_t count = weights.cols / kTokens;
+  for (size_t b = 0; b < count; ++b) {
     const T* block = block_at<T>(blocks, b) + column * kTokens;
+    const T* next = block_at<T>(blocks, std::min(b + 1, count - 1)) + column * kTokens;
+    for (size_t c = 0; c < kColumns; ++c) ask_for(next + c * kTokens);
     for (size_t t = 0; t < kTokens; t += n) {
       V weight[kQueries];
       for (size_t q = 0; q < kQueries; ++q) {
