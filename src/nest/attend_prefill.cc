@@ -210,7 +210,7 @@ class Prefill {
       rows.first = seen.to - done;
       rows.hidden = seen.from - static_cast<ptrdiff_t>(done);
       const size_t at = packed_at(head, (first + done) / kBlockTokens);
-      flash_->attend_block(rows, packed_keys_ + at, packed_values_ + at);
+      of_span_->attend_block(rows, packed_keys_ + at, packed_values_ + at);
     }
   }
 
@@ -224,13 +224,14 @@ class Prefill {
       const size_t head = task % kv_heads_, block = task / kv_heads_;
       const size_t from = head * head_dim_ * kSpanTokens + block * kBlockTokens;
       const size_t to = packed_at(head, block);
-      flash_->pack_keys({keys_ + from, head_dim_, kBlockTokens, kSpanTokens}, packed_keys_ + to);
-      flash_->pack_values({values_ + from, head_dim_, kBlockTokens, kSpanTokens},
-                          packed_values_ + to);
+      of_span_->pack_keys({keys_ + from, head_dim_, kBlockTokens, kSpanTokens}, packed_keys_ + to);
+      of_span_->pack_values({values_ + from, head_dim_, kBlockTokens, kSpanTokens},
+                            packed_values_ + to);
     });
   }
 
   void attend_sinks() {
+    of_span_ = flash_;
     const Sinks& sinks = state_.layers[layer_].sinks;
     std::vector<float> row(state_.width());
     for (const Side side : {Side::key, Side::value}) {
@@ -290,6 +291,7 @@ class Prefill {
 
   // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form.
   void attend_spans(size_t begin, size_t end, bool coded) {
+    if (flash_ != nullptr) of_span_ = coded ? flash::kernels_of_codes(head_dim_) : flash_;
     for (size_t span = begin; span < end; span += kSpanBlocks) {
       const size_t count = std::min(kSpanBlocks, end - span);
       expand_span(span, count, coded);
@@ -335,6 +337,7 @@ class Prefill {
   Workers& workers_;
   const size_t head_dim_, kv_heads_, repeats_;
   const flash::Kernels* const flash_;
+  const flash::Kernels* of_span_ = nullptr;  // for the blocks at hand, if flash_
   const std::vector<Tile> tiles_;
   const size_t head_rows_;    // of all tiles
   float* queries_ = nullptr;  // [kv_head][row of a tile][head_dim], scaled; unless flash_

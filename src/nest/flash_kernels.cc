@@ -11,6 +11,11 @@ const Kernels* kernels(size_t head_dim) {
   return word_kernels();
 }
 
+const Kernels* kernels_of_codes(size_t head_dim) {
+  const Kernels* exact = kernels(head_dim);
+  return exact != nullptr && exact == word_kernels() ? byte_kernels() : exact;
+}
+
 void finish_rows(const Tile& tile, size_t row, std::span<float> out) {
   const float factor = 1.0f / tile.totals[row];
   const float* from = tile.sums + row * tile.head_dim;

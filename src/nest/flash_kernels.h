@@ -48,6 +48,9 @@ struct Kernels {
 
 // Those for heads of this size, by the instruction set in use (ops/instruction_set.h); or null.
 const Kernels* kernels(size_t head_dim);
+// Those for blocks that were codes, which need not be as exact: they pack keys and values and
+// attend to them, while queries and sums are those of kernels().
+const Kernels* kernels_of_codes(size_t head_dim);
 
 // Kernels' finish where a tile's sums are rows of columns in their order.
 void finish_rows(const Tile& tile, size_t row, std::span<float> out);
@@ -55,6 +58,7 @@ void finish_rows(const Tile& tile, size_t row, std::span<float> out);
 // Of flash_words.cc, flash_avx512.cc and flash_amx.cc; null where the build or the machine has
 // none.
 const Kernels* word_kernels();
+const Kernels* byte_kernels();
 const Kernels* avx512_kernels();
 const Kernels* amx_kernels();
 

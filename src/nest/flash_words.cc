@@ -1,6 +1,8 @@
 // With AVX2, which has no products of bf16 but of 16-bit words, twice as many at once as of floats.
 // Queries and keys have a step each (their largest element over most_of()), weights one for each
 // row of a block, values one for each column of a block: sums over a block are exact integers.
+// Values that were codes, and their weights, are bytes: twice as many again, and rounding them to
+// 8 bits adds little to what coding took (decision 0025).
 #include <hwy/base.h>
 
 #include <algorithm>
@@ -29,7 +31,8 @@ float most_of(size_t products) {
   return std::floor(std::sqrt(2147483000.0f / static_cast<float>(products)));
 }
 
-HWY_INLINE __m256i load(const uint16_t* p) {
+template <class Element>
+HWY_INLINE __m256i load(const Element* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 HWY_INLINE void store(uint16_t* p, __m256i x) {
@@ -54,11 +57,13 @@ HWY_INLINE float sum_of_lanes(__m256 x) {
   return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
 }
 
+HWY_INLINE __m256i words_of(__m256 first, __m256 last) {
+  return _mm256_packs_epi32(_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(last));
+}
 // 16 floats, rounded to words.
 HWY_INLINE void store_words(__m256 first, __m256 last, uint16_t* words) {
   // Narrowing puts words in the order 0-3, 8-11, 4-7, 12-15, which a permutation undoes.
-  const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(last));
-  store(words, _mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
+  store(words, _mm256_permute4x64_epi64(words_of(first, last), _MM_SHUFFLE(3, 1, 2, 0)));
 }
 // The same of a row that is a multiple of as many, times `factor`.
 HWY_INLINE void round_row(std::span<const float> in, __m256 factor, uint16_t* words) {
@@ -126,6 +131,39 @@ void pack_values(View<const float> columns, uint16_t* values) {
   }
 }
 
+// 64 floats times `factor`, rounded to bytes: of 0 ... 255 or of -127 ... 127.
+enum class Bytes { unsigned_weights, signed_values };
+template <Bytes kBytes>
+HWY_INLINE void round_to_bytes(const __m256 (&x)[8], __m256 factor, uint8_t* bytes) {
+  // Narrowing takes 4 of each vector by turns.
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (size_t i = 0; i < 8; i += 4) {
+    const __m256i a = words_of(_mm256_mul_ps(x[i], factor), _mm256_mul_ps(x[i + 1], factor));
+    const __m256i b = words_of(_mm256_mul_ps(x[i + 2], factor), _mm256_mul_ps(x[i + 3], factor));
+    const __m256i mixed =
+        kBytes == Bytes::signed_values ? _mm256_packs_epi16(a, b) : _mm256_packus_epi16(a, b);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + i * kLanes),
+                        _mm256_permutevar8x32_epi32(mixed, order));
+  }
+}
+
+// As bytes: [four tokens][column][4].
+void pack_byte_values(View<const float> columns, uint16_t* values) {
+  float* steps = steps_of(values, columns.rows);
+  auto* to = reinterpret_cast<uint8_t*>(values);
+  for (size_t c = 0; c < columns.rows; ++c) {
+    const std::span<const float> row = columns.row(c);
+    const __m256 factor = _mm256_set1_ps(step_of(largest_of(row), 127.0f, steps[c]));
+    __m256 x[8];
+    for (size_t i = 0; i < 8; ++i) x[i] = _mm256_loadu_ps(row.data() + i * kLanes);
+    uint8_t bytes[kTokens];
+    round_to_bytes<Bytes::signed_values>(x, factor, bytes);
+    for (size_t t = 0; t < kTokens; t += 4) {
+      std::memcpy(to + t * columns.rows + 4 * c, bytes + t, 4);
+    }
+  }
+}
+
 void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t row) {
   float step;
   const __m256 factor = _mm256_set1_ps(step_of(largest_of(in), most_of(in.size()), step));
@@ -156,12 +194,36 @@ struct Factors {
   float old = 1.0f, block = 0.0f;
 };
 
-// Scores [64] of a row become weights [64], words whose step is the block's factor; a row sees the
-// tokens begin ... end - 1.
+// A row's weights [64] of words become integers; returns their step.
+HWY_INLINE float round_weights(const __m256 (&x)[8], uint16_t* weights) {
+  const float most = most_of(kTokens);
+  const __m256 factor = _mm256_set1_ps(most);
+  for (size_t i = 0; i < 8; i += 2) {
+    store_words(_mm256_mul_ps(x[i], factor), _mm256_mul_ps(x[i + 1], factor), weights + i * kLanes);
+  }
+  return 1.0f / most;
+}
+// Of bytes: the weights of the 32 tokens that add up in a word are 258 together at most, so that
+// 127 times as much is one. Rounding adds a half each.
+HWY_INLINE float round_weights(const __m256 (&x)[8], uint8_t* weights) {
+  constexpr float kMost = 258.0f - 32 / 2;
+  const __m256 a = _mm256_add_ps(_mm256_add_ps(x[0], x[1]), _mm256_add_ps(x[2], x[3]));
+  const __m256 b = _mm256_add_ps(_mm256_add_ps(x[4], x[5]), _mm256_add_ps(x[6], x[7]));
+  // Of every four tokens the first two go to one word, the last two to another.
+  const __m256 sum = _mm256_add_ps(a, b), pairs = _mm256_hadd_ps(sum, sum);
+  const __m128 words = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+  const float most = kMost / _mm_cvtss_f32(_mm_max_ss(words, _mm_movehdup_ps(words)));
+  round_to_bytes<Bytes::unsigned_weights>(x, _mm256_set1_ps(most), weights);
+  return 1.0f / most;
+}
+
+// Scores [64] of a row become weights [64], integers whose step is the block's factor; a row sees
+// the tokens begin ... end - 1.
+template <class Weight>
 HWY_INLINE Factors soften(float* scores, size_t begin, size_t end, float& top_score, float& total,
-                          uint16_t* weights) {
+                          Weight* weights) {
   if (begin >= end) {
-    std::fill_n(weights, kTokens, uint16_t{0});
+    std::fill_n(weights, kTokens, Weight{0});
     return {};
   }
   std::fill_n(scores, begin, -HUGE_VALF);
@@ -170,81 +232,99 @@ HWY_INLINE Factors soften(float* scores, size_t begin, size_t end, float& top_sc
   for (size_t t = kLanes; t < kTokens; t += kLanes) {
     largest = _mm256_max_ps(largest, _mm256_loadu_ps(scores + t));
   }
-  // Weights are rounded against the block's own top: they may all be small against the row's.
+  // Weights are rounded against the block's own: they may all be small against the row's.
   const float block_top = largest_lane(largest), top = std::max(top_score, block_top);
-  const float most = most_of(kTokens);
-  const __m256 shift = _mm256_set1_ps(block_top), words = _mm256_set1_ps(most);
-  __m256 sum = _mm256_setzero_ps();
-  for (size_t t = 0; t < kTokens; t += 2 * kLanes) {
-    const __m256 a = exp_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t), shift));
-    const __m256 b = exp_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t + kLanes), shift));
-    sum = _mm256_add_ps(sum, _mm256_add_ps(a, b));
-    store_words(_mm256_mul_ps(a, words), _mm256_mul_ps(b, words), weights + t);
+  const __m256 shift = _mm256_set1_ps(block_top);
+  __m256 x[8], sum = _mm256_setzero_ps();
+  for (size_t i = 0; i < 8; ++i) {
+    x[i] = exp_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + i * kLanes), shift));
+    sum = _mm256_add_ps(sum, x[i]);
   }
+  const float step = round_weights(x, weights);
   const Factors factors{std::exp(top_score - top), std::exp(block_top - top)};
   total = total * factors.old + sum_of_lanes(sum) * factors.block;
   top_score = top;
-  return {factors.old, factors.block / most};
+  return {factors.old, factors.block * step};
 }
 
-// Sums of the rows from kRow on. A row holds the next ones where an array and loops would do,
-// because GCC keeps what loops index in memory.
-template <size_t kRow, size_t kCount>
+// Sums of the rows from kRow on, of words or of bytes (unsigned ones times signed ones), which add
+// up as words. A row holds the next ones where an array and loops would do, because GCC keeps what
+// loops index in memory.
+template <class Element, size_t kRow, size_t kCount>
 struct RowSums {
+  static constexpr bool kBytes = sizeof(Element) == 1;
   __m256i first, second;
-  RowSums<kRow + 1, kCount> next;
+  RowSums<Element, kRow + 1, kCount> next;
 
   HWY_INLINE RowSums() : first(_mm256_setzero_si256()), second(_mm256_setzero_si256()) {}
-  HWY_INLINE void add_pair(const uint16_t* left, size_t stride, __m256i x, __m256i y) {
-    using Pair [[gnu::may_alias]] = int32_t;
+  // Four bytes of each row of `left`, times as many of each lane of x and y.
+  HWY_INLINE void add(const Element* left, size_t stride, __m256i x, __m256i y) {
+    using Four [[gnu::may_alias]] = int32_t;
+    const Four& at = *reinterpret_cast<const Four*>(left);
     __m256i factor, products;
     // As assembly, for GCC would load all rows' factors first and run out of registers.
-    asm("vpbroadcastd %4, %2\n\t"
-        "vpmaddwd %5, %2, %3\n\t"
-        "vpmaddwd %6, %2, %2\n\t"
-        "vpaddd %3, %0, %0\n\t"
-        "vpaddd %2, %1, %1"
-        : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-        : "m"(*reinterpret_cast<const Pair*>(left)), "x"(x), "x"(y));
-    next.add_pair(left + stride, stride, x, y);
+    if constexpr (kBytes) {
+      asm("vpbroadcastd %4, %2\n\t"
+          "vpmaddubsw %5, %2, %3\n\t"
+          "vpmaddubsw %6, %2, %2\n\t"
+          "vpaddw %3, %0, %0\n\t"
+          "vpaddw %2, %1, %1"
+          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
+          : "m"(at), "x"(x), "x"(y));
+    } else {
+      asm("vpbroadcastd %4, %2\n\t"
+          "vpmaddwd %5, %2, %3\n\t"
+          "vpmaddwd %6, %2, %2\n\t"
+          "vpaddd %3, %0, %0\n\t"
+          "vpaddd %2, %1, %1"
+          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
+          : "m"(at), "x"(x), "x"(y));
+    }
+    next.add(left + stride, stride, x, y);
   }
   HWY_INLINE void store(__m256 (*out)[kVectors]) const {
     static_assert(kVectors == 2);
-    out[kRow][0] = _mm256_cvtepi32_ps(first);
-    out[kRow][1] = _mm256_cvtepi32_ps(second);
+    out[kRow][0] = _mm256_cvtepi32_ps(widened(first));
+    out[kRow][1] = _mm256_cvtepi32_ps(widened(second));
     next.store(out);
   }
+  static HWY_INLINE __m256i widened(__m256i x) {
+    return kBytes ? _mm256_madd_epi16(x, _mm256_set1_epi16(1)) : x;
+  }
 };
-template <size_t kCount>
-struct RowSums<kCount, kCount> {
+template <class Element, size_t kCount>
+struct RowSums<Element, kCount, kCount> {
   HWY_INLINE RowSums() {}
-  HWY_INLINE void add_pair(const uint16_t*, size_t, __m256i, __m256i) {}
+  HWY_INLINE void add(const Element*, size_t, __m256i, __m256i) {}
   HWY_INLINE void store(__m256 (*)[kVectors]) const {}
 };
 
-// out[kCount rows][kVectors] = sums of pairs: row r's are at left + r * left_stride, `right` has
-// [pair][lane][2] with a stride of `right_stride` words.
-template <size_t kCount>
-HWY_INLINE void multiply(const uint16_t* left, size_t left_stride, const uint16_t* right,
-                         size_t right_stride, size_t pairs, __m256 (*out)[kVectors]) {
-  RowSums<0, kCount> sums;
-  for (size_t i = 0; i < pairs; ++i, left += 2, right += right_stride) {
-    sums.add_pair(left, left_stride, load(right), load(right + 2 * kLanes));
+// out[kCount rows][kVectors] = sums of `count` elements: row r's are at left + r * left_stride,
+// `right` has [4 bytes of elements][lane] with a stride of `right_stride` elements.
+template <size_t kCount, class Element>
+HWY_INLINE void multiply(const Element* left, size_t left_stride, const Element* right,
+                         size_t right_stride, size_t count, __m256 (*out)[kVectors]) {
+  constexpr size_t kStep = 4 / sizeof(Element);
+  RowSums<Element, 0, kCount> sums;
+  for (size_t i = 0; i < count; i += kStep, left += kStep, right += right_stride) {
+    sums.add(left, left_stride, load(right), load(right + kStep * kLanes));
   }
   sums.store(out);
 }
 
-template <size_t kCount>
+// `Value`: of values and weights, words or bytes.
+template <size_t kCount, class Value>
 HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
-                            const uint16_t* values) {
+                            const uint16_t* packed_values) {
   constexpr size_t kWidth = kVectors * kLanes;
   const size_t dim = tile.head_dim;
   const float* key_steps = steps_of(keys, dim);
-  const float* value_steps = steps_of(values, dim);
+  const float* value_steps = steps_of(packed_values, dim);
+  const auto* values = reinterpret_cast<const Value*>(packed_values);
   __m256 sums[kCount][kVectors];
   float scores[kCount][kTokens];
   for (size_t t = 0; t < kTokens; t += kWidth) {
-    multiply<kCount>(tile.queries + row * dim, dim, keys + 2 * t, 2 * kTokens, dim / 2, sums);
+    multiply<kCount>(tile.queries + row * dim, dim, keys + 2 * t, 2 * kTokens, dim, sums);
     for (size_t v = 0; v < kVectors; ++v) {
       const __m256 step = _mm256_loadu_ps(key_steps + t + v * kLanes);
       for (size_t r = 0; r < kCount; ++r) {
@@ -253,7 +333,7 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
       }
     }
   }
-  uint16_t weights[kCount][kTokens];
+  Value weights[kCount][kTokens];
   Factors factors[kCount];
   for (size_t r = 0; r < kCount; ++r) {
     const size_t token = (row + r) / tile.repeats;
@@ -263,7 +343,8 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
                         tile.tops[row + r], tile.totals[row + r], weights[r]);
   }
   for (size_t c = 0; c < dim; c += kWidth) {
-    multiply<kCount>(weights[0], kTokens, values + 2 * c, 2 * dim, kTokens / 2, sums);
+    constexpr size_t kStep = 4 / sizeof(Value);
+    multiply<kCount>(weights[0], kTokens, values + kStep * c, kStep * dim, kTokens, sums);
     for (size_t v = 0; v < kVectors; ++v) {
       const __m256 step = _mm256_loadu_ps(value_steps + c + v * kLanes);
       for (size_t r = 0; r < kCount; ++r) {
@@ -276,16 +357,23 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
   }
 }
 
+template <class Value>
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
   size_t row = 0;
-  for (; row + kRows <= tile.rows; row += kRows) attend_rows<kRows>(tile, row, keys, values);
-  for (; row < tile.rows; ++row) attend_rows<1>(tile, row, keys, values);
+  for (; row + kRows <= tile.rows; row += kRows) attend_rows<kRows, Value>(tile, row, keys, values);
+  for (; row < tile.rows; ++row) attend_rows<1, Value>(tile, row, keys, values);
 }
 
 }  // namespace
 
 const Kernels* word_kernels() {
-  static constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block, finish_rows};
+  static constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block<uint16_t>,
+                                    finish_rows};
+  return has_avx2() ? &kKernels : nullptr;
+}
+const Kernels* byte_kernels() {
+  static constexpr Kernels kKernels{pack_keys, pack_byte_values, pack_query, attend_block<uint8_t>,
+                                    finish_rows};
   return has_avx2() ? &kKernels : nullptr;
 }
 
@@ -296,6 +384,7 @@ HWY_POP_ATTRIBUTES
 
 namespace mkv::flash {
 const Kernels* word_kernels() { return nullptr; }
+const Kernels* byte_kernels() { return nullptr; }
 }  // namespace mkv::flash
 
 #endif

@@ -16,7 +16,8 @@ namespace {
 float rounded(float x) { return has_vnni() ? bf16_to_f32(f32_to_bf16(x)) : x; }
 
 // Tokens of the last of three blocks, of which each sees the last `window` up to itself.
-void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) {
+void expect_softmax_of_rounded_values(const flash::Kernels& of_blocks, size_t dim, size_t tokens,
+                                      size_t window, double bound) {
   const size_t repeats = 3, rows = tokens * repeats, blocks = 3, before = (blocks - 1) * 64;
   const Matrix<float> queries = random_matrix(rows, dim, 1);
   const Matrix<float> keys = random_matrix(dim, blocks * 64, 2);
@@ -37,15 +38,15 @@ void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) 
                    .steps = steps.data()};
   for (size_t r = 0; r < rows; ++r) flash.pack_query(queries.row(r), 0.25f, tile, r);
   for (size_t b = 0; b < blocks; ++b) {
-    flash.pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * packed);
-    flash.pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * packed);
+    of_blocks.pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * packed);
+    of_blocks.pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * packed);
   }
   for (size_t b = 0; b < blocks; ++b) {
     const bool last = b + 1 == blocks;
     tile.first = last ? 1u : 64u;
     tile.step = last ? 1u : 0u;
     tile.hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window);
-    flash.attend_block(tile, k.data() + b * packed, v.data() + b * packed);
+    of_blocks.attend_block(tile, k.data() + b * packed, v.data() + b * packed);
   }
   for (size_t r = 0; r < rows; ++r) {
     flash.finish(tile, r, out.row(r));
@@ -64,8 +65,7 @@ void expect_softmax_of_rounded_values(size_t dim, size_t tokens, size_t window) 
       }
     }
     for (size_t c = 0; c < dim; ++c) {
-      // Weights are rounded too: with bf16 2^-9 each, of values of some units.
-      EXPECT_NEAR(out.at(r, c), expected[c] / total, has_vnni() ? 6e-3 : 4e-3) << r << " " << c;
+      EXPECT_NEAR(out.at(r, c), expected[c] / total, bound) << r << " " << c;
     }
   }
 }
@@ -79,7 +79,14 @@ TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
       for (const size_t tokens : {1u, 5u, 64u}) {
         for (const size_t window : {200u, 100u, 64u, 20u, 1u}) {
           SCOPED_TRACE(testing::Message() << dim << " " << tokens << " " << window);
-          expect_softmax_of_rounded_values(dim, tokens, window);
+          // Weights are rounded too: with bf16 2^-9 each, of values of some units.
+          const double bound = has_vnni() ? 6e-3 : 4e-3;
+          const flash::Kernels *exact = flash::kernels(dim),
+                               *of_codes = flash::kernels_of_codes(dim);
+          expect_softmax_of_rounded_values(*exact, dim, tokens, window, bound);
+          if (of_codes == exact) continue;
+          // Bytes: 1/254 of a column's largest value, as much of the 32 tokens' weights.
+          expect_softmax_of_rounded_values(*of_codes, dim, tokens, window, 4e-2);
         }
       }
     }
@@ -116,7 +123,10 @@ TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
           noise += std::pow(one.span()[i] - expected.span()[i], 2);
           power += std::pow(expected.span()[i], 2);
         }
-        EXPECT_LT(std::sqrt(noise / power), 5e-3);
+        // Values of codes may be bytes: a column of 64 random ones has a largest of some 2.7 times
+        // their size, so rounding alone is 0.6 %.
+        const bool bytes = flash::kernels_of_codes(64) != flash::kernels(64);
+        EXPECT_LT(std::sqrt(noise / power), bytes ? 1.2e-2 : 5e-3);
       }
     }
   });
