@@ -19,22 +19,20 @@
 #endif
 #include <immintrin.h>
 
+#include "nest/word_sums-inl.h"
+
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {
 namespace {
 
-constexpr size_t kTokens = 64, kLanes = 8;
-constexpr size_t kRows = 6, kVectors = 2;  // of sums at once: 12 registers of 16
+constexpr size_t kTokens = 64;
+constexpr size_t kRows = 6;  // of sums at once: with two vectors 12 registers of 16
 
 // The largest word, so that the sum of as many products stays below 2^31.
 float most_of(size_t products) {
   return std::floor(std::sqrt(2147483000.0f / static_cast<float>(products)));
 }
 
-template <class Element>
-HWY_INLINE __m256i load(const Element* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
 HWY_INLINE void store(uint16_t* p, __m256i x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
 }
@@ -131,17 +129,28 @@ void pack_values(View<const float> columns, uint16_t* values) {
   }
 }
 
-// 64 floats times `factor`, rounded to bytes: of 0 ... 255 or of -127 ... 127.
+// Weights of a block are much alike, and would all be rounded one way: neighbours are moved by as
+// many sixteenths of a unit as sum to zero, two by two.
+alignas(32) constexpr float kDither[2][kLanes] = {
+    {-15 / 32.0f, 15 / 32.0f, -11 / 32.0f, 11 / 32.0f, 7 / 32.0f, -7 / 32.0f, 3 / 32.0f,
+     -3 / 32.0f},
+    {-13 / 32.0f, 13 / 32.0f, -9 / 32.0f, 9 / 32.0f, 5 / 32.0f, -5 / 32.0f, 1 / 32.0f, -1 / 32.0f}};
+
+// 64 floats times `factor`, rounded to bytes: of 0 ... 255 with dither or of -127 ... 127.
 enum class Bytes { unsigned_weights, signed_values };
 template <Bytes kBytes>
 HWY_INLINE void round_to_bytes(const __m256 (&x)[8], __m256 factor, uint8_t* bytes) {
+  constexpr bool kSigned = kBytes == Bytes::signed_values;
+  const __m256 even = kSigned ? _mm256_setzero_ps() : _mm256_load_ps(kDither[0]);
+  const __m256 odd = kSigned ? _mm256_setzero_ps() : _mm256_load_ps(kDither[1]);
   // Narrowing takes 4 of each vector by turns.
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   for (size_t i = 0; i < 8; i += 4) {
-    const __m256i a = words_of(_mm256_mul_ps(x[i], factor), _mm256_mul_ps(x[i + 1], factor));
-    const __m256i b = words_of(_mm256_mul_ps(x[i + 2], factor), _mm256_mul_ps(x[i + 3], factor));
-    const __m256i mixed =
-        kBytes == Bytes::signed_values ? _mm256_packs_epi16(a, b) : _mm256_packus_epi16(a, b);
+    const __m256i a =
+        words_of(_mm256_fmadd_ps(x[i], factor, even), _mm256_fmadd_ps(x[i + 1], factor, odd));
+    const __m256i b =
+        words_of(_mm256_fmadd_ps(x[i + 2], factor, even), _mm256_fmadd_ps(x[i + 3], factor, odd));
+    const __m256i mixed = kSigned ? _mm256_packs_epi16(a, b) : _mm256_packus_epi16(a, b);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + i * kLanes),
                         _mm256_permutevar8x32_epi32(mixed, order));
   }
@@ -194,7 +203,7 @@ struct Factors {
   float old = 1.0f, block = 0.0f;
 };
 
-// A row's weights [64] of words become integers; returns their step.
+// A row's weights [64] become words; returns their step.
 HWY_INLINE float round_weights(const __m256 (&x)[8], uint16_t* weights) {
   const float most = most_of(kTokens);
   const __m256 factor = _mm256_set1_ps(most);
@@ -203,15 +212,16 @@ HWY_INLINE float round_weights(const __m256 (&x)[8], uint16_t* weights) {
   }
   return 1.0f / most;
 }
-// Of bytes: the weights of the 32 tokens that add up in a word are 258 together at most, so that
-// 127 times as much is one. Rounding adds a half each.
+// They become bytes: those of the 16 tokens that add up in a word are 258 together at most, so that
+// 127 times as much is one. Rounding adds a half each, dither nothing.
 HWY_INLINE float round_weights(const __m256 (&x)[8], uint8_t* weights) {
-  constexpr float kMost = 258.0f - 32 / 2;
+  constexpr float kMost = 258.0f - 16 / 2;
   const __m256 a = _mm256_add_ps(_mm256_add_ps(x[0], x[1]), _mm256_add_ps(x[2], x[3]));
   const __m256 b = _mm256_add_ps(_mm256_add_ps(x[4], x[5]), _mm256_add_ps(x[6], x[7]));
   // Of every four tokens the first two go to one word, the last two to another.
-  const __m256 sum = _mm256_add_ps(a, b), pairs = _mm256_hadd_ps(sum, sum);
-  const __m128 words = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+  const __m256 pairs = _mm256_hadd_ps(a, b);
+  __m128 words = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+  words = _mm_max_ps(words, _mm_movehl_ps(words, words));
   const float most = kMost / _mm_cvtss_f32(_mm_max_ss(words, _mm_movehdup_ps(words)));
   round_to_bytes<Bytes::unsigned_weights>(x, _mm256_set1_ps(most), weights);
   return 1.0f / most;
@@ -240,76 +250,11 @@ HWY_INLINE Factors soften(float* scores, size_t begin, size_t end, float& top_sc
     x[i] = exp_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + i * kLanes), shift));
     sum = _mm256_add_ps(sum, x[i]);
   }
-  const float step = round_weights(x, weights);
+  const float of_block = sum_of_lanes(sum), step = round_weights(x, weights);
   const Factors factors{std::exp(top_score - top), std::exp(block_top - top)};
-  total = total * factors.old + sum_of_lanes(sum) * factors.block;
+  total = total * factors.old + of_block * factors.block;
   top_score = top;
   return {factors.old, factors.block * step};
-}
-
-// Sums of the rows from kRow on, of words or of bytes (unsigned ones times signed ones), which add
-// up as words. A row holds the next ones where an array and loops would do, because GCC keeps what
-// loops index in memory.
-template <class Element, size_t kRow, size_t kCount>
-struct RowSums {
-  static constexpr bool kBytes = sizeof(Element) == 1;
-  __m256i first, second;
-  RowSums<Element, kRow + 1, kCount> next;
-
-  HWY_INLINE RowSums() : first(_mm256_setzero_si256()), second(_mm256_setzero_si256()) {}
-  // Four bytes of each row of `left`, times as many of each lane of x and y.
-  HWY_INLINE void add(const Element* left, size_t stride, __m256i x, __m256i y) {
-    using Four [[gnu::may_alias]] = int32_t;
-    const Four& at = *reinterpret_cast<const Four*>(left);
-    __m256i factor, products;
-    // As assembly, for GCC would load all rows' factors first and run out of registers.
-    if constexpr (kBytes) {
-      asm("vpbroadcastd %4, %2\n\t"
-          "vpmaddubsw %5, %2, %3\n\t"
-          "vpmaddubsw %6, %2, %2\n\t"
-          "vpaddw %3, %0, %0\n\t"
-          "vpaddw %2, %1, %1"
-          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-          : "m"(at), "x"(x), "x"(y));
-    } else {
-      asm("vpbroadcastd %4, %2\n\t"
-          "vpmaddwd %5, %2, %3\n\t"
-          "vpmaddwd %6, %2, %2\n\t"
-          "vpaddd %3, %0, %0\n\t"
-          "vpaddd %2, %1, %1"
-          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-          : "m"(at), "x"(x), "x"(y));
-    }
-    next.add(left + stride, stride, x, y);
-  }
-  HWY_INLINE void store(__m256 (*out)[kVectors]) const {
-    static_assert(kVectors == 2);
-    out[kRow][0] = _mm256_cvtepi32_ps(widened(first));
-    out[kRow][1] = _mm256_cvtepi32_ps(widened(second));
-    next.store(out);
-  }
-  static HWY_INLINE __m256i widened(__m256i x) {
-    return kBytes ? _mm256_madd_epi16(x, _mm256_set1_epi16(1)) : x;
-  }
-};
-template <class Element, size_t kCount>
-struct RowSums<Element, kCount, kCount> {
-  HWY_INLINE RowSums() {}
-  HWY_INLINE void add(const Element*, size_t, __m256i, __m256i) {}
-  HWY_INLINE void store(__m256 (*)[kVectors]) const {}
-};
-
-// out[kCount rows][kVectors] = sums of `count` elements: row r's are at left + r * left_stride,
-// `right` has [4 bytes of elements][lane] with a stride of `right_stride` elements.
-template <size_t kCount, class Element>
-HWY_INLINE void multiply(const Element* left, size_t left_stride, const Element* right,
-                         size_t right_stride, size_t count, __m256 (*out)[kVectors]) {
-  constexpr size_t kStep = 4 / sizeof(Element);
-  RowSums<Element, 0, kCount> sums;
-  for (size_t i = 0; i < count; i += kStep, left += kStep, right += right_stride) {
-    sums.add(left, left_stride, load(right), load(right + kStep * kLanes));
-  }
-  sums.store(out);
 }
 
 // `Value`: of values and weights, words or bytes.

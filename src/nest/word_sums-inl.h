@@ -1,0 +1,93 @@
+// Sums of products of words or of bytes with AVX2, for nest/flash_words.cc: a few rows at a time,
+// in registers.
+#pragma once
+
+#include <hwy/base.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
+namespace mkv::flash {
+
+inline constexpr size_t kLanes = 8, kVectors = 2;
+
+template <class Element>
+HWY_INLINE __m256i load(const Element* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+// Sums of the rows from kRow on, of words or of bytes (unsigned ones times signed ones), which add
+// up as words. A row holds the next ones where an array and loops would do, because GCC keeps what
+// loops index in memory.
+template <class Element, size_t kRow, size_t kCount>
+struct RowSums {
+  static constexpr bool kBytes = sizeof(Element) == 1;
+  __m256i first, second;
+  RowSums<Element, kRow + 1, kCount> next;
+
+  HWY_INLINE RowSums() : first(_mm256_setzero_si256()), second(_mm256_setzero_si256()) {}
+  // Four bytes of each row of `left`, times as many of each lane of x and y.
+  HWY_INLINE void add(const Element* left, size_t stride, __m256i x, __m256i y) {
+    using Four [[gnu::may_alias]] = int32_t;
+    const Four& at = *reinterpret_cast<const Four*>(left);
+    __m256i factor, products;
+    // As assembly, for GCC would load all rows' factors first and run out of registers.
+    if constexpr (kBytes) {
+      asm("vpbroadcastd %4, %2\n\t"
+          "vpmaddubsw %5, %2, %3\n\t"
+          "vpmaddubsw %6, %2, %2\n\t"
+          "vpaddw %3, %0, %0\n\t"
+          "vpaddw %2, %1, %1"
+          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
+          : "m"(at), "x"(x), "x"(y));
+    } else {
+      asm("vpbroadcastd %4, %2\n\t"
+          "vpmaddwd %5, %2, %3\n\t"
+          "vpmaddwd %6, %2, %2\n\t"
+          "vpaddd %3, %0, %0\n\t"
+          "vpaddd %2, %1, %1"
+          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
+          : "m"(at), "x"(x), "x"(y));
+    }
+    next.add(left + stride, stride, x, y);
+  }
+  HWY_INLINE void add_to(__m256 (*out)[kVectors], bool first_ones) const {
+    static_assert(kVectors == 2);
+    const __m256 x = _mm256_cvtepi32_ps(widened(first)), y = _mm256_cvtepi32_ps(widened(second));
+    out[kRow][0] = first_ones ? x : _mm256_add_ps(out[kRow][0], x);
+    out[kRow][1] = first_ones ? y : _mm256_add_ps(out[kRow][1], y);
+    next.add_to(out, first_ones);
+  }
+  static HWY_INLINE __m256i widened(__m256i x) {
+    return kBytes ? _mm256_madd_epi16(x, _mm256_set1_epi16(1)) : x;
+  }
+};
+template <class Element, size_t kCount>
+struct RowSums<Element, kCount, kCount> {
+  HWY_INLINE RowSums() {}
+  HWY_INLINE void add(const Element*, size_t, __m256i, __m256i) {}
+  HWY_INLINE void add_to(__m256 (*)[kVectors], bool) const {}
+};
+
+// out[kCount rows][kVectors] = sums of `count` elements: row r's are at left + r * left_stride,
+// `right` has [4 bytes of elements][lane] with a stride of `right_stride` elements. Of bytes 32 at
+// most go to one sum of words.
+template <size_t kCount, class Element>
+HWY_INLINE void multiply(const Element* left, size_t left_stride, const Element* right,
+                         size_t right_stride, size_t count, __m256 (*out)[kVectors]) {
+  constexpr size_t kStep = 4 / sizeof(Element), kBytesOfAWord = 32;
+  const size_t piece = sizeof(Element) == 1 ? std::min(count, kBytesOfAWord) : count;
+  for (size_t begin = 0; begin < count; begin += piece) {
+    RowSums<Element, 0, kCount> sums;
+    for (size_t i = 0; i < piece; i += kStep, left += kStep, right += right_stride) {
+      sums.add(left, left_stride, load(right), load(right + kStep * kLanes));
+    }
+    sums.add_to(out, begin == 0);
+  }
+}
+
+}  // namespace mkv::flash
+HWY_POP_ATTRIBUTES
