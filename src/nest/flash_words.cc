@@ -129,8 +129,8 @@ void pack_values(View<const float> columns, uint16_t* values) {
   }
 }
 
-// Weights of a block are much alike, and would all be rounded one way: neighbours are moved by as
-// many sixteenths of a unit as sum to zero, two by two.
+// Weights of a block that are much alike would all be rounded one way: each is moved by another
+// part of a unit first, neighbours by amounts that sum to zero.
 alignas(32) constexpr float kDither[2][kLanes] = {
     {-15 / 32.0f, 15 / 32.0f, -11 / 32.0f, 11 / 32.0f, 7 / 32.0f, -7 / 32.0f, 3 / 32.0f,
      -3 / 32.0f},
