@@ -13,7 +13,7 @@ const Kernels* kernels(size_t head_dim) {
 
 const Kernels* kernels_of_codes(size_t head_dim) {
   const Kernels* exact = kernels(head_dim);
-  return exact != nullptr && exact == word_kernels() ? byte_kernels() : exact;
+  return exact == word_kernels() ? byte_kernels() : exact;
 }
 
 void finish_rows(const Tile& tile, size_t row, std::span<float> out) {

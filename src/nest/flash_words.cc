@@ -114,21 +114,6 @@ void pack_keys(View<const float> columns, uint16_t* keys) {
   }
 }
 
-// [pair of tokens][column][2].
-void pack_values(View<const float> columns, uint16_t* values) {
-  const float most = most_of(kTokens);
-  float* steps = steps_of(values, columns.rows);
-  for (size_t c = 0; c < columns.rows; ++c) {
-    const std::span<const float> row = columns.row(c);
-    const __m256 factor = _mm256_set1_ps(step_of(largest_of(row), most, steps[c]));
-    uint16_t words[kTokens];
-    round_row(row, factor, words);
-    for (size_t t = 0; t < kTokens; t += 2) {
-      std::memcpy(values + t * columns.rows + 2 * c, words + t, 2 * sizeof(uint16_t));
-    }
-  }
-}
-
 // Weights of a block that are much alike would all be rounded one way: each is moved by another
 // part of a unit first, neighbours by amounts that sum to zero.
 alignas(32) constexpr float kDither[2][kLanes] = {
@@ -156,19 +141,26 @@ HWY_INLINE void round_to_bytes(const __m256 (&x)[8], __m256 factor, uint8_t* byt
   }
 }
 
-// As bytes: [four tokens][column][4].
-void pack_byte_values(View<const float> columns, uint16_t* values) {
-  float* steps = steps_of(values, columns.rows);
-  auto* to = reinterpret_cast<uint8_t*>(values);
+HWY_INLINE void round_row(std::span<const float> in, __m256 factor, uint8_t* bytes) {
+  __m256 x[8];
+  for (size_t i = 0; i < 8; ++i) x[i] = _mm256_loadu_ps(in.data() + i * kLanes);
+  round_to_bytes<Bytes::signed_values>(x, factor, bytes);
+}
+
+// [pair of tokens][column][2] of words, [four tokens][column][4] of bytes.
+template <class Value>
+void pack_values(View<const float> columns, uint16_t* packed) {
+  constexpr size_t kStep = 4 / sizeof(Value);
+  const float most = sizeof(Value) == 1 ? 127.0f : most_of(kTokens);
+  float* steps = steps_of(packed, columns.rows);
+  auto* values = reinterpret_cast<Value*>(packed);
   for (size_t c = 0; c < columns.rows; ++c) {
     const std::span<const float> row = columns.row(c);
-    const __m256 factor = _mm256_set1_ps(step_of(largest_of(row), 127.0f, steps[c]));
-    __m256 x[8];
-    for (size_t i = 0; i < 8; ++i) x[i] = _mm256_loadu_ps(row.data() + i * kLanes);
-    uint8_t bytes[kTokens];
-    round_to_bytes<Bytes::signed_values>(x, factor, bytes);
-    for (size_t t = 0; t < kTokens; t += 4) {
-      std::memcpy(to + t * columns.rows + 4 * c, bytes + t, 4);
+    const __m256 factor = _mm256_set1_ps(step_of(largest_of(row), most, steps[c]));
+    Value rounded[kTokens];
+    round_row(row, factor, rounded);
+    for (size_t t = 0; t < kTokens; t += kStep) {
+      std::memcpy(values + t * columns.rows + kStep * c, rounded + t, 4);
     }
   }
 }
@@ -309,18 +301,14 @@ void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values
   for (; row < tile.rows; ++row) attend_rows<1, Value>(tile, row, keys, values);
 }
 
+template <class Value>
+constexpr Kernels kKernels{pack_keys, pack_values<Value>, pack_query, attend_block<Value>,
+                           finish_rows};
+
 }  // namespace
 
-const Kernels* word_kernels() {
-  static constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block<uint16_t>,
-                                    finish_rows};
-  return has_avx2() ? &kKernels : nullptr;
-}
-const Kernels* byte_kernels() {
-  static constexpr Kernels kKernels{pack_keys, pack_byte_values, pack_query, attend_block<uint8_t>,
-                                    finish_rows};
-  return has_avx2() ? &kKernels : nullptr;
-}
+const Kernels* word_kernels() { return has_avx2() ? &kKernels<uint16_t> : nullptr; }
+const Kernels* byte_kernels() { return has_avx2() ? &kKernels<uint8_t> : nullptr; }
 
 }  // namespace mkv::flash
 HWY_POP_ATTRIBUTES
