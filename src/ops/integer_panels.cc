@@ -1,4 +1,4 @@
-// Integer products for many tokens, by VNNI: 16 rows of a weight lie beside each other in a vector,
+// Integer products for many tokens, on x86: rows of a weight lie beside each other in a vector,
 // unpacked to words once for all tokens.
 #include <algorithm>
 
@@ -16,23 +16,27 @@ HWY_BEFORE_NAMESPACE();
 namespace mkv {
 namespace HWY_NAMESPACE {
 
-#if HWY_TARGET != HWY_AVX3
+#if HWY_TARGET == HWY_SCALAR || !HWY_ARCH_X86
 
 bool HasIntegerPanels() { return false; }
+size_t FewForIntegerPanels() { return 0; }
 void MultiplyIntegerPanel(const IntegerRows&, const Weight&, size_t, View<float>) {
   MKV_CHECK(false);
 }
 
 #else
 
-bool HasIntegerPanels() { return has_vnni(); }
+// With AVX-512 but no VNNI two instructions multiply and add 32 words, and so many floats.
+bool HasIntegerPanels() { return HWY_TARGET != HWY_AVX3 || has_vnni(); }
+// Tiles gain more by VNNI than panels do (bench/README.md).
+size_t FewForIntegerPanels() { return has_vnni() || has_avx2_vnni() ? 24 : 6; }
 
-constexpr size_t kLanes = 16;                     // rows of a vector
-constexpr size_t kVectors = kPanelRows / kLanes;  // of rows
-constexpr size_t kPairs = kIntegerGroup / 2;      // of words: what a lane multiplies at once
-constexpr size_t kTileTokens = 6;  // 2 x 6 sums of integers and of floats: 24 registers
-using IntLanes = hn::CappedTag<int32_t, kLanes>;
-using FloatLanes = hn::CappedTag<float, kLanes>;
+using IntLanes = hn::CappedTag<int32_t, 16>;
+using FloatLanes = hn::CappedTag<float, 16>;
+constexpr size_t kLanes = hn::MaxLanes(IntLanes());             // rows of a vector
+constexpr size_t kVectors = 2, kStripRows = kVectors * kLanes;  // rows that go together
+constexpr size_t kPairs = kIntegerGroup / 2;  // of words: what a lane multiplies at once
+constexpr size_t kTileTokens = 6;             // 2 x 6 sums of integers: of 16 registers
 using IntLanesV = hn::Vec<IntLanes>;
 using FloatLanesV = hn::Vec<FloatLanes>;
 
@@ -70,7 +74,6 @@ HWY_INLINE void unpack_quads(const uint8_t* codes, size_t part, int32_t* to) {
 // A tile of the weight to the rows from `row` of the panel.
 template <class Tile>
 void unpack_tile(const uint8_t* block, size_t groups, size_t row, Panel& panel) {
-  static_assert(kParts == 2);
   for (size_t first = 0; first < groups; first += Tile::kGroups, block += Tile::kBytes) {
     const typename Tile::Factors factors(block);
     for (size_t i = 0; i < Tile::kGroups; ++i) {
@@ -97,91 +100,150 @@ void clear_row(size_t groups, size_t scales, size_t row, Panel& panel) {
   for (size_t i = 0; i < groups; ++i) panel.offsets[i * kPanelRows + row] = 0;
 }
 
-HWY_INLINE IntLanesV add_pairs(IntLanesV sum, IntLanesV w, IntLanesV x) {
-  asm("vpdpwssd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
-  return sum;
+// sums += the pair of words at x, in every lane, times w.
+template <bool kVnni>
+HWY_INLINE void add_pairs(const int16_t* x, const IntLanesV (&w)[kVectors], IntLanesV& first,
+                          IntLanesV& second) {
+  using Pair [[gnu::may_alias]] = int32_t;
+  const Pair& pair = *reinterpret_cast<const Pair*>(x);
+#if HWY_TARGET == HWY_AVX2
+  // As assembly, for GCC would load all tokens' pairs first and run out of registers.
+  IntLanesV in, products;
+  if constexpr (kVnni) {
+    asm("vpbroadcastd %3, %2\n\t"
+        "%{vex%} vpdpwssd %4, %2, %0\n\t"
+        "%{vex%} vpdpwssd %5, %2, %1"
+        : "+x"(first.raw), "+x"(second.raw), "=&x"(in.raw)
+        : "m"(pair), "x"(w[0].raw), "x"(w[1].raw));
+  } else {
+    asm("vpbroadcastd %4, %2\n\t"
+        "vpmaddwd %5, %2, %3\n\t"
+        "vpmaddwd %6, %2, %2\n\t"
+        "vpaddd %3, %0, %0\n\t"
+        "vpaddd %2, %1, %1"
+        : "+x"(first.raw), "+x"(second.raw), "=&x"(in.raw), "=&x"(products.raw)
+        : "m"(pair), "x"(w[0].raw), "x"(w[1].raw));
+  }
+#else
+  const IntLanesV in = hn::Set(IntLanes(), pair);
+#if HWY_TARGET == HWY_AVX3
+  asm("vpdpwssd %2, %1, %0" : "+v"(first.raw) : "v"(w[0].raw), "v"(in.raw));
+  asm("vpdpwssd %2, %1, %0" : "+v"(second.raw) : "v"(w[1].raw), "v"(in.raw));
+#else
+  const hn::Repartition<int16_t, IntLanes> words;
+  IntLanesV unused = hn::Zero(IntLanes());  // on x86 all products are in the first sum
+  const auto add = [&](IntLanesV of, IntLanesV sum) {
+    return hn::ReorderWidenMulAccumulate(IntLanes(), hn::BitCast(words, of), hn::BitCast(words, in),
+                                         sum, unused);
+  };
+  first = add(w[0], first), second = add(w[1], second);
+#endif
+#endif
 }
 
-// All rows of the panel times kTokens tokens.
-template <class Tile, size_t kTokens>
-struct PanelTile {
-  const Panel& panel;
-  const IntegerRows& x;
-  size_t token;
-  FloatLanesV sums[kVectors][kTokens];
+// Where a strip of a panel and some tokens have the group that is next.
+struct StripGroup {
+  const int32_t* pairs;           // [kPairs] with kPanelRows between
+  const float *scales, *offsets;  // scales with kPanelRows between
+  const int16_t* x;               // of the first token
+  const float *x_scales, *x_sums;
+  size_t groups;  // the distance of two tokens
+};
 
-  // The part `part` of kScales of a group: with two scales the first 16 elements, or the last; a
-  // quarter of the pairs each, as even elements come before odd ones.
-  HWY_INLINE void add_part(size_t group, size_t part) {
-    IntLanesV total[kVectors][kTokens];
-    for (auto& row : total) {
-      for (IntLanesV& sum : row) sum = hn::Zero(IntLanes());
-    }
-    constexpr size_t kRun = Tile::kScales == 1 ? kPairs : kPairs / 4;
-    for (size_t start = part * kRun; start < kPairs; start += kRun * Tile::kScales) {
-      for (size_t p = start; p < start + kRun; ++p) add_pair(group, p, total);
-    }
-    const size_t at = (group * Tile::kScales + part) * kPanelRows;
-    for (size_t v = 0; v < kVectors; ++v) {
-      const FloatLanesV scale = hn::Load(FloatLanes(), panel.scales.data() + at + v * kLanes);
-      for (size_t t = 0; t < kTokens; ++t) {
-        const FloatLanesV x_scale = hn::Set(FloatLanes(), x.row_scales(token + t)[group]);
-        const FloatLanesV value = hn::ConvertTo(FloatLanes(), total[v][t]);
-        sums[v][t] = hn::MulAdd(value, hn::Mul(scale, x_scale), sums[v][t]);
-      }
-    }
-  }
-  HWY_INLINE void add_pair(size_t group, size_t p, IntLanesV (&total)[kVectors][kTokens]) {
-    const int32_t* from = panel.pairs.data() + (group * kPairs + p) * kPanelRows;
+template <size_t kTokens>
+using TokenSums = FloatLanesV[kTokens][kVectors];
+
+template <size_t kRun, size_t kTokens, bool kVnni>
+HWY_INLINE void add_run(const StripGroup& group, size_t start,
+                        IntLanesV (&total)[kTokens][kVectors]) {
+  const int32_t* from = group.pairs + start * kPanelRows;
+  const int16_t* in = group.x + start * 2;
+  const size_t stride = group.groups * kIntegerGroup;
+  for (size_t p = 0; p < kRun; ++p, from += kPanelRows, in += 2) {
     IntLanesV w[kVectors];
     for (size_t v = 0; v < kVectors; ++v) w[v] = hn::Load(IntLanes(), from + v * kLanes);
     for (size_t t = 0; t < kTokens; ++t) {
-      int32_t pair;
-      std::memcpy(&pair, x.row(token + t) + group * kIntegerGroup + p * 2, sizeof(pair));
-      const IntLanesV in = hn::Set(IntLanes(), pair);
-      for (size_t v = 0; v < kVectors; ++v) total[v][t] = add_pairs(total[v][t], w[v], in);
+      add_pairs<kVnni>(in + t * stride, w, total[t][0], total[t][1]);
     }
-  }
-  HWY_INLINE void add_offsets(size_t group) {
-    for (size_t v = 0; v < kVectors; ++v) {
-      const float* from = panel.offsets.data() + group * kPanelRows + v * kLanes;
-      const FloatLanesV offset = hn::Load(FloatLanes(), from);
-      for (size_t t = 0; t < kTokens; ++t) {
-        const FloatLanesV x_sum = hn::Set(FloatLanes(), x.row_sums(token + t)[group]);
-        sums[v][t] = hn::MulAdd(offset, x_sum, sums[v][t]);
-      }
-    }
-  }
-};
-
-template <class Tile, size_t kTokens>
-void multiply_tile(const Panel& panel, const IntegerRows& x, size_t token, size_t first,
-                   size_t rows, View<float> y) {
-  PanelTile<Tile, kTokens> tile{panel, x, token, {}};
-  for (auto& row : tile.sums) {
-    for (FloatLanesV& sum : row) sum = hn::Zero(FloatLanes());
-  }
-  for (size_t g = 0; g < x.groups; ++g) {
-    for (size_t part = 0; part < Tile::kScales; ++part) tile.add_part(g, part);
-    if constexpr (Tile::kOffset) tile.add_offsets(g);
-  }
-  for (size_t t = 0; t < kTokens; ++t) {
-    float out[kPanelRows];
-    for (size_t v = 0; v < kVectors; ++v) {
-      hn::StoreU(tile.sums[v][t], FloatLanes(), out + v * kLanes);
-    }
-    std::copy_n(out, rows, &y.at(token + t, first));
   }
 }
 
-template <class Tile, size_t kTokens>
-void multiply_rest(const Panel& panel, const IntegerRows& x, size_t token, size_t first,
-                   size_t rows, View<float> y) {
+// The part `part` of kScales of a group: with two scales the first 16 elements, or the last; a
+// quarter of the pairs each, as even elements come before odd ones.
+template <class Tile, size_t kTokens, bool kVnni>
+HWY_INLINE void add_part(const StripGroup& group, size_t part, TokenSums<kTokens>& sums) {
+  IntLanesV total[kTokens][kVectors];
+  for (auto& row : total) {
+    for (IntLanesV& sum : row) sum = hn::Zero(IntLanes());
+  }
+  if constexpr (Tile::kScales == 1) {
+    add_run<kPairs, kTokens, kVnni>(group, 0, total);
+  } else {
+    add_run<kPairs / 4, kTokens, kVnni>(group, part * kPairs / 4, total);
+    add_run<kPairs / 4, kTokens, kVnni>(group, (part + 2) * kPairs / 4, total);
+  }
+  const float* from = group.scales + part * kPanelRows;
+  for (size_t t = 0; t < kTokens; ++t) {
+    const FloatLanesV x_scale = hn::Set(FloatLanes(), group.x_scales[t * group.groups]);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const FloatLanesV scale = hn::Load(FloatLanes(), from + v * kLanes);
+      const FloatLanesV value = hn::ConvertTo(FloatLanes(), total[t][v]);
+      sums[t][v] = hn::MulAdd(value, hn::Mul(scale, x_scale), sums[t][v]);
+    }
+  }
+}
+
+template <size_t kTokens>
+HWY_INLINE void add_offsets(const StripGroup& group, TokenSums<kTokens>& sums) {
+  for (size_t t = 0; t < kTokens; ++t) {
+    const FloatLanesV x_sum = hn::Set(FloatLanes(), group.x_sums[t * group.groups]);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const FloatLanesV offset = hn::Load(FloatLanes(), group.offsets + v * kLanes);
+      sums[t][v] = hn::MulAdd(offset, x_sum, sums[t][v]);
+    }
+  }
+}
+
+// The rows of y [tokens x rows] from `first`: at most kStripRows, those of the panel from `strip`.
+template <class Tile, size_t kTokens, bool kVnni>
+void multiply_tile(const Panel& panel, const IntegerRows& x, size_t strip, size_t token,
+                   size_t first, View<float> y) {
+  FloatLanesV sums[kTokens][kVectors];
+  for (auto& row : sums) {
+    for (FloatLanesV& sum : row) sum = hn::Zero(FloatLanes());
+  }
+  StripGroup group{panel.pairs.data() + strip,
+                   panel.scales.data() + strip,
+                   panel.offsets.data() + strip,
+                   x.row(token),
+                   x.row_scales(token),
+                   x.row_sums(token),
+                   x.groups};
+  for (size_t g = 0, groups = x.groups; g < groups; ++g) {
+    for (size_t part = 0; part < Tile::kScales; ++part) {
+      add_part<Tile, kTokens, kVnni>(group, part, sums);
+    }
+    if constexpr (Tile::kOffset) add_offsets<kTokens>(group, sums);
+    group.pairs += kPairs * kPanelRows, group.x += kIntegerGroup;
+    group.scales += Tile::kScales * kPanelRows, group.offsets += kPanelRows;
+    ++group.x_scales, ++group.x_sums;
+  }
+  float out[kTokens][kStripRows];
+  for (size_t t = 0; t < kTokens; ++t) {
+    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sums[t][v], FloatLanes(), out[t] + v * kLanes);
+  }
+  const size_t rows = std::min(kStripRows, y.cols - first);
+  for (size_t t = 0; t < kTokens; ++t) std::copy_n(out[t], rows, &y.at(token + t, first));
+}
+
+template <class Tile, size_t kTokens, bool kVnni>
+void multiply_rest(const Panel& panel, const IntegerRows& x, size_t strip, size_t token,
+                   size_t first, View<float> y) {
   if constexpr (kTokens > 0) {
     if (x.tokens - token == kTokens) {
-      return multiply_tile<Tile, kTokens>(panel, x, token, first, rows, y);
+      return multiply_tile<Tile, kTokens, kVnni>(panel, x, strip, token, first, y);
     }
-    multiply_rest<Tile, kTokens - 1>(panel, x, token, first, rows, y);
+    multiply_rest<Tile, kTokens - 1, kVnni>(panel, x, strip, token, first, y);
   }
 }
 
@@ -197,14 +259,16 @@ void unpack_tiles(const Weight& w, size_t first, size_t rows, size_t groups, Pan
   }
 }
 
-template <class Tile>
+template <class Tile, bool kVnni>
 void multiply_panel(const Panel& panel, const IntegerRows& x, size_t first, size_t rows,
                     View<float> y) {
-  size_t token = 0;
-  for (; token + kTileTokens <= x.tokens; token += kTileTokens) {
-    multiply_tile<Tile, kTileTokens>(panel, x, token, first, rows, y);
+  for (size_t strip = 0; strip < rows; strip += kStripRows) {
+    size_t token = 0;
+    for (; token + kTileTokens <= x.tokens; token += kTileTokens) {
+      multiply_tile<Tile, kTileTokens, kVnni>(panel, x, strip, token, first + strip, y);
+    }
+    multiply_rest<Tile, kTileTokens - 1, kVnni>(panel, x, strip, token, first + strip, y);
   }
-  multiply_rest<Tile, kTileTokens - 1>(panel, x, token, first, rows, y);
 }
 
 void MultiplyIntegerPanel(const IntegerRows& x, const Weight& w, size_t first, View<float> y) {
@@ -212,12 +276,17 @@ void MultiplyIntegerPanel(const IntegerRows& x, const Weight& w, size_t first, V
   panel.reshape(x.groups);
   const size_t rows = std::min(kPanelRows, w.rows - first);
   with_tile(w.type, [&](auto tile) {
-    unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel);
-    multiply_panel<decltype(tile)>(panel, x, first, rows, y);
+    using Tile = decltype(tile);
+    unpack_tiles<Tile>(w, first, rows, x.groups, panel);
+    constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX2;
+    if (kMayHaveVnni && has_avx2_vnni()) {
+      return multiply_panel<Tile, kMayHaveVnni>(panel, x, first, rows, y);
+    }
+    multiply_panel<Tile, false>(panel, x, first, rows, y);
   });
 }
 
-#endif  // HWY_TARGET != HWY_AVX3
+#endif  // HWY_TARGET == HWY_SCALAR || !HWY_ARCH_X86
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mkv
@@ -226,9 +295,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mkv {
 HWY_EXPORT(HasIntegerPanels);
+HWY_EXPORT(FewForIntegerPanels);
 HWY_EXPORT(MultiplyIntegerPanel);
 
 bool has_integer_panels() { return HWY_DYNAMIC_DISPATCH(HasIntegerPanels)(); }
+
+size_t few_for_integer_panels() { return HWY_DYNAMIC_DISPATCH(FewForIntegerPanels)(); }
 
 void multiply_integer_panel(const IntegerRows& x, const Weight& w, size_t first, View<float> y) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);

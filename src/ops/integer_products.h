@@ -44,8 +44,10 @@ struct IntegerRows {
 // Whether the instruction set in use has these kernels: unless there are no vectors at all.
 // Weights in rows are multiplied as floats (ops/weight_kernels.h).
 bool has_integer_products();
-// Whether multiply_integer_panel is worth it: with VNNI it is faster than float products.
+// Whether multiply_integer_panel is worth it: on x86 it is faster than float products, but for
+// AVX-512 without VNNI. And up to how many tokens multiply_integer_tiles is faster than it.
 bool has_integer_panels();
+size_t few_for_integer_panels();
 
 // Rows first ... last-1 of x [tokens x cols] into `out`, which has its shape already. A group with
 // an infinity or a NaN gets the scale NaN, so that what it is multiplied into is no number either.

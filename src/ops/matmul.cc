@@ -12,9 +12,9 @@
 namespace mkv {
 namespace {
 
-// Up to so many tokens, decoding weights in registers beats a panel (bench/README.md): as floats,
-// as integers, and as integers where the panel is of AMX.
-constexpr size_t kFewFloats = 8, kFewIntegers = 24, kFewBeforeAmx = 16;
+// Up to so many tokens, decoding weights in registers beats a panel (bench/README.md): of floats,
+// and of AMX.
+constexpr size_t kFewFloats = 8, kFewBeforeAmx = 16;
 // Weight bytes of a task with few tokens: some microseconds of work, and many more tasks than
 // workers, so that they end together.
 constexpr size_t kTaskBytes = size_t{32} << 10;
@@ -65,7 +65,7 @@ Cut cut(const Weight& w, size_t tokens) {
   size_t blocks = 1;
   const bool tiles = w.layout == Layout::tiles, panels = tiles && has_integer_panels();
   const bool brain = has_brain_panels() && (tiles || info(w.type).block_elements == 1);
-  const size_t few_integers = brain ? kFewBeforeAmx : kFewIntegers;
+  const size_t few_integers = brain ? kFewBeforeAmx : few_for_integer_panels();
   cut.few = tokens <= (panels ? few_integers : kFewFloats);
   if (cut.few) {
     if (tiles && has_integer_products()) cut.way = Way::integers;
