@@ -8,7 +8,8 @@
 
 namespace mkv {
 
-inline constexpr size_t kPrefillChunk = 192;  // tokens at a time
+// Tokens at a time. What the cache holds is decoded once for all of them.
+inline constexpr size_t kPrefillChunk = 512;
 
 // Reused from call to call; one a thread that calls.
 struct PrefillScratch {

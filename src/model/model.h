@@ -82,6 +82,8 @@ using GradientSink = std::function<void(const LayerGradient&)>;
 struct SequenceSlice {
   std::span<const TokenId> tokens;
   KvCache* cache = nullptr;
+  // Only the last token's hidden row is asked for: the last layer makes no others.
+  bool last_only = false;
 };
 
 // Cosines and sines of positions. [tokens x pairs]
@@ -95,6 +97,7 @@ struct Scratch {
   Matrix<float> normed, keys_before_rope, attended;
   Buffer<float> shared;
   std::vector<Angles> angles;  // of the tokens, by layer type
+  std::vector<size_t> asking;  // tokens whose output the last layer makes
   AttentionScratch attention;
 };
 
@@ -124,14 +127,16 @@ class Model {
   Result<void> check_tokens(std::span<const TokenId> tokens) const;
   Result<void> check(std::span<const SequenceSlice> slices) const;
 
-  // Runs new tokens through all layers: hidden[sum of tokens x hidden_size], after the last norm.
-  // On error no cache has changed length.
+  // Runs new tokens through all layers: hidden[sum of tokens x hidden_size], after the last norm;
+  // of a slice with last_only one row, and then there must be no observer. On error no cache has
+  // changed length.
   Result<void> forward(std::span<const SequenceSlice> slices, Matrix<float>& hidden,
                        Scratch& scratch, Workers& workers,
                        const LayerObserver& observer = {}) const;
 
   // The same in parts, for searches that change one layer and re-run only what follows it: embed,
-  // then layers first ... last-1 in place, then finish (the last norm). Caches are not committed.
+  // then layers first ... last-1 in place (the last one of the model leaves the rows that are asked
+  // for), then finish (the last norm). Caches are not committed.
   Result<void> embed(std::span<const TokenId> tokens, Matrix<float>& hidden) const;
   Result<void> run_layers(std::span<const SequenceSlice> slices, size_t first, size_t last,
                           Matrix<float>& hidden, Scratch& scratch, Workers& workers,

@@ -124,15 +124,27 @@ void split_matrix(View<const float> view, BrainRows& out) {
   to_brain_rows(view, 0, out.tiles(), out);
 }
 
+// The leading columns of f16, in `floats`.
+View<const float> widened(const Matrix<uint16_t>& halves, size_t columns, Matrix<float>& floats) {
+  floats.reshape(halves.rows(), columns);
+  for (size_t i = 0; i < halves.rows(); ++i) {
+    f16_to_f32(halves.row(i).first(columns), floats.row(i));
+  }
+  return floats.view();
+}
+
 // The leading columns of decode that slabs reach, [dims x columns]; room for them at `floats`.
 View<const float> kept_columns(const KvCache::State& state, GroupId id, Matrix<float>& floats) {
   const Basis& basis = state.nest->basis(id);
-  const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
-  if (!is_compact(basis)) return {basis.decode.data(), dims, columns, dims};
-  floats.reshape(dims, columns);
-  for (size_t i = 0; i < dims; ++i) {
-    f16_to_f32(basis.half_decode.row(i).first(columns), floats.row(i));
-  }
+  const size_t columns = state.plan(id).columns;
+  if (is_compact(basis)) return widened(basis.half_decode, columns, floats);
+  return {basis.decode.data(), basis.decode.rows(), columns, basis.decode.cols()};
+}
+
+View<const float> encode_of(const Basis& basis, Matrix<float>& floats) {
+  if (!is_compact(basis)) return basis.encode.view();
+  (void)widened(basis.half_encode, basis.half_encode.cols(), floats);
+  scale_by(floats.span(), 1.0f / basis.half_encode_factor);
   return floats.view();
 }
 
@@ -142,7 +154,8 @@ void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scra
   const size_t dims = state.nest->dims();
   scratch.by_amx =
       state.arithmetic == Arithmetic::fast && has_brain_panels() && dims % kBrainRows == 0;
-  if (scratch.by_amx) split_matrix(state.nest->basis(id).encode.view(), scratch.encode);
+  scratch.encode = encode_of(state.nest->basis(id), scratch.floats);
+  if (scratch.by_amx) split_matrix(scratch.encode, scratch.split_encode);
 }
 
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
@@ -157,9 +170,9 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   widen_block(layer.exact[side].columns(block, id.group * dims), dims, scratch.columns.view(), 0);
   add_mean(state, id, block, -1.0f, scratch.columns.data(), kBlockTokens);
   if (scratch.by_amx) {
-    multiply_brain_columns(scratch.encode, scratch.columns.view(), scratch.latents.view());
+    multiply_brain_columns(scratch.split_encode, scratch.columns.view(), scratch.latents.view());
   } else {
-    gemm(basis.encode.view(), scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
+    gemm(scratch.encode, scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
   }
   std::byte* coded = layer.coded[id.group * 2 + side].block(block - layer.first_coded);
   if (state.nest->config().slab_kind == SlabKind::column) {

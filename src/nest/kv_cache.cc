@@ -279,7 +279,8 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
   const size_t tokens = input.keys.rows;
   MKV_CHECK(layer < state.layers.size() && state.length + tokens <= state.capacity);
   MKV_CHECK(input.keys.cols == state.width() && input.values.cols == state.width());
-  MKV_CHECK(input.queries.cols % state.width() == 0 && input.queries.rows == tokens);
+  const size_t queries = input.queries.rows;
+  MKV_CHECK(input.queries.cols % state.width() == 0 && (queries == tokens || queries == 1));
   if (tokens == 0) return;
   LayerCache& cache = state.layers[layer];
   if (state.nest != nullptr) {
@@ -296,8 +297,11 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
     workers.run(2, store);
   }
   code_leaving_rows(state, layer, tokens, workers);
-  if (tokens == 1) {
+  if (queries == 1) {
+    // To the last token those before it are as if they had been committed.
+    state.length += tokens - 1;
     attend_decode(state, layer, input, out, scratch, workers);
+    state.length -= tokens - 1;
   } else {
     attend_prefill(state, layer, input, out, scratch, workers);
   }

@@ -28,8 +28,9 @@ namespace mkv {
 
 inline constexpr size_t kBlockTokens = 64;
 
-// One layer's projections of the new tokens, after RoPE. [tokens x heads*head_dim] for queries,
-// [tokens x kv_heads*head_dim] for the rest; query head h reads KV head h / (heads / kv_heads).
+// One layer's projections of the new tokens, after RoPE. [tokens x heads*head_dim] for queries, or
+// [1 x heads*head_dim] where only the last token attends; [tokens x kv_heads*head_dim] for the
+// rest; query head h reads KV head h / (heads / kv_heads).
 struct AttentionInput {
   View<const float> queries, keys, values;
   float scale = 1.0f;  // of the scores, e.g. 1 / sqrt(head_dim)
@@ -78,8 +79,8 @@ class KvCache {
   size_t capacity() const;  // most tokens that fit
   // Of the committed tokens, those that the next one sees as codes, in the layer that sees most.
   size_t coded() const;
-  // Adds the tokens' keys and values to a layer and attends from each token to everything up to
-  // itself: out[tokens x heads*head_dim]. length() + tokens must be <= capacity().
+  // Adds the tokens' keys and values to a layer and attends from each token that has a query to
+  // everything up to itself: out is as the queries. length() + tokens must be <= capacity().
   void attend(size_t layer, const AttentionInput& input, View<float> out, AttentionScratch& scratch,
               Workers& workers);
   // Ends a forward pass: all layers have the new tokens; the length moves, the window too.

@@ -164,8 +164,10 @@ void add_position_mean(const AngleTables& angles, size_t block, std::span<const 
 
 // Codes rows [begin, end) of one block of a space, from the exact block of its side.
 struct CodingScratch {
-  BrainRows encode;     // of the space, for products by AMX
-  bool by_amx = false;  // whether there is one
+  View<const float> encode;  // of the space, maybe in `floats`
+  Matrix<float> floats;
+  BrainRows split_encode;  // for products by AMX
+  bool by_amx = false;     // whether there is one
   Matrix<float> columns, latents;
   std::vector<size_t> slabs;            // of four columns, by their place in the block
   std::vector<const CodeSlab*> stages;  // the same

@@ -45,6 +45,19 @@ Result<void> check(const NestConfig& config) {
   return {};
 }
 
+// The largest entry comes near 2^14, so that f16 has all its bits for entries 2^28 times smaller.
+void compact_encode(Basis& basis) {
+  const std::span<float> entries = basis.encode.span();
+  float largest = 0.0f;
+  for (const float e : entries) largest = std::max(largest, std::abs(e));
+  const float factor = largest > 0.0f ? std::exp2(14.0f - std::ceil(std::log2(largest))) : 1.0f;
+  for (float& e : entries) e *= factor;
+  basis.half_encode = Matrix<uint16_t>(basis.encode.rows(), basis.encode.cols());
+  f32_to_f16(entries, basis.half_encode.span());
+  basis.half_encode_factor = factor;
+  basis.encode = {};
+}
+
 }  // namespace
 
 Result<void> Nest::set_recent(size_t recent) {
@@ -138,7 +151,8 @@ Nest Nest::clone() const {
   Nest copy(config_);
   for (const Basis& basis : bases_) {
     copy.bases_.push_back({basis.encode.clone(), basis.decode.clone(), basis.half_decode.clone(),
-                           basis.mean, basis.slabs});
+                           basis.half_encode.clone(), basis.half_encode_factor, basis.mean,
+                           basis.slabs});
   }
   copy.ladder_ = ladder_;
   copy.measurements_ = measurements_;
@@ -152,6 +166,7 @@ void Nest::compact() {
     basis.half_decode = Matrix<uint16_t>(dims(), dims());
     f32_to_f16(basis.decode.span(), basis.half_decode.span());
     basis.decode = {};
+    compact_encode(basis);
   }
 }
 

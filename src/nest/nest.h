@@ -55,9 +55,12 @@ struct CodeSlab {
 struct Basis {
   Matrix<float> encode;  // [dims x dims], row c gives latent c; rows by importance
   Matrix<float> decode;  // [dims x dims], column c takes latent c back; encode^T when orthogonal
-  Matrix<uint16_t> half_decode;  // decode in f16, in place of it: Nest::compact
-  std::vector<float> mean;       // [dims]; keys: see KeyMean; values: plain
-  std::vector<CodeSlab> slabs;   // SlabKind::code: in order of importance
+  // In place of them, in f16: Nest::compact. Encode times a power of two, for its entries are
+  // small.
+  Matrix<uint16_t> half_decode, half_encode;
+  float half_encode_factor = 1.0f;
+  std::vector<float> mean;      // [dims]; keys: see KeyMean; values: plain
+  std::vector<CodeSlab> slabs;  // SlabKind::code: in order of importance
 };
 
 inline bool is_compact(const Basis& basis) { return !basis.half_decode.span().empty(); }
@@ -129,8 +132,9 @@ class Nest {
   double coded_bits_per_value(const Ranks& ranks) const;
   Nest clone() const;
 
-  // From now on for attention alone, neither to be changed nor saved: decode of SlabKind::code is
-  // kept in f16, as files have it, which is half of what attention reads of a basis.
+  // From now on for attention alone, neither to be changed nor saved: the matrices of
+  // SlabKind::code are kept in f16. Of decode that is what files have, and half of what attention
+  // reads of a basis; encode is rounded by 2^-11 at most, far less than codes are.
   void compact();
 
   // Largest |encode decode - I| over all bases; for orthogonal ones |U^T U - I|.

@@ -152,6 +152,45 @@ TEST_P(GoldenTest, DecodeOneByOneEqualsPrefill) {
   }
 }
 
+// Linear layers take long chunks piece by piece.
+TEST_P(GoldenTest, ALongChunkIsItsParts) {
+  std::vector<TokenId> ids;
+  while (ids.size() < 300) ids.insert(ids.end(), golden_.ids.begin(), golden_.ids.end());
+  ids.resize(300);
+  const KvOptions options{.exact = DType::f32};
+  const Matrix<float> whole = golden::run(model_, ids, 300, 2, options);
+  const Matrix<float> parts = golden::run(model_, ids, 90, 2, options);
+  EXPECT_LT(golden::relative_error(whole.span(), parts.span()), 1e-3);
+}
+
+TEST_P(GoldenTest, TheLastTokenAloneIsTheLastOfAll) {
+  const KvOptions options{.exact = DType::f32};
+  const std::span<const TokenId> ids(golden_.ids);
+  const Matrix<float> expected = golden::run(model_, ids, ids.size(), 2, options);
+  Workers workers(2);
+  Scratch scratch;
+  Matrix<float> hidden;
+  std::vector<KvCache> caches;
+  for (int i = 0; i < 4; ++i) caches.push_back(model_.exact_cache(ids.size(), options));
+  const SequenceSlice slices[] = {{ids.first(9), &caches[0], true},
+                                  {ids.first(3), &caches[1]},
+                                  {ids.first(0), &caches[2], true},
+                                  {ids.first(1), &caches[3], true}};
+  ASSERT_TRUE(model_.forward(slices, hidden, scratch, workers));
+  ASSERT_EQ(hidden.rows(), 5u);
+  Matrix<float> logits(5, model_.config().vocab_size);
+  model_.logits(hidden.view(), logits.view(), workers);
+  const size_t tokens[] = {8, 0, 1, 2, 0};
+  for (size_t i = 0; i < 5; ++i) {
+    EXPECT_LT(golden::relative_error(logits.row(i), expected.row(tokens[i])), 1e-3) << i;
+  }
+  const SequenceSlice next{ids.subspan(9), &caches[0], true};
+  ASSERT_TRUE(model_.forward({&next, 1}, hidden, scratch, workers));
+  ASSERT_EQ(hidden.rows(), 1u);
+  model_.logits(hidden.view(), logits.view().rows_from(0, 1), workers);
+  EXPECT_LT(golden::relative_error(logits.row(0), expected.row(ids.size() - 1)), 1e-3);
+}
+
 TEST_P(GoldenTest, SameBitsForAnyNumberOfWorkers) {
   for (size_t chunk : {size_t{1}, golden_.ids.size()}) {
     const Matrix<float> one = golden::run(model_, golden_.ids, chunk, 1);

@@ -43,12 +43,15 @@ TEST(CompactNest, AttentionIsTheSame) {
   NestConfig config = config_of({});
   Nest nest = make_code_nest(config, kSlabs, 5);
   for (size_t space = 0; space < nest.spaces(); ++space) {
-    for (float& x : nest.basis(nest.unflat(space)).decode.span()) x = f16_to_f32(f32_to_f16(x));
+    Basis& basis = nest.basis(nest.unflat(space));
+    for (float& x : basis.decode.span()) x = f16_to_f32(f32_to_f16(x));
+    for (float& x : basis.encode.span()) x = f16_to_f32(f32_to_f16(x));
   }
   Nest compact = nest.clone();
   compact.compact();
   EXPECT_TRUE(is_compact(compact.basis({0, 0, Side::key})));
   EXPECT_TRUE(compact.basis({0, 0, Side::key}).decode.span().empty());
+  EXPECT_TRUE(compact.basis({0, 0, Side::key}).encode.span().empty());
   const Nest copy = compact.clone();
   for (const Arithmetic arithmetic : {Arithmetic::float32, Arithmetic::fast}) {
     for (const size_t chunk : {1u, 100u}) {
@@ -57,6 +60,22 @@ TEST(CompactNest, AttentionIsTheSame) {
       KvCache first(nest, nest.full_ranks(), types, 512, options);
       KvCache second(copy, copy.full_ranks(), types, 512, options);
       EXPECT_EQ(largest_difference(feed(first, kTokens, chunk), feed(second, kTokens, chunk)), 0.0);
+    }
+  }
+}
+
+// Entries that f16 by itself would take for zeros, too.
+TEST(CompactNest, SmallEntriesAreRoundedByA2048th) {
+  for (const float size : {1e-9f, 1e-4f, 1.0f, 1e9f}) {
+    Nest nest = make_code_nest(config_of({}), kSlabs, 5);
+    Basis& basis = nest.basis({0, 0, Side::value});
+    for (float& x : basis.encode.span()) x *= size;
+    const Matrix<float> before = basis.encode.clone();
+    nest.compact();
+    for (size_t i = 0; i < before.span().size(); ++i) {
+      const float x = before.span()[i];
+      const float y = f16_to_f32(basis.half_encode.span()[i]) / basis.half_encode_factor;
+      ASSERT_NEAR(x, y, std::abs(x) / 2048 + size * 1e-8f) << i;
     }
   }
 }
@@ -77,6 +96,22 @@ class CodeCache : public testing::TestWithParam<Case> {
 TEST_P(CodeCache, DecodeEqualsPrefill) {
   KvCache all(nest_, some_ranks(), types_, kTokens), single(nest_, some_ranks(), types_, kTokens);
   EXPECT_LT(largest_difference(feed(all, kTokens, kTokens), feed(single, kTokens, 1)), 1e-4);
+}
+
+// Of a chunk the last token may attend alone, and the others are there for what follows.
+TEST_P(CodeCache, TheLastTokenAloneSeesAsAmongAll) {
+  KvCache all(nest_, some_ranks(), types_, kTokens), last(nest_, some_ranks(), types_, kTokens);
+  constexpr size_t kChunk = 90;
+  const Matrix<float> expected = feed(all, kTokens, kChunk);
+  const Matrix<float> actual = feed_layer(
+      last, {.queries = 64, .keys = 32, .scale = 0.25f, .last_only = true}, kTokens, kChunk, 1, 2);
+  for (size_t end = kChunk; end < kTokens + kChunk; end += kChunk) {
+    const size_t t = std::min(end, kTokens) - 1;
+    for (size_t c = 0; c < expected.cols(); ++c) {
+      ASSERT_NEAR(actual.at(t, c), expected.at(t, c), 1e-4) << t;
+    }
+  }
+  EXPECT_EQ(all.bytes(), last.bytes());
 }
 
 // With a beam as well: each token is coded for itself.

@@ -105,6 +105,7 @@ inline void plant_later_sinks(const Rotary& rotary, size_t head_dim, std::span<c
 struct LayerWidths {
   size_t queries = 0, keys = 0;
   float scale = 1.0f;
+  bool last_only = false;  // of a chunk the last token attends alone; the others' rows stay zeros
 };
 
 // Random tokens through the first layer of a cache, `chunk` at a time: what attention gives them.
@@ -122,10 +123,11 @@ inline Matrix<float> feed_layer(KvCache& cache, const LayerWidths& widths, size_
   Workers workers(threads);
   for (size_t t = 0; t < tokens; t += chunk) {
     const size_t n = std::min(chunk, tokens - t);
+    const size_t asking = widths.last_only ? 1 : n, first = t + n - asking;
     cache.attend(0,
-                 {q.view().rows_from(t, n), k.view().rows_from(t, n), v.view().rows_from(t, n),
-                  widths.scale},
-                 out.view().rows_from(t, n), scratch, workers);
+                 {q.view().rows_from(first, asking), k.view().rows_from(t, n),
+                  v.view().rows_from(t, n), widths.scale},
+                 out.view().rows_from(first, asking), scratch, workers);
     cache.commit(n);
   }
   return out;
