@@ -168,31 +168,38 @@ void pack_values(View<const float> columns, uint16_t* packed) {
 void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t row) {
   float step;
   const __m256 factor = _mm256_set1_ps(step_of(largest_of(in), most_of(in.size()), step));
-  tile.steps[row] = step * scale;
+  tile.steps[row] = step * scale * 1.44269504f;  // of scores as powers of 2
   round_row(in, factor, tile.queries + row * tile.head_dim);
 }
 
 // Not block_kernels' exp_and_sum: weights that go from there to words through the memory make a
-// prompt's attention a sixth slower. e^x for x <= 0, relative error below 2e-6: 2^n times a
-// polynomial in the rest. Far below zero it is 2^-126.
-HWY_INLINE __m256 exp_negative(__m256 x) {
-  const __m256 y =
-      _mm256_max_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _mm256_set1_ps(-126.0f));
+// prompt's attention a sixth slower. 2^x for x <= 0: 2^n times a polynomial in the rest, whose
+// relative error is below 2e-6, and none at 0, or (coarse) 8e-5. Far below zero it is 2^-126.
+template <bool kCoarse>
+HWY_INLINE __m256 exp2_negative(__m256 x) {
+  const __m256 y = _mm256_max_ps(x, _mm256_set1_ps(-126.0f));
   const __m256 n = _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m256 r = _mm256_sub_ps(y, n);
-  __m256 p = _mm256_set1_ps(1.33335581e-3f);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(9.61812911e-3f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.55041087e-2f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(2.40226507e-1f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(6.93147181e-1f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+  const auto then = [&](__m256 p, float next) {
+    return _mm256_fmadd_ps(p, r, _mm256_set1_ps(next));
+  };
+  __m256 p;
+  if constexpr (kCoarse) {
+    p = then(_mm256_set1_ps(5.51716691e-2f), 2.42611122e-1f);
+    p = then(then(p, 6.93260985e-1f), 9.99928074e-1f);
+  } else {
+    p = then(_mm256_set1_ps(1.33335581e-3f), 9.61812911e-3f);
+    p = then(then(p, 5.55041087e-2f), 2.40226507e-1f);
+    p = then(then(p, 6.93147181e-1f), 1.0f);
+  }
   const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
 }
 
-// Factors of a row's earlier sums and of the block's.
-struct Factors {
-  float old = 1.0f, block = 0.0f;
+// What a block gives a row of weights: how far its own top score and the row's are below the new
+// one, as powers of 2; the sum of the weights, and their step.
+struct Softened {
+  float old = 0.0f, block = 0.0f, sum = 0.0f, step = 0.0f;
 };
 
 // A row's weights [64] become words; returns their step.
@@ -219,11 +226,11 @@ HWY_INLINE float round_weights(const __m256 (&x)[8], uint8_t* weights) {
   return 1.0f / most;
 }
 
-// Scores [64] of a row become weights [64], integers whose step is the block's factor; a row sees
-// the tokens begin ... end - 1.
+// Scores [64] of a row, as powers of 2, become weights [64], integers; a row sees the tokens
+// begin ... end - 1.
 template <class Weight>
-HWY_INLINE Factors soften(float* scores, size_t begin, size_t end, float& top_score, float& total,
-                          Weight* weights) {
+HWY_INLINE Softened soften(float* scores, size_t begin, size_t end, float& top_score,
+                           Weight* weights) {
   if (begin >= end) {
     std::fill_n(weights, kTokens, Weight{0});
     return {};
@@ -239,15 +246,36 @@ HWY_INLINE Factors soften(float* scores, size_t begin, size_t end, float& top_sc
   const __m256 shift = _mm256_set1_ps(block_top);
   __m256 x[8], sum = _mm256_setzero_ps();
   for (size_t i = 0; i < 8; ++i) {
-    x[i] = exp_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + i * kLanes), shift));
+    // What rounding to bytes takes is far more than the coarse polynomial's error.
+    x[i] = exp2_negative<sizeof(Weight) == 1>(
+        _mm256_sub_ps(_mm256_loadu_ps(scores + i * kLanes), shift));
     sum = _mm256_add_ps(sum, x[i]);
   }
-  const float of_block = sum_of_lanes(sum), step = round_weights(x, weights);
-  const Factors factors{std::exp(top_score - top), std::exp(block_top - top)};
-  total = total * factors.old + of_block * factors.block;
+  const Softened out{top_score - top, block_top - top, sum_of_lanes(sum),
+                     round_weights(x, weights)};
   top_score = top;
-  return {factors.old, factors.block * step};
+  return out;
 }
+
+// Of some rows: factors of their earlier sums and of the block's integers. Totals are updated.
+template <size_t kCount>
+struct Factors {
+  static_assert(kCount <= kLanes);
+  float old[kLanes], block[kLanes];
+
+  HWY_INLINE Factors(const Softened (&rows)[kCount], float* totals) {
+    for (size_t r = 0; r < kLanes; ++r) {
+      old[r] = r < kCount ? rows[r].old : 0.0f;
+      block[r] = r < kCount ? rows[r].block : 0.0f;
+    }
+    _mm256_storeu_ps(old, exp2_negative<false>(_mm256_loadu_ps(old)));
+    _mm256_storeu_ps(block, exp2_negative<false>(_mm256_loadu_ps(block)));
+    for (size_t r = 0; r < kCount; ++r) {
+      totals[r] = totals[r] * old[r] + rows[r].sum * block[r];
+      block[r] *= rows[r].step;
+    }
+  }
+};
 
 // `Value`: of values and weights, words or bytes.
 template <size_t kCount, class Value>
@@ -271,14 +299,15 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
     }
   }
   Value weights[kCount][kTokens];
-  Factors factors[kCount];
+  Softened rows[kCount];
   for (size_t r = 0; r < kCount; ++r) {
     const size_t token = (row + r) / tile.repeats;
     const auto hidden = std::max<ptrdiff_t>(0, tile.hidden + static_cast<ptrdiff_t>(token));
     const size_t end = std::min(kTokens, tile.first + tile.step * token);
-    factors[r] = soften(scores[r], std::min(kTokens, static_cast<size_t>(hidden)), end,
-                        tile.tops[row + r], tile.totals[row + r], weights[r]);
+    rows[r] = soften(scores[r], std::min(kTokens, static_cast<size_t>(hidden)), end,
+                     tile.tops[row + r], weights[r]);
   }
+  const Factors<kCount> factors(rows, tile.totals + row);
   for (size_t c = 0; c < dim; c += kWidth) {
     constexpr size_t kStep = 4 / sizeof(Value);
     multiply<kCount>(weights[0], kTokens, values + kStep * c, kStep * dim, kTokens, sums);
@@ -286,8 +315,8 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
       const __m256 step = _mm256_loadu_ps(value_steps + c + v * kLanes);
       for (size_t r = 0; r < kCount; ++r) {
         float* to = tile.sums + (row + r) * dim + c + v * kLanes;
-        const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(to), _mm256_set1_ps(factors[r].old));
-        const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(factors[r].block));
+        const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(to), _mm256_set1_ps(factors.old[r]));
+        const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(factors.block[r]));
         _mm256_storeu_ps(to, _mm256_fmadd_ps(sums[r][v], times, old));
       }
     }

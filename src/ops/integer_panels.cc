@@ -159,6 +159,7 @@ HWY_INLINE void add_run(const StripGroup& group, size_t start,
   const int32_t* from = group.pairs + start * kPanelRows;
   const int16_t* in = group.x + start * 2;
   const size_t stride = group.groups * kIntegerGroup;
+#pragma GCC unroll 2
   for (size_t p = 0; p < kRun; ++p, from += kPanelRows, in += 2) {
     IntLanesV w[kVectors];
     for (size_t v = 0; v < kVectors; ++v) w[v] = hn::Load(IntLanes(), from + v * kLanes);
@@ -204,6 +205,10 @@ HWY_INLINE void add_offsets(const StripGroup& group, TokenSums<kTokens>& sums) {
   }
 }
 
+HWY_INLINE void store_row(const FloatLanesV (&row)[kVectors], float* to) {
+  for (size_t v = 0; v < kVectors; ++v) hn::StoreU(row[v], FloatLanes(), to + v * kLanes);
+}
+
 // The rows of y [tokens x rows] from `first`: at most kStripRows, those of the panel from `strip`.
 template <class Tile, size_t kTokens, bool kVnni>
 void multiply_tile(const Panel& panel, const IntegerRows& x, size_t strip, size_t token,
@@ -228,11 +233,13 @@ void multiply_tile(const Panel& panel, const IntegerRows& x, size_t strip, size_
     group.scales += Tile::kScales * kPanelRows, group.offsets += kPanelRows;
     ++group.x_scales, ++group.x_sums;
   }
-  float out[kTokens][kStripRows];
-  for (size_t t = 0; t < kTokens; ++t) {
-    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sums[t][v], FloatLanes(), out[t] + v * kLanes);
+  const size_t rows = y.cols - first;
+  if (rows >= kStripRows) {
+    for (size_t t = 0; t < kTokens; ++t) store_row(sums[t], &y.at(token + t, first));
+    return;
   }
-  const size_t rows = std::min(kStripRows, y.cols - first);
+  float out[kTokens][kStripRows];
+  for (size_t t = 0; t < kTokens; ++t) store_row(sums[t], out[t]);
   for (size_t t = 0; t < kTokens; ++t) std::copy_n(out[t], rows, &y.at(token + t, first));
 }
 
