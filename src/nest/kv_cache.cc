@@ -8,6 +8,7 @@
 #include "nest/beam_kernels.h"
 #include "nest/kv_state.h"
 #include "ops/amx.h"
+#include "ops/instruction_set.h"
 #include "ops/ops.h"
 
 namespace mkv {
@@ -183,6 +184,26 @@ void drop_unseen(KvCache::State& state, size_t layer, size_t tokens) {
   }
 }
 
+// Up to so many queries, reading the codes for each costs less than expanding them once for all
+// (docs/performance.md "Short prompts").
+size_t few_queries(const KvCache::State& state) {
+  const bool codes = state.nest != nullptr && state.nest->config().slab_kind == SlabKind::code;
+  return codes && state.arithmetic == Arithmetic::fast && !has_amx() ? 24 : 1;
+}
+
+// Each of the last tokens as if those before it had been committed.
+void attend_one_by_one(KvCache::State& state, size_t layer, const AttentionInput& input,
+                       View<float> out, AttentionScratch& scratch, Workers& workers) {
+  const size_t length = state.length, queries = input.queries.rows;
+  AttentionInput one = input;
+  for (size_t q = 0; q < queries; ++q) {
+    state.length = length + input.keys.rows - queries + q;
+    one.queries = input.queries.rows_from(q, 1);
+    attend_decode(state, layer, one, out.rows_from(q, 1), scratch, workers);
+  }
+  state.length = length;
+}
+
 }  // namespace
 
 void Sinks::allocate() { data.resize(row_bytes(type, 2 * count * width)); }
@@ -297,11 +318,8 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
     workers.run(2, store);
   }
   code_leaving_rows(state, layer, tokens, workers);
-  if (queries == 1) {
-    // To the last token those before it are as if they had been committed.
-    state.length += tokens - 1;
-    attend_decode(state, layer, input, out, scratch, workers);
-    state.length -= tokens - 1;
+  if (queries == 1 || queries <= few_queries(state)) {
+    attend_one_by_one(state, layer, input, out, scratch, workers);
   } else {
     attend_prefill(state, layer, input, out, scratch, workers);
   }
