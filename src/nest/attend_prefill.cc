@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kSpanBlocks = 4;
 constexpr size_t kSpanTokens = kSpanBlocks * kBlockTokens;
+constexpr size_t kProductBlocks = 2;  // of a span, decoded together
 
 // New tokens of one block (or, before row 0, the sinks themselves): they share a view.
 struct Tile {
@@ -218,16 +219,21 @@ class Prefill {
   size_t packed_at(size_t head, size_t block) const {
     return (block * kv_heads_ + head) * flash::packed_size(head_dim_);
   }
-  void pack_span(size_t blocks) {
+  // One side of some heads of a block of the span, for flash_.
+  void pack(Side side, size_t block, size_t first_head, size_t heads) {
     if (flash_ == nullptr) return;
-    workers_.run(blocks * kv_heads_, [&](size_t task, size_t) {
-      const size_t head = task % kv_heads_, block = task / kv_heads_;
+    for (size_t head = first_head; head < first_head + heads; ++head) {
       const size_t from = head * head_dim_ * kSpanTokens + block * kBlockTokens;
       const size_t to = packed_at(head, block);
-      of_span_->pack_keys({keys_ + from, head_dim_, kBlockTokens, kSpanTokens}, packed_keys_ + to);
-      of_span_->pack_values({values_ + from, head_dim_, kBlockTokens, kSpanTokens},
-                            packed_values_ + to);
-    });
+      const auto columns = [&](const float* of) {
+        return View<const float>(of + from, head_dim_, kBlockTokens, kSpanTokens);
+      };
+      if (side == Side::key) {
+        of_span_->pack_keys(columns(keys_), packed_keys_ + to);
+      } else {
+        of_span_->pack_values(columns(values_), packed_values_ + to);
+      }
+    }
   }
 
   void attend_sinks() {
@@ -240,8 +246,8 @@ class Prefill {
         sinks.load(side, s, 0, row);
         for (size_t c = 0; c < row.size(); ++c) to[c * kSpanTokens + s] = row[c];
       }
+      pack(side, 0, 0, kv_heads_);
     }
-    pack_span(1);
     for_tiles([&](size_t head, const Tile& tile, size_t worker) {
       const size_t first = state_.length + tile.token + 1;
       update(head, tile, 0, state_.sinks, worker,
@@ -264,19 +270,24 @@ class Prefill {
     bases_ = scratch.bases.data();
   }
 
+  // Blocks of the span, in floats and packed.
   void expand_span(size_t first, size_t count, bool coded) {
     if (coded) {
       const size_t dims = state_.nest->dims(), spaces = state_.groups() * 2;
+      const size_t heads = state_.nest->config().group_size;
       // oneDNN's products want many tokens at once.
-      const size_t step = bases_ == nullptr ? count : 1, steps = count / step;
+      const size_t step = bases_ == nullptr ? kProductBlocks : 1, steps = (count + step - 1) / step;
       workers_.run(spaces * steps, [&](size_t task, size_t) {
         thread_local DecodeScratch scratch;
         const size_t space = task / steps, block = task % steps * step;
+        const size_t blocks = std::min(step, count - block);
         const GroupId id = space_at(space);
         float* out = (id.side == Side::key ? keys_ : values_) + id.group * dims * kSpanTokens +
                      block * kBlockTokens;
-        decode_blocks(state_, id, first + block, step, bases_ == nullptr ? nullptr : bases_ + space,
-                      {out, dims, step * kBlockTokens, kSpanTokens}, scratch);
+        decode_blocks(state_, id, first + block, blocks,
+                      bases_ == nullptr ? nullptr : bases_ + space,
+                      {out, dims, blocks * kBlockTokens, kSpanTokens}, scratch);
+        for (size_t b = block; b < block + blocks; ++b) pack(id.side, b, id.group * heads, heads);
       });
       return;
     }
@@ -286,6 +297,7 @@ class Prefill {
       widen_block(exact.columns(first + block, 0), state_.width(),
                   {task % 2 == 0 ? keys_ : values_, state_.width(), kSpanTokens},
                   block * kBlockTokens);
+      pack(task % 2 == 0 ? Side::key : Side::value, block, 0, kv_heads_);
     });
   }
 
@@ -295,7 +307,6 @@ class Prefill {
     for (size_t span = begin; span < end; span += kSpanBlocks) {
       const size_t count = std::min(kSpanBlocks, end - span);
       expand_span(span, count, coded);
-      pack_span(count);
       for_tiles([&](size_t head, const Tile& tile, size_t worker) {
         if (tile.sink) return;
         const size_t exact_from = state_.first_exact(tile.block);
