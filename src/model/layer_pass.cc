@@ -13,6 +13,7 @@ constexpr size_t kTokenGrain = 8;
 // Most tokens that go through a linear layer together: many enough to unpack its weights for, few
 // enough for what they are widened to.
 constexpr size_t kPieceTokens = 192, kPieceStep = 16;
+static_assert(kPieceTokens % kPieceStep == 0);
 
 // fn(first, count), alike in size.
 template <class Fn>
@@ -76,8 +77,7 @@ class LayerPass {
   // start, and over them, once it has run, those of a piece. What is projected lies over the
   // widened values, which are no longer needed when it is written.
   void share(size_t query_width, size_t key_width, size_t inner_width) {
-    size_t piece = 0;
-    for_pieces(tokens_, [&](size_t, size_t count) { piece = std::max(piece, count); });
+    const size_t piece = std::min(tokens_, kPieceTokens);  // the most rows of one
     const size_t piece_width = inner_width + std::max(inner_width, config_.hidden_size);
     const size_t size = std::max(tokens_ * (query_width + 2 * key_width), piece * piece_width);
     s_.shared.resize(std::max(s_.shared.size(), size));
@@ -287,7 +287,9 @@ class LayerPass {
 
 void pass_layers(const LayerPassInput& input, size_t first, size_t last, Matrix<float>& hidden,
                  Scratch& scratch, Workers& workers, const LayerObserver& observer) {
-  const bool some_ask = std::ranges::any_of(input.slices, &SequenceSlice::last_only);
+  const bool some_ask = std::ranges::any_of(input.slices, [](const SequenceSlice& slice) {
+    return slice.last_only && slice.tokens.size() > 1;
+  });
   MKV_CHECK(!some_ask || !observer);
   LayerPass pass(input, hidden, scratch, workers);
   for (size_t layer = first; layer < last; ++layer) {

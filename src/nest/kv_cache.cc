@@ -185,7 +185,7 @@ void drop_unseen(KvCache::State& state, size_t layer, size_t tokens) {
 }
 
 // Up to so many queries, reading the codes for each costs less than expanding them once for all
-// (docs/performance.md "Short prompts").
+// (decision 0026; not timed with AMX).
 size_t few_queries(const KvCache::State& state) {
   const bool codes = state.nest != nullptr && state.nest->config().slab_kind == SlabKind::code;
   return codes && state.arithmetic == Arithmetic::fast && !has_amx() ? 24 : 1;

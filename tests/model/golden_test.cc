@@ -152,11 +152,15 @@ TEST_P(GoldenTest, DecodeOneByOneEqualsPrefill) {
   }
 }
 
+std::vector<TokenId> repeated(std::span<const TokenId> ids, size_t count) {
+  std::vector<TokenId> out;
+  for (size_t i = 0; i < count; ++i) out.push_back(ids[i % ids.size()]);
+  return out;
+}
+
 // Linear layers take long chunks piece by piece.
 TEST_P(GoldenTest, ALongChunkIsItsParts) {
-  std::vector<TokenId> ids;
-  while (ids.size() < 300) ids.insert(ids.end(), golden_.ids.begin(), golden_.ids.end());
-  ids.resize(300);
+  const std::vector<TokenId> ids = repeated(golden_.ids, 300);
   const KvOptions options{.exact = DType::f32};
   const Matrix<float> whole = golden::run(model_, ids, 300, 2, options);
   const Matrix<float> parts = golden::run(model_, ids, 90, 2, options);
@@ -189,6 +193,24 @@ TEST_P(GoldenTest, TheLastTokenAloneIsTheLastOfAll) {
   ASSERT_EQ(hidden.rows(), 1u);
   model_.logits(hidden.view(), logits.view().rows_from(0, 1), workers);
   EXPECT_LT(golden::relative_error(logits.row(0), expected.row(ids.size() - 1)), 1e-3);
+}
+
+// One piece of 190 tokens that ask, among more that go in two.
+TEST_P(GoldenTest, PiecesOfThoseThatAskMayBeLarger) {
+  const KvOptions options{.exact = DType::f32};
+  const std::vector<TokenId> ids = repeated(golden_.ids, 189);
+  const Matrix<float> expected = golden::run(model_, ids, ids.size(), 2, options);
+  KvCache first = model_.exact_cache(200, options), second = model_.exact_cache(200, options);
+  const std::span<const TokenId> some(ids);
+  const SequenceSlice slices[] = {{some.first(4), &first, true}, {some, &second}};
+  Workers workers(2);
+  Scratch scratch;
+  Matrix<float> hidden, logits(190, model_.config().vocab_size);
+  ASSERT_TRUE(model_.forward(slices, hidden, scratch, workers));
+  ASSERT_EQ(hidden.rows(), 190u);
+  model_.logits(hidden.view(), logits.view(), workers);
+  EXPECT_LT(golden::relative_error(logits.row(0), expected.row(3)), 1e-3);
+  EXPECT_LT(golden::relative_error(logits.span().subspan(logits.cols()), expected.span()), 1e-3);
 }
 
 TEST_P(GoldenTest, SameBitsForAnyNumberOfWorkers) {
