@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/word_pairs.h"
+
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {
 
@@ -31,11 +33,11 @@ struct RowSums {
   HWY_INLINE RowSums() : first(_mm256_setzero_si256()), second(_mm256_setzero_si256()) {}
   // Four bytes of each row of `left`, times as many of each lane of x and y.
   HWY_INLINE void add(const Element* left, size_t stride, __m256i x, __m256i y) {
-    using Four [[gnu::may_alias]] = int32_t;
-    const Four& at = *reinterpret_cast<const Four*>(left);
-    __m256i factor, products;
-    // As assembly, for GCC would load all rows' factors first and run out of registers.
     if constexpr (kBytes) {
+      using Four [[gnu::may_alias]] = int32_t;
+      const Four& at = *reinterpret_cast<const Four*>(left);
+      __m256i factor, products;
+      // As add_word_pairs.
       asm("vpbroadcastd %4, %2\n\t"
           "vpmaddubsw %5, %2, %3\n\t"
           "vpmaddubsw %6, %2, %2\n\t"
@@ -44,13 +46,7 @@ struct RowSums {
           : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
           : "m"(at), "x"(x), "x"(y));
     } else {
-      asm("vpbroadcastd %4, %2\n\t"
-          "vpmaddwd %5, %2, %3\n\t"
-          "vpmaddwd %6, %2, %2\n\t"
-          "vpaddd %3, %0, %0\n\t"
-          "vpaddd %2, %1, %1"
-          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-          : "m"(at), "x"(x), "x"(y));
+      add_word_pairs(left, x, y, first, second);
     }
     next.add(left + stride, stride, x, y);
   }

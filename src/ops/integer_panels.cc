@@ -4,6 +4,7 @@
 
 #include "ops/instruction_set.h"
 #include "ops/integer_products.h"
+#include "ops/word_pairs.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/integer_panels.cc"
@@ -16,7 +17,7 @@ HWY_BEFORE_NAMESPACE();
 namespace mkv {
 namespace HWY_NAMESPACE {
 
-#if HWY_TARGET == HWY_SCALAR || !HWY_ARCH_X86
+#if HWY_TARGET == HWY_SCALAR || !HWY_ARCH_X86_64
 
 bool HasIntegerPanels() { return false; }
 size_t FewForIntegerPanels() { return 0; }
@@ -100,29 +101,22 @@ void clear_row(size_t groups, size_t scales, size_t row, Panel& panel) {
   for (size_t i = 0; i < groups; ++i) panel.offsets[i * kPanelRows + row] = 0;
 }
 
-// sums += the pair of words at x, in every lane, times w.
+// first and second += the pair of words at x, in every lane, times w.
 template <bool kVnni>
 HWY_INLINE void add_pairs(const int16_t* x, const IntLanesV (&w)[kVectors], IntLanesV& first,
                           IntLanesV& second) {
   using Pair [[gnu::may_alias]] = int32_t;
-  const Pair& pair = *reinterpret_cast<const Pair*>(x);
+  [[maybe_unused]] const Pair& pair = *reinterpret_cast<const Pair*>(x);
 #if HWY_TARGET == HWY_AVX2
-  // As assembly, for GCC would load all tokens' pairs first and run out of registers.
-  IntLanesV in, products;
   if constexpr (kVnni) {
+    IntLanesV in;
     asm("vpbroadcastd %3, %2\n\t"
         "%{vex%} vpdpwssd %4, %2, %0\n\t"
         "%{vex%} vpdpwssd %5, %2, %1"
         : "+x"(first.raw), "+x"(second.raw), "=&x"(in.raw)
         : "m"(pair), "x"(w[0].raw), "x"(w[1].raw));
   } else {
-    asm("vpbroadcastd %4, %2\n\t"
-        "vpmaddwd %5, %2, %3\n\t"
-        "vpmaddwd %6, %2, %2\n\t"
-        "vpaddd %3, %0, %0\n\t"
-        "vpaddd %2, %1, %1"
-        : "+x"(first.raw), "+x"(second.raw), "=&x"(in.raw), "=&x"(products.raw)
-        : "m"(pair), "x"(w[0].raw), "x"(w[1].raw));
+    add_word_pairs(x, w[0].raw, w[1].raw, first.raw, second.raw);
   }
 #else
   const IntLanesV in = hn::Set(IntLanes(), pair);
@@ -293,7 +287,7 @@ void MultiplyIntegerPanel(const IntegerRows& x, const Weight& w, size_t first, V
   });
 }
 
-#endif  // HWY_TARGET == HWY_SCALAR || !HWY_ARCH_X86
+#endif  // HWY_TARGET == HWY_SCALAR || !HWY_ARCH_X86_64
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mkv
