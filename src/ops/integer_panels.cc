@@ -237,17 +237,6 @@ void multiply_tile(const Panel& panel, const IntegerRows& x, size_t strip, size_
   for (size_t t = 0; t < kTokens; ++t) std::copy_n(out[t], rows, &y.at(token + t, first));
 }
 
-template <class Tile, size_t kTokens, bool kVnni>
-void multiply_rest(const Panel& panel, const IntegerRows& x, size_t strip, size_t token,
-                   size_t first, View<float> y) {
-  if constexpr (kTokens > 0) {
-    if (x.tokens - token == kTokens) {
-      return multiply_tile<Tile, kTokens, kVnni>(panel, x, strip, token, first, y);
-    }
-    multiply_rest<Tile, kTokens - 1, kVnni>(panel, x, strip, token, first, y);
-  }
-}
-
 template <class Tile>
 void unpack_tiles(const Weight& w, size_t first, size_t rows, size_t groups, Panel& panel) {
   for (size_t r = 0; r < kPanelRows; r += kTileRows) {
@@ -264,11 +253,14 @@ template <class Tile, bool kVnni>
 void multiply_panel(const Panel& panel, const IntegerRows& x, size_t first, size_t rows,
                     View<float> y) {
   for (size_t strip = 0; strip < rows; strip += kStripRows) {
-    size_t token = 0;
-    for (; token + kTileTokens <= x.tokens; token += kTileTokens) {
-      multiply_tile<Tile, kTileTokens, kVnni>(panel, x, strip, token, first + strip, y);
+    const size_t row = first + strip;
+    size_t t = 0;
+    for (; t + kTileTokens <= x.tokens; t += kTileTokens) {
+      multiply_tile<Tile, kTileTokens, kVnni>(panel, x, strip, t, row, y);
     }
-    multiply_rest<Tile, kTileTokens - 1, kVnni>(panel, x, strip, token, first + strip, y);
+    for (; t + 4 <= x.tokens; t += 4) multiply_tile<Tile, 4, kVnni>(panel, x, strip, t, row, y);
+    for (; t + 2 <= x.tokens; t += 2) multiply_tile<Tile, 2, kVnni>(panel, x, strip, t, row, y);
+    for (; t < x.tokens; ++t) multiply_tile<Tile, 1, kVnni>(panel, x, strip, t, row, y);
   }
 }
 
