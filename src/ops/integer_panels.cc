@@ -135,6 +135,15 @@ HWY_INLINE void add_pairs(const int16_t* x, const IntLanesV (&w)[kVectors], IntL
 #endif
 }
 
+// What is left of a type once its rows are words: so many types are one product.
+template <size_t kScalesOfGroup, bool kHasOffset>
+struct PanelFactors {
+  static constexpr size_t kScales = kScalesOfGroup;
+  static constexpr bool kOffset = kHasOffset;
+};
+template <class Tile>
+using FactorsOf = PanelFactors<Tile::kScales, Tile::kOffset>;
+
 // Where a strip of a panel and some tokens have the group that is next.
 struct StripGroup {
   const int32_t* pairs;           // [kPairs] with kPanelRows between
@@ -165,13 +174,13 @@ HWY_INLINE void add_run(const StripGroup& group, size_t start,
 
 // The part `part` of kScales of a group: with two scales the first 16 elements, or the last; a
 // quarter of the pairs each, as even elements come before odd ones.
-template <class Tile, size_t kTokens, bool kVnni>
+template <class Factors, size_t kTokens, bool kVnni>
 HWY_INLINE void add_part(const StripGroup& group, size_t part, TokenSums<kTokens>& sums) {
   IntLanesV total[kTokens][kVectors];
   for (auto& row : total) {
     for (IntLanesV& sum : row) sum = hn::Zero(IntLanes());
   }
-  if constexpr (Tile::kScales == 1) {
+  if constexpr (Factors::kScales == 1) {
     add_run<kPairs, kTokens, kVnni>(group, 0, total);
   } else {
     add_run<kPairs / 4, kTokens, kVnni>(group, part * kPairs / 4, total);
@@ -204,7 +213,7 @@ HWY_INLINE void store_row(const FloatLanesV (&row)[kVectors], float* to) {
 }
 
 // The rows of y [tokens x rows] from `first`: at most kStripRows, those of the panel from `strip`.
-template <class Tile, size_t kTokens, bool kVnni>
+template <class Factors, size_t kTokens, bool kVnni>
 void multiply_tile(const Panel& panel, const IntegerRows& x, size_t strip, size_t token,
                    size_t first, View<float> y) {
   FloatLanesV sums[kTokens][kVectors];
@@ -219,12 +228,12 @@ void multiply_tile(const Panel& panel, const IntegerRows& x, size_t strip, size_
                    x.row_sums(token),
                    x.groups};
   for (size_t g = 0, groups = x.groups; g < groups; ++g) {
-    for (size_t part = 0; part < Tile::kScales; ++part) {
-      add_part<Tile, kTokens, kVnni>(group, part, sums);
+    for (size_t part = 0; part < Factors::kScales; ++part) {
+      add_part<Factors, kTokens, kVnni>(group, part, sums);
     }
-    if constexpr (Tile::kOffset) add_offsets<kTokens>(group, sums);
+    if constexpr (Factors::kOffset) add_offsets<kTokens>(group, sums);
     group.pairs += kPairs * kPanelRows, group.x += kIntegerGroup;
-    group.scales += Tile::kScales * kPanelRows, group.offsets += kPanelRows;
+    group.scales += Factors::kScales * kPanelRows, group.offsets += kPanelRows;
     ++group.x_scales, ++group.x_sums;
   }
   const size_t rows = y.cols - first;
@@ -249,18 +258,18 @@ void unpack_tiles(const Weight& w, size_t first, size_t rows, size_t groups, Pan
   }
 }
 
-template <class Tile, bool kVnni>
+template <class Factors, bool kVnni>
 void multiply_panel(const Panel& panel, const IntegerRows& x, size_t first, size_t rows,
                     View<float> y) {
   for (size_t strip = 0; strip < rows; strip += kStripRows) {
     const size_t row = first + strip;
     size_t t = 0;
     for (; t + kTileTokens <= x.tokens; t += kTileTokens) {
-      multiply_tile<Tile, kTileTokens, kVnni>(panel, x, strip, t, row, y);
+      multiply_tile<Factors, kTileTokens, kVnni>(panel, x, strip, t, row, y);
     }
-    for (; t + 4 <= x.tokens; t += 4) multiply_tile<Tile, 4, kVnni>(panel, x, strip, t, row, y);
-    for (; t + 2 <= x.tokens; t += 2) multiply_tile<Tile, 2, kVnni>(panel, x, strip, t, row, y);
-    for (; t < x.tokens; ++t) multiply_tile<Tile, 1, kVnni>(panel, x, strip, t, row, y);
+    for (; t + 4 <= x.tokens; t += 4) multiply_tile<Factors, 4, kVnni>(panel, x, strip, t, row, y);
+    for (; t + 2 <= x.tokens; t += 2) multiply_tile<Factors, 2, kVnni>(panel, x, strip, t, row, y);
+    for (; t < x.tokens; ++t) multiply_tile<Factors, 1, kVnni>(panel, x, strip, t, row, y);
   }
 }
 
@@ -273,9 +282,9 @@ void MultiplyIntegerPanel(const IntegerRows& x, const Weight& w, size_t first, V
     unpack_tiles<Tile>(w, first, rows, x.groups, panel);
     constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX2;
     if (kMayHaveVnni && has_avx2_vnni()) {
-      return multiply_panel<Tile, kMayHaveVnni>(panel, x, first, rows, y);
+      return multiply_panel<FactorsOf<Tile>, kMayHaveVnni>(panel, x, first, rows, y);
     }
-    multiply_panel<Tile, false>(panel, x, first, rows, y);
+    multiply_panel<FactorsOf<Tile>, false>(panel, x, first, rows, y);
   });
 }
 
