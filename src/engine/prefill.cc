@@ -10,7 +10,8 @@ Result<void> prefill(const Model& model, SequenceSlice slice, std::span<float> l
   MKV_TRY(model.check({&slice, 1}));
   for (size_t at = 0; at < slice.tokens.size(); at += kPrefillChunk) {
     const size_t count = std::min(kPrefillChunk, slice.tokens.size() - at);
-    const SequenceSlice chunk{slice.tokens.subspan(at, count), slice.cache, true};
+    const SequenceSlice chunk{
+        .tokens = slice.tokens.subspan(at, count), .cache = slice.cache, .last_only = true};
     MKV_TRY(model.forward({&chunk, 1}, scratch.hidden, scratch.model, workers));
   }
   std::ranges::copy(scratch.hidden.row(scratch.hidden.rows() - 1), last_hidden.begin());

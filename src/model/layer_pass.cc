@@ -48,26 +48,18 @@ class LayerPass {
     fill_angles();
   }
 
-  void run(size_t layer, const LayerWeights& w, const LayerObserver& observer) {
-    project(w, true);
+  // some_ask: in the last layer, where only some tokens' outputs are asked for; they become the
+  // leading rows of hidden. Returns the number of rows.
+  size_t run(size_t layer, const LayerWeights& w, bool some_ask, const LayerObserver& observer) {
+    project(w, !some_ask);
+    if (some_ask) {
+      keep_asking();
+      project_queries(w);
+    }
     finish_projections(w, s_.angles[config_.layer_types.index_of(layer)],
                        static_cast<bool>(observer));
     attend(layer);
     if (observer) observe(layer, observer);
-    for_pieces(tokens_, [&](size_t first, size_t count) { feed_forward(w, first, count); });
-  }
-
-  // The last layer, of which only some tokens' outputs are asked for: they become the leading rows
-  // of hidden. Returns their number.
-  size_t run_last(size_t layer, const LayerWeights& w) {
-    project(w, false);
-    keep_asking();
-    for_pieces(asking_, [&](size_t first, size_t count) {
-      norm_piece(w.attention_norm, first, count);
-      matmul(s_.normed.view(), w.query, queries_.rows_from(first, count), workers_);
-    });
-    finish_projections(w, s_.angles[config_.layer_types.index_of(layer)], false);
-    attend(layer);
     for_pieces(asking_, [&](size_t first, size_t count) { feed_forward(w, first, count); });
     return asking_;
   }
@@ -141,6 +133,14 @@ class LayerPass {
       const Product projections[] = {
           {&w.query, rows(queries_)}, {&w.key, rows(keys_)}, {&w.value, rows(values_)}};
       matmul(s_.normed.view(), std::span(projections).subspan(with_queries ? 0 : 1), workers_);
+    });
+  }
+
+  // Of those who ask, once they are the first.
+  void project_queries(const LayerWeights& w) {
+    for_pieces(asking_, [&](size_t first, size_t count) {
+      norm_piece(w.attention_norm, first, count);
+      matmul(s_.normed.view(), w.query, queries_.rows_from(first, count), workers_);
     });
   }
 
@@ -293,11 +293,8 @@ void pass_layers(const LayerPassInput& input, size_t first, size_t last, Matrix<
   MKV_CHECK(!some_ask || !observer);
   LayerPass pass(input, hidden, scratch, workers);
   for (size_t layer = first; layer < last; ++layer) {
-    if (some_ask && layer + 1 == input.layers.size()) {
-      hidden.reshape(pass.run_last(layer, input.layers[layer]), hidden.cols());
-    } else {
-      pass.run(layer, input.layers[layer], observer);
-    }
+    const bool narrow = some_ask && layer + 1 == input.layers.size();
+    hidden.reshape(pass.run(layer, input.layers[layer], narrow, observer), hidden.cols());
   }
 }
 

@@ -184,8 +184,8 @@ void drop_unseen(KvCache::State& state, size_t layer, size_t tokens) {
   }
 }
 
-// Up to so many queries, reading the codes for each costs less than expanding them once for all
-// (decision 0026; not timed with AMX).
+// Up to so many queries, at least one, reading the codes for each costs less than expanding them
+// for all (decision 0026; not timed with AMX).
 size_t few_queries(const KvCache::State& state) {
   const bool codes = state.nest != nullptr && state.nest->config().slab_kind == SlabKind::code;
   return codes && state.arithmetic == Arithmetic::fast && !has_amx() ? 24 : 1;
@@ -318,7 +318,7 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
     workers.run(2, store);
   }
   code_leaving_rows(state, layer, tokens, workers);
-  if (queries == 1 || queries <= few_queries(state)) {
+  if (queries <= few_queries(state)) {
     attend_one_by_one(state, layer, input, out, scratch, workers);
   } else {
     attend_prefill(state, layer, input, out, scratch, workers);

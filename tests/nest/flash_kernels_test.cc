@@ -86,7 +86,7 @@ TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
           expect_softmax_of_rounded_values(*exact, dim, tokens, window, bound);
           if (of_codes == exact) continue;
           // Bytes: 1/254 of a column's largest value, as much of 16 tokens' weights and dither.
-          expect_softmax_of_rounded_values(*of_codes, dim, tokens, window, 5e-2);
+          expect_softmax_of_rounded_values(*of_codes, dim, tokens, window, 4.5e-2);
         }
       }
     }
