@@ -6,51 +6,20 @@
 #include <cmath>
 
 #include "nest/block_kernels.h"
+#include "nest/flash_codes.h"
 #include "nest/flash_kernels.h"
 #include "nest/kv_state.h"
+#include "nest/prefill_tiles.h"
 #include "ops/gemm.h"
 
 namespace mkv {
 namespace {
 
+using prefill::make_tiles, prefill::rows_of, prefill::Tile;
+
 constexpr size_t kSpanBlocks = 4;
 constexpr size_t kSpanTokens = kSpanBlocks * kBlockTokens;
 constexpr size_t kProductBlocks = 2;  // of a span, decoded together
-
-// New tokens of one block (or, before row 0, the sinks themselves): they share a view.
-struct Tile {
-  size_t token = 0, count = 0;  // among the new tokens
-  bool sink = false;
-  size_t block = 0, row = 0;  // of the first token, when not a sink
-  size_t slot = 0;            // its first row (token, repeat) among those of a head
-};
-
-// A tile's rows (token, repeat), in whole groups.
-size_t rows_of(const Tile& tile, size_t repeats) {
-  const size_t groups = (tile.count * repeats + flash::kGroupRows - 1) / flash::kGroupRows;
-  return groups * flash::kGroupRows;
-}
-
-std::vector<Tile> make_tiles(const KvCache::State& state, size_t tokens, size_t repeats) {
-  std::vector<Tile> tiles;
-  size_t slot = 0;
-  for (size_t t = 0; t < tokens;) {
-    const size_t position = state.length + t;
-    Tile tile{.token = t, .slot = slot};
-    if (position < state.sinks) {
-      tile.sink = true;
-      tile.count = std::min(tokens - t, state.sinks - position);
-    } else {
-      tile.row = position - state.sinks;
-      tile.block = tile.row / kBlockTokens;
-      tile.count = std::min(tokens - t, (tile.block + 1) * kBlockTokens - tile.row);
-    }
-    tiles.push_back(tile);
-    t += tile.count;
-    slot += rows_of(tile, repeats);
-  }
-  return tiles;
-}
 
 class Prefill {
  public:
@@ -66,6 +35,9 @@ class Prefill {
         kv_heads_(state.shape.kv_heads),
         repeats_(input.queries.cols / state.width()),
         flash_(state.arithmetic == Arithmetic::fast ? flash::kernels(head_dim_) : nullptr),
+        codes_(flash_ != nullptr && state.coded_rows(state.length + input.queries.rows) > 0
+                   ? flash::code_kernels(head_dim_)
+                   : nullptr),
         tiles_(make_tiles(state, input.queries.rows, repeats_)),
         head_rows_(tiles_.back().slot + rows_of(tiles_.back(), repeats_)) {
     const size_t rows = kv_heads_ * head_rows_;
@@ -76,9 +48,10 @@ class Prefill {
     };
     queries_ = take(0, flash_ != nullptr ? 0 : rows * head_dim_);
     sums_ = take(1, rows * head_dim_);
-    tops_ = take(2, rows * 3);
+    tops_ = take(2, rows * 4);
     totals_ = tops_ + rows;
     steps_ = totals_ + rows;
+    code_steps_ = steps_ + rows;
     keys_ = take(3, state.width() * kSpanTokens);
     values_ = take(4, state.width() * kSpanTokens);
     for (size_t w = 0; w < workers.count(); ++w) {
@@ -87,11 +60,14 @@ class Prefill {
     split_bases(scratch);
     if (flash_ == nullptr) return;
     const size_t span = kSpanBlocks * kv_heads_ * flash::packed_size(head_dim_);
-    const size_t bytes = (rows * head_dim_ + 2 * span) * sizeof(uint16_t);
+    const size_t of_codes = codes_ == nullptr ? 0 : rows * flash::packed_query_size(head_dim_);
+    const size_t bytes = (rows * head_dim_ + 2 * span + of_codes) * sizeof(uint16_t);
     scratch.bytes.resize(std::max(scratch.bytes.size(), bytes));
     packed_keys_ = reinterpret_cast<uint16_t*>(scratch.bytes.data());
     packed_values_ = packed_keys_ + span;
     packed_queries_ = packed_values_ + span;
+    code_queries_ = packed_queries_ + rows * head_dim_;
+    if (codes_ != nullptr) order_columns();
   }
 
   void run() {
@@ -133,17 +109,39 @@ class Prefill {
             .steps = steps_ + row};
   }
 
+  // The same for codes_.
+  flash::Tile code_tile(size_t head, const Tile& tile) const {
+    flash::Tile out = flash_tile(head, tile);
+    out.queries = code_queries_ + first_row(head, tile) * flash::packed_query_size(head_dim_);
+    out.steps = code_steps_ + first_row(head, tile);
+    return out;
+  }
+
+  void order_columns() {
+    order_.resize(state_.width());
+    const size_t columns = repeats_ * head_dim_;
+    workers_.run(kv_heads_, [&](size_t head, size_t) {
+      const float* first = input_.queries.row(0).data() + head * columns;
+      flash::order_columns({first, input_.queries.rows, columns, input_.queries.stride},
+                           std::span(order_).subspan(head * head_dim_, head_dim_));
+    });
+  }
+  const uint16_t* order_of(size_t head) const { return order_.data() + head * head_dim_; }
+
   void gather_queries(size_t head, const Tile& tile) {
     const size_t first = first_row(head, tile), columns = repeats_ * head_dim_;
     const size_t rows = rows_of(tile, repeats_);
-    const flash::Tile packed = flash_tile(head, tile);
+    const flash::Tile packed = flash_tile(head, tile), of_codes = code_tile(head, tile);
     for (size_t t = 0; t < tile.count; ++t) {
       const float* from = input_.queries.row(tile.token + t).data() + head * columns;
       const size_t at = (first + t * repeats_) * head_dim_;
       if (flash_ != nullptr) {
         for (size_t r = 0; r < repeats_; ++r) {
-          flash_->pack_query({from + r * head_dim_, head_dim_}, input_.scale, packed,
-                             t * repeats_ + r);
+          const std::span<const float> query(from + r * head_dim_, head_dim_);
+          const size_t row = t * repeats_ + r;
+          flash_->pack_query(query, input_.scale, packed, row);
+          if (codes_ == nullptr) continue;
+          codes_->pack_query(query, input_.scale, order_of(head), of_codes, row);
         }
       } else {
         for (size_t c = 0; c < columns; ++c) queries_[at + c] = from[c] * input_.scale;
@@ -205,13 +203,14 @@ class Prefill {
 
   // The same from packed blocks.
   void update_packed(size_t head, const Tile& tile, size_t first, size_t keys, const Seen& seen) {
-    flash::Tile rows = flash_tile(head, tile);
+    flash::Tile rows = as_codes_ ? code_tile(head, tile) : flash_tile(head, tile);
+    const auto attend_block = as_codes_ ? codes_->attend_block : flash_->attend_block;
     rows.step = seen.step;
     for (size_t done = 0; done < keys; done += kBlockTokens) {
       rows.first = seen.to - done;
       rows.hidden = seen.from - static_cast<ptrdiff_t>(done);
       const size_t at = packed_at(head, (first + done) / kBlockTokens);
-      of_span_->attend_block(rows, packed_keys_ + at, packed_values_ + at);
+      attend_block(rows, packed_keys_ + at, packed_values_ + at);
     }
   }
 
@@ -219,7 +218,7 @@ class Prefill {
   size_t packed_at(size_t head, size_t block) const {
     return (block * kv_heads_ + head) * flash::packed_size(head_dim_);
   }
-  // One side of some heads of a block of the span, for flash_.
+  // One side of some heads of a block of the span, for flash_ or codes_.
   void pack(Side side, size_t block, size_t first_head, size_t heads) {
     if (flash_ == nullptr) return;
     for (size_t head = first_head; head < first_head + heads; ++head) {
@@ -228,16 +227,19 @@ class Prefill {
       const auto columns = [&](const float* of) {
         return View<const float>(of + from, head_dim_, kBlockTokens, kSpanTokens);
       };
-      if (side == Side::key) {
-        of_span_->pack_keys(columns(keys_), packed_keys_ + to);
+      if (side == Side::value) {
+        (as_codes_ ? codes_->pack_values : flash_->pack_values)(columns(values_),
+                                                                packed_values_ + to);
+      } else if (as_codes_) {
+        codes_->pack_keys(columns(keys_), order_of(head), packed_keys_ + to);
       } else {
-        of_span_->pack_values(columns(values_), packed_values_ + to);
+        flash_->pack_keys(columns(keys_), packed_keys_ + to);
       }
     }
   }
 
   void attend_sinks() {
-    of_span_ = flash_;
+    as_codes_ = false;
     const Sinks& sinks = state_.layers[layer_].sinks;
     std::vector<float> row(state_.width());
     for (const Side side : {Side::key, Side::value}) {
@@ -303,7 +305,7 @@ class Prefill {
 
   // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form.
   void attend_spans(size_t begin, size_t end, bool coded) {
-    if (flash_ != nullptr) of_span_ = coded ? flash::kernels_of_codes(head_dim_) : flash_;
+    as_codes_ = coded && codes_ != nullptr;
     for (size_t span = begin; span < end; span += kSpanBlocks) {
       const size_t count = std::min(kSpanBlocks, end - span);
       expand_span(span, count, coded);
@@ -348,7 +350,8 @@ class Prefill {
   Workers& workers_;
   const size_t head_dim_, kv_heads_, repeats_;
   const flash::Kernels* const flash_;
-  const flash::Kernels* of_span_ = nullptr;  // for the blocks at hand, if flash_
+  const flash::CodeKernels* const codes_;
+  bool as_codes_ = false;  // the blocks at hand: by codes_
   const std::vector<Tile> tiles_;
   const size_t head_rows_;    // of all tiles
   float* queries_ = nullptr;  // [kv_head][row of a tile][head_dim], scaled; unless flash_
@@ -356,7 +359,8 @@ class Prefill {
   float* tops_ = nullptr;     // [kv_head][row of a tile]
   float* totals_ = nullptr;   // the same shape: sum of exp(score - top)
   float* steps_ = nullptr;    // the same shape, for flash_
-  float* keys_ = nullptr;     // [kv_heads*head_dim][kSpanTokens]
+  float* code_steps_ = nullptr;
+  float* keys_ = nullptr;  // [kv_heads*head_dim][kSpanTokens]
   float* values_ = nullptr;
   std::vector<float*> scores_;  // a worker each
   const BrainRows* bases_ = nullptr;
@@ -364,6 +368,8 @@ class Prefill {
   uint16_t* packed_keys_ = nullptr;
   uint16_t* packed_values_ = nullptr;
   uint16_t* packed_queries_ = nullptr;
+  uint16_t* code_queries_ = nullptr;
+  std::vector<uint16_t> order_;  // [kv_head][head_dim], for codes_
 };
 
 }  // namespace

@@ -1,5 +1,10 @@
 #include "nest/flash_kernels.h"
 
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "nest/flash_codes.h"
 #include "ops/instruction_set.h"
 
 namespace mkv::flash {
@@ -11,15 +16,28 @@ const Kernels* kernels(size_t head_dim) {
   return word_kernels();
 }
 
-const Kernels* kernels_of_codes(size_t head_dim) {
+const CodeKernels* code_kernels(size_t head_dim) {
   const Kernels* exact = kernels(head_dim);
-  return exact == word_kernels() ? byte_kernels() : exact;
+  if (head_dim > kMostColumns) return nullptr;
+  return exact != nullptr && exact == word_kernels() ? byte_kernels() : nullptr;
 }
 
 void finish_rows(const Tile& tile, size_t row, std::span<float> out) {
   const float factor = 1.0f / tile.totals[row];
   const float* from = tile.sums + row * tile.head_dim;
   for (size_t c = 0; c < out.size(); ++c) out[c] = from[c] * factor;
+}
+
+void order_columns(View<const float> queries, std::span<uint16_t> order) {
+  std::vector<float> squares(order.size());
+  for (size_t r = 0; r < queries.rows; ++r) {
+    const std::span<const float> row = queries.row(r);
+    for (size_t begin = 0; begin < row.size(); begin += order.size()) {
+      for (size_t c = 0; c < order.size(); ++c) squares[c] += row[begin + c] * row[begin + c];
+    }
+  }
+  std::iota(order.begin(), order.end(), uint16_t{0});
+  std::ranges::stable_sort(order, std::greater{}, [&](uint16_t c) { return squares[c]; });
 }
 
 }  // namespace mkv::flash

@@ -1,4 +1,4 @@
-// Sums of products of words or of bytes with AVX2, for nest/flash_words.cc: a few rows at a time,
+// Sums of products of words or of bytes with AVX2, for nest/flash_rows-inl.h: a few rows at a time,
 // in registers.
 #pragma once
 
@@ -21,6 +21,20 @@ HWY_INLINE __m256i load(const Element* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 
+// Adds the four unsigned bytes at `left`, times the signed ones in each lane of x and of y, to the
+// words of first and second. As add_word_pairs.
+HWY_INLINE void add_bytes(const void* left, __m256i x, __m256i y, __m256i& first, __m256i& second) {
+  using Four [[gnu::may_alias]] = int32_t;
+  __m256i factor, products;
+  asm("vpbroadcastd %4, %2\n\t"
+      "vpmaddubsw %5, %2, %3\n\t"
+      "vpmaddubsw %6, %2, %2\n\t"
+      "vpaddw %3, %0, %0\n\t"
+      "vpaddw %2, %1, %1"
+      : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
+      : "m"(*static_cast<const Four*>(left)), "x"(x), "x"(y));
+}
+
 // Sums of the rows from kRow on, of words or of bytes (unsigned ones times signed ones), which add
 // up as words. A row holds the next ones where an array and loops would do, because GCC keeps what
 // loops index in memory.
@@ -34,28 +48,28 @@ struct RowSums {
   // Four bytes of each row of `left`, times as many of each lane of x and y.
   HWY_INLINE void add(const Element* left, size_t stride, __m256i x, __m256i y) {
     if constexpr (kBytes) {
-      using Four [[gnu::may_alias]] = int32_t;
-      const Four& at = *reinterpret_cast<const Four*>(left);
-      __m256i factor, products;
-      // As add_word_pairs.
-      asm("vpbroadcastd %4, %2\n\t"
-          "vpmaddubsw %5, %2, %3\n\t"
-          "vpmaddubsw %6, %2, %2\n\t"
-          "vpaddw %3, %0, %0\n\t"
-          "vpaddw %2, %1, %1"
-          : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-          : "m"(at), "x"(x), "x"(y));
+      add_bytes(left, x, y, first, second);
     } else {
       add_word_pairs(left, x, y, first, second);
     }
     next.add(left + stride, stride, x, y);
   }
-  HWY_INLINE void add_to(__m256 (*out)[kVectors], bool first_ones) const {
+  HWY_INLINE void store_to(__m256i (*out)[kVectors]) const {
+    out[kRow][0] = first;
+    out[kRow][1] = second;
+    next.store_to(out);
+  }
+  // Of bytes, with the sums in `earlier`.
+  HWY_INLINE void widen_to(__m256 (*out)[kVectors], const __m256i (*earlier)[kVectors]) const {
     static_assert(kVectors == 2);
-    const __m256 x = _mm256_cvtepi32_ps(widened(first)), y = _mm256_cvtepi32_ps(widened(second));
-    out[kRow][0] = first_ones ? x : _mm256_add_ps(out[kRow][0], x);
-    out[kRow][1] = first_ones ? y : _mm256_add_ps(out[kRow][1], y);
-    next.add_to(out, first_ones);
+    __m256i x = widened(first), y = widened(second);
+    if constexpr (kBytes) {
+      x = _mm256_add_epi32(x, widened(earlier[kRow][0]));
+      y = _mm256_add_epi32(y, widened(earlier[kRow][1]));
+    }
+    out[kRow][0] = _mm256_cvtepi32_ps(x);
+    out[kRow][1] = _mm256_cvtepi32_ps(y);
+    next.widen_to(out, earlier);
   }
   static HWY_INLINE __m256i widened(__m256i x) {
     return kBytes ? _mm256_madd_epi16(x, _mm256_set1_epi16(1)) : x;
@@ -65,23 +79,30 @@ template <class Element, size_t kCount>
 struct RowSums<Element, kCount, kCount> {
   HWY_INLINE RowSums() {}
   HWY_INLINE void add(const Element*, size_t, __m256i, __m256i) {}
-  HWY_INLINE void add_to(__m256 (*)[kVectors], bool) const {}
+  HWY_INLINE void store_to(__m256i (*)[kVectors]) const {}
+  HWY_INLINE void widen_to(__m256 (*)[kVectors], const __m256i (*)[kVectors]) const {}
 };
 
 // out[kCount rows][kVectors] = sums of `count` elements: row r's are at left + r * left_stride,
-// `right` has [4 bytes of elements][lane] with a stride of `right_stride` elements. Of bytes 32 at
-// most go to one sum of words.
+// `right` has [4 bytes of elements][lane] with a stride of `right_stride` elements. Of bytes there
+// are 64: more than 32 do not go to one sum of words.
 template <size_t kCount, class Element>
 HWY_INLINE void multiply(const Element* left, size_t left_stride, const Element* right,
                          size_t right_stride, size_t count, __m256 (*out)[kVectors]) {
-  constexpr size_t kStep = 4 / sizeof(Element), kBytesOfAWord = 32;
-  const size_t piece = sizeof(Element) == 1 ? std::min(count, kBytesOfAWord) : count;
-  for (size_t begin = 0; begin < count; begin += piece) {
+  constexpr size_t kStep = 4 / sizeof(Element);
+  constexpr bool kBytes = sizeof(Element) == 1;
+  __m256i earlier[kCount][kVectors];
+  const size_t pieces = kBytes ? 2 : 1, piece = count / pieces;
+  for (size_t p = 0; p < pieces; ++p) {
     RowSums<Element, 0, kCount> sums;
     for (size_t i = 0; i < piece; i += kStep, left += kStep, right += right_stride) {
       sums.add(left, left_stride, load(right), load(right + kStep * kLanes));
     }
-    sums.add_to(out, begin == 0);
+    if (p + 1 < pieces) {
+      sums.store_to(earlier);
+    } else {
+      sums.widen_to(out, earlier);
+    }
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/half.h"
 #include "nest/code_fixture.h"
+#include "nest/flash_reference.h"
 #include "ops/each_instruction_set.h"
 
 namespace mkv {
@@ -15,57 +16,122 @@ namespace {
 // As the kernels in use see a number: words are close enough to the number itself.
 float rounded(float x) { return has_vnni() ? bf16_to_f32(f32_to_bf16(x)) : x; }
 
+// A head's rows of queries and its blocks, packed for kernels of exact blocks or of codes.
+class PackedHead {
+ public:
+  PackedHead(bool codes, const Matrix<float>& queries, size_t repeats, float scale, size_t blocks)
+      : dim_(queries.cols()),
+        packed_(flash::packed_size(dim_)),
+        codes_(codes ? flash::code_kernels(dim_) : nullptr),
+        order_(dim_),
+        room_((queries.rows() + flash::kGroupRows - 1) / flash::kGroupRows * flash::kGroupRows),
+        q_(room_ * flash::packed_query_size(dim_)),
+        k_(blocks * packed_),
+        v_(blocks * packed_),
+        sums_(room_, dim_),
+        tops_(room_, -HUGE_VALF),
+        totals_(room_),
+        steps_(room_) {
+    tile = {.queries = q_.data(),
+            .rows = queries.rows(),
+            .repeats = repeats,
+            .head_dim = dim_,
+            .sums = sums_.data(),
+            .tops = tops_.data(),
+            .totals = totals_.data(),
+            .steps = steps_.data()};
+    flash::order_columns(queries.view(), order_);
+    for (size_t r = 0; r < queries.rows(); ++r) {
+      if (codes_ != nullptr) {
+        codes_->pack_query(queries.row(r), scale, order_.data(), tile, r);
+      } else {
+        flash::kernels(dim_)->pack_query(queries.row(r), scale, tile, r);
+      }
+    }
+  }
+
+  // Columns [dim][64].
+  void pack(size_t block, View<const float> keys, View<const float> values) {
+    uint16_t *k = k_.data() + block * packed_, *v = v_.data() + block * packed_;
+    if (codes_ != nullptr) {
+      codes_->pack_keys(keys, order_.data(), k);
+      codes_->pack_values(values, v);
+    } else {
+      flash::kernels(dim_)->pack_keys(keys, k);
+      flash::kernels(dim_)->pack_values(values, v);
+    }
+  }
+  void attend(size_t block) {
+    const auto attend_block =
+        codes_ != nullptr ? codes_->attend_block : flash::kernels(dim_)->attend_block;
+    attend_block(tile, k_.data() + block * packed_, v_.data() + block * packed_);
+  }
+  void finish(size_t row, std::span<float> out) { flash::kernels(dim_)->finish(tile, row, out); }
+  // A query or a key as the kernels see it.
+  std::vector<float> seen(std::span<const float> x, const flash::CodeRange& range) const {
+    if (codes_ != nullptr) return flash::rounded_as_code(x, order_, range);
+    std::vector<float> out(x.begin(), x.end());
+    for (float& y : out) y = rounded(y);
+    return out;
+  }
+
+  flash::Tile tile;
+
+ private:
+  size_t dim_, packed_;
+  const flash::CodeKernels* codes_;
+  std::vector<uint16_t> order_;
+  size_t room_;
+  Buffer<uint16_t> q_, k_, v_;
+  Matrix<float> sums_;
+  std::vector<float> tops_, totals_, steps_;
+};
+
 // Tokens of the last of three blocks, of which each sees the last `window` up to itself.
-void expect_softmax_of_rounded_values(const flash::Kernels& of_blocks, size_t dim, size_t tokens,
-                                      size_t window, double bound) {
+void expect_softmax_of_rounded_values(bool codes, size_t dim, size_t tokens, size_t window,
+                                      double bound) {
   const size_t repeats = 3, rows = tokens * repeats, blocks = 3, before = (blocks - 1) * 64;
   const Matrix<float> queries = random_matrix(rows, dim, 1);
   const Matrix<float> keys = random_matrix(dim, blocks * 64, 2);
   const Matrix<float> values = random_matrix(dim, blocks * 64, 3);
-  const flash::Kernels& flash = *flash::kernels(dim);
-  const size_t room = (rows + flash::kGroupRows - 1) / flash::kGroupRows * flash::kGroupRows;
-  const size_t packed = flash::packed_size(dim);
-  Buffer<uint16_t> q(room * dim), k(blocks * packed), v(k.size());
-  Matrix<float> sums(room, dim), out(rows, dim);
-  std::vector<float> tops(room, -HUGE_VALF), totals(room), steps(room);
-  flash::Tile tile{.queries = q.data(),
-                   .rows = rows,
-                   .repeats = repeats,
-                   .head_dim = dim,
-                   .sums = sums.data(),
-                   .tops = tops.data(),
-                   .totals = totals.data(),
-                   .steps = steps.data()};
-  for (size_t r = 0; r < rows; ++r) flash.pack_query(queries.row(r), 0.25f, tile, r);
+  PackedHead head(codes, queries, repeats, 0.25f, blocks);
   for (size_t b = 0; b < blocks; ++b) {
-    of_blocks.pack_keys({keys.data() + b * 64, dim, 64, blocks * 64}, k.data() + b * packed);
-    of_blocks.pack_values({values.data() + b * 64, dim, 64, blocks * 64}, v.data() + b * packed);
+    head.pack(b, {keys.data() + b * 64, dim, 64, blocks * 64},
+              {values.data() + b * 64, dim, 64, blocks * 64});
   }
   for (size_t b = 0; b < blocks; ++b) {
     const bool last = b + 1 == blocks;
-    tile.first = last ? 1u : 64u;
-    tile.step = last ? 1u : 0u;
-    tile.hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window);
-    of_blocks.attend_block(tile, k.data() + b * packed, v.data() + b * packed);
+    head.tile.first = last ? 1u : 64u;
+    head.tile.step = last ? 1u : 0u;
+    head.tile.hidden = static_cast<ptrdiff_t>(before + 1 - b * 64) - static_cast<ptrdiff_t>(window);
+    head.attend(b);
   }
+  std::vector<std::vector<float>> seen;
+  for (size_t t = 0; t < blocks * 64; ++t) {
+    std::vector<float> key(dim);
+    for (size_t c = 0; c < dim; ++c) key[c] = keys.at(c, t);
+    seen.push_back(head.seen(key, flash::kKeyRange));
+  }
+  std::vector<float> out(dim);
   for (size_t r = 0; r < rows; ++r) {
-    flash.finish(tile, r, out.row(r));
+    head.finish(r, out);
+    const std::vector<float> query = head.seen(queries.row(r), flash::kQueryRange);
     std::vector<double> expected(dim);
     double total = 0.0;
     const size_t end = before + r / repeats + 1;
     for (size_t t = end > window ? end - window : 0; t < end; ++t) {
       double score = 0.0;
       for (size_t c = 0; c < dim; ++c) {
-        score += static_cast<double>(rounded(0.25f * queries.at(r, c))) *
-                 static_cast<double>(rounded(keys.at(c, t)));
+        score += static_cast<double>(query[c]) * static_cast<double>(seen[t][c]);
       }
+      score *= 0.25;
       total += std::exp(score);
       for (size_t c = 0; c < dim; ++c) {
         expected[c] += std::exp(score) * static_cast<double>(rounded(values.at(c, t)));
       }
     }
     for (size_t c = 0; c < dim; ++c) {
-      EXPECT_NEAR(out.at(r, c), expected[c] / total, bound) << r << " " << c;
+      EXPECT_NEAR(out[c], expected[c] / total, bound) << r << " " << c;
     }
   }
 }
@@ -81,12 +147,53 @@ TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
           SCOPED_TRACE(testing::Message() << dim << " " << tokens << " " << window);
           // Weights are rounded too: with bf16 2^-9 each, of values of some units.
           const double bound = has_vnni() ? 6e-3 : 4e-3;
-          const flash::Kernels *exact = flash::kernels(dim),
-                               *of_codes = flash::kernels_of_codes(dim);
-          expect_softmax_of_rounded_values(*exact, dim, tokens, window, bound);
-          if (of_codes == exact) continue;
+          expect_softmax_of_rounded_values(false, dim, tokens, window, bound);
+          if (flash::code_kernels(dim) == nullptr) continue;
           // Bytes: 1/254 of a column's largest value, as much of 16 tokens' weights and dither.
-          expect_softmax_of_rounded_values(*of_codes, dim, tokens, window, 4.5e-2);
+          expect_softmax_of_rounded_values(true, dim, tokens, window, 4.5e-2);
+        }
+      }
+    }
+  });
+  if (sets == 0) GTEST_SKIP() << "no instruction set of this machine has such kernels";
+}
+
+// Scores of codes add up in words: neither the largest that their norms allow, of either sign, nor
+// ones that are all nearly the same, nor none at all may leave them.
+TEST(FlashKernels, ScoresOfCodesStayInTheirWords) {
+  size_t sets = 0;
+  for_each_instruction_set([&sets] {
+    if (flash::code_kernels(64) == nullptr) return;
+    ++sets;
+    for (const size_t dim : {64u, 128u}) {
+      // Which columns are not zero: all, one of the bytes, one top column, and both kinds.
+      const auto pattern = [dim](size_t kind, size_t c) {
+        const bool last = c + 1 == dim, first = c == 0;
+        return kind == 0 || (kind == 1 && last) || (kind == 2 && first) ||
+               (kind == 3 && (first || last));
+      };
+      for (size_t kind = 0; kind < 4; ++kind) {
+        for (const float size : {1e-30f, 1e-3f, 0.5f, 20.0f, 1e15f}) {
+          SCOPED_TRACE(testing::Message() << dim << " " << kind << " " << size);
+          Matrix<float> queries(2, dim), keys(dim, 64), values(dim, 64);
+          for (size_t c = 0; c < dim; ++c) {
+            const float sign = c % 3 == 0 ? -1.0f : 1.0f;
+            // Column 0 is a top one, the last is not.
+            queries.at(0, c) = pattern(kind, c) ? size * sign : 0.0f;
+            queries.at(1, c) = c == 0 ? size : 0.0f;
+            for (size_t t = 0; t < 64; ++t) {
+              keys.at(c, t) = pattern(kind, c) ? (t % 2 == 0 ? sign : -sign) : 0.0f;
+              values.at(c, t) = t % 2 == 0 ? 1.0f : -1.0f;
+            }
+          }
+          PackedHead head(true, queries, 1, 1.0f, 1);
+          head.pack(0, keys.view(), values.view());
+          head.attend(0);
+          std::vector<float> out(dim);
+          head.finish(0, out);
+          const size_t columns = kind == 0 ? dim : kind == 3 ? 2 : 1;
+          const double score = static_cast<double>(size) * static_cast<double>(columns);
+          for (const float x : out) ASSERT_NEAR(x, std::tanh(score), 2e-2);
         }
       }
     }
@@ -99,37 +206,26 @@ TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
 TEST(FlashKernels, EqualWeightsOfTheLargestValuesKeepTheirSum) {
   for_each_instruction_set([] {
     if (flash::kernels(64) == nullptr) return;
-    const size_t dim = 64, packed = flash::packed_size(dim);
-    for (const flash::Kernels* of_blocks : {flash::kernels(dim), flash::kernels_of_codes(dim)}) {
-      const std::vector<float> query(dim, 0.0f);
+    const size_t dim = 64;
+    for (const bool codes : {false, true}) {
       // Of bytes, a sixteenth of a unit of which a weight has seven or more.
-      const float bound = of_blocks == flash::kernels(dim) ? 1e-3f : 3.0f / 16.0f / 7.0f;
+      const float bound =
+          codes && flash::code_kernels(dim) != nullptr ? 3.0f / 16.0f / 7.0f : 1e-3f;
       for (size_t seen = 1; seen <= 64; ++seen) {
         SCOPED_TRACE(seen);
-        Buffer<uint16_t> q(flash::kGroupRows * dim), k(2 * packed), v(2 * packed);
-        Matrix<float> sums(flash::kGroupRows, dim), out(1, dim);
-        std::vector<float> top(flash::kGroupRows, -HUGE_VALF), total(top.size()), step(top.size());
-        flash::Tile tile{.queries = q.data(),
-                         .rows = 1,
-                         .head_dim = dim,
-                         .sums = sums.data(),
-                         .tops = top.data(),
-                         .totals = total.data(),
-                         .steps = step.data()};
-        flash::kernels(dim)->pack_query(query, 1.0f, tile, 0);
+        PackedHead head(codes, Matrix<float>(1, dim), 1, 1.0f, 2);
         // A block of 64 tokens of 3, and one of -3 of which the row sees some.
-        for (const float value : {3.0f, -3.0f}) {
+        for (const size_t block : {0u, 1u}) {
           Matrix<float> columns(dim, 64);
-          std::ranges::fill(columns.span(), value);
-          const size_t at = value > 0.0f ? 0 : packed;
-          of_blocks->pack_keys(columns.view(), k.data() + at);
-          of_blocks->pack_values(columns.view(), v.data() + at);
-          tile.first = value > 0.0f ? 64 : seen;
-          of_blocks->attend_block(tile, k.data() + at, v.data() + at);
+          std::ranges::fill(columns.span(), block == 0 ? 3.0f : -3.0f);
+          head.pack(block, columns.view(), columns.view());
+          head.tile.first = block == 0 ? 64 : seen;
+          head.attend(block);
         }
-        flash::kernels(dim)->finish(tile, 0, out.row(0));
+        std::vector<float> out(dim);
+        head.finish(0, out);
         const auto count = static_cast<float>(seen);
-        for (const float x : out.row(0)) {
+        for (const float x : out) {
           ASSERT_NEAR(x, 3.0f * (64.0f - count) / (64.0f + count), bound);
         }
       }
@@ -171,7 +267,7 @@ TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
     ++sets;
     // Values of codes may be bytes: a column of 64 random ones has a largest of some 2.7 times
     // their size, so rounding alone is 0.6 %.
-    const bool bytes = flash::kernels_of_codes(64) != flash::kernels(64);
+    const bool bytes = flash::code_kernels(64) != nullptr;
     for (const LayerTypes& types : {layers_alike(64), layers_alike(64, 150), layers_alike(64, 3)}) {
       for (const size_t chunk : {tokens, size_t{100}}) {
         expect_close(true, types, chunk, bytes ? 1.2e-2 : 5e-3);

@@ -1,0 +1,334 @@
+// Attention to blocks that were codes with AVX2 (flash_codes.h): queries and keys are bytes but for
+// the top columns, which are words; values and weights are bytes.
+#include "nest/flash_codes.h"
+
+#include <hwy/base.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "ops/instruction_set.h"
+
+#if HWY_ARCH_X86_64
+// GCC 12 takes what its own header leaves undefined on purpose for a mistake (its bug 105593).
+#if HWY_COMPILER_GCC && !HWY_COMPILER_CLANG
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#include "nest/flash_rows-inl.h"
+#include "nest/word_softmax-inl.h"
+
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
+namespace mkv::flash {
+namespace {
+
+// A packed query is, as bytes, of every four columns c that are bytes [c, c+1, c+2, c+3, c+2, c+3,
+// c, c+1], plus 128; then each word twice. So 4 bytes of it meet, in every other token's lane, one
+// pair of columns of the keys and then the other, and each word has a sum of its own.
+struct QueryPlan {
+  size_t bytes, words;  // columns
+
+  explicit QueryPlan(size_t dim) : bytes(dim - top_columns(dim)), words(top_columns(dim)) {}
+  size_t size() const { return 2 * bytes + 4 * words; }
+};
+constexpr int kOffset = 128;  // of a query's bytes, which are unsigned
+
+// A packed block of keys: [pair of columns][token][2 bytes], [column][token] words, of each token
+// what the queries' offset adds to its scores, negative, and its step over the block's largest in
+// 2^-15; and that step.
+struct Keys {
+  int8_t* bytes;
+  int16_t *words, *offsets, *shares;
+  float* step;
+
+  Keys(uint16_t* packed, const QueryPlan& plan)
+      : bytes(reinterpret_cast<int8_t*>(packed)),
+        words(reinterpret_cast<int16_t*>(bytes + plan.bytes * kTokens)),
+        offsets(words + plan.words * kTokens),
+        shares(offsets + kTokens),
+        step(reinterpret_cast<float*>(shares + kTokens)) {}
+};
+
+// 16 floats, rounded to words, in their order.
+HWY_INLINE __m256i ordered_words(__m256 first, __m256 last) {
+  return _mm256_permute4x64_epi64(words_of(first, last), _MM_SHUFFLE(3, 1, 2, 0));
+}
+
+// A step (flash_codes.h) from the largest and the norms of the top columns and of the others.
+HWY_INLINE __m256 step_of_lanes(const __m256 (&largest)[2], const __m256 (&squares)[2],
+                                const CodeRange& range) {
+  const auto over = [&](__m256 x, float most) {
+    return _mm256_mul_ps(x, _mm256_set1_ps(1.0f / most));
+  };
+  const __m256 all = _mm256_sqrt_ps(_mm256_add_ps(squares[0], squares[1]));
+  return _mm256_max_ps(
+      _mm256_max_ps(over(largest[0], kTopMost), over(all, range.all)),
+      _mm256_max_ps(over(largest[1], range.most), over(_mm256_sqrt_ps(squares[1]), range.bytes)));
+}
+float inverse_of(float step) { return step > 1e-37f ? 1.0f / step : 0.0f; }
+
+// Of 8 keys.
+HWY_INLINE __m256 steps_of_keys(View<const float> columns, const uint16_t* order, size_t token) {
+  __m256 largest[2] = {}, squares[2] = {};
+  for (size_t i = 0; i < columns.rows; ++i) {
+    const size_t side = i < top_columns(columns.rows) ? 0 : 1;
+    const __m256 x = _mm256_loadu_ps(columns.row(order[i]).data() + token);
+    largest[side] = _mm256_max_ps(largest[side], magnitude(x));
+    squares[side] = _mm256_fmadd_ps(x, x, squares[side]);
+  }
+  return step_of_lanes(largest, squares, kKeyRange);
+}
+
+void pack_keys(View<const float> columns, const uint16_t* order, uint16_t* packed) {
+  const QueryPlan plan(columns.rows);
+  const Keys keys(packed, plan);
+  alignas(32) float steps[kTokens], factors[kTokens];
+  float largest = 0.0f;
+  for (size_t t = 0; t < kTokens; t += kLanes) {
+    _mm256_store_ps(steps + t, steps_of_keys(columns, order, t));
+  }
+  for (size_t t = 0; t < kTokens; ++t) {
+    largest = std::max(largest, steps[t]);
+    factors[t] = inverse_of(steps[t]);
+  }
+  *keys.step = largest;
+  const __m256 share = _mm256_set1_ps(largest > 1e-37f ? 32767.0f / largest : 0.0f);
+  for (size_t t = 0; t < kTokens; t += kWordLanes) {
+    const __m256 low = _mm256_load_ps(factors + t), high = _mm256_load_ps(factors + t + kLanes);
+    const auto rounded = [&](size_t i, float scale) {
+      const float* x = columns.row(order[i]).data() + t;
+      const __m256 times = _mm256_set1_ps(scale);
+      return ordered_words(_mm256_mul_ps(_mm256_mul_ps(low, times), _mm256_loadu_ps(x)),
+                           _mm256_mul_ps(_mm256_mul_ps(high, times), _mm256_loadu_ps(x + kLanes)));
+    };
+    for (size_t i = 0; i < plan.words; ++i) {
+      store(keys.words + i * kTokens + t, rounded(i, kTopUnit));
+    }
+    __m256i sum = _mm256_setzero_si256();
+    for (size_t i = 0; i < plan.bytes; i += 4) {
+      const auto pair = [&](size_t of) {
+        const __m256i even = rounded(plan.words + i + of, 1.0f);
+        const __m256i odd = rounded(plan.words + i + of + 1, 1.0f);
+        sum = _mm256_add_epi16(sum, _mm256_add_epi16(even, odd));
+        return _mm256_or_si256(_mm256_and_si256(even, _mm256_set1_epi16(0xff)),
+                               _mm256_slli_epi16(odd, 8));
+      };
+      const __m256i first = pair(0), last = pair(2);
+      int8_t* to = keys.bytes + i * kTokens + 2 * t;
+      store(to, _mm256_blend_epi16(first, last, 0xaa));
+      store(to + 2 * kTokens, _mm256_blend_epi16(last, first, 0xaa));
+    }
+    store(keys.offsets + t, _mm256_mullo_epi16(sum, _mm256_set1_epi16(-kOffset)));
+    store(keys.shares + t, ordered_words(_mm256_mul_ps(share, _mm256_load_ps(steps + t)),
+                                         _mm256_mul_ps(share, _mm256_load_ps(steps + t + kLanes))));
+  }
+}
+
+// Rounded to bytes of -127 ... 127: 64 values of a column.
+HWY_INLINE void round_column(std::span<const float> in, __m256 factor, uint8_t* bytes) {
+  for (size_t i = 0; i < kTokens; i += 4 * kLanes) {
+    const auto words = [&](size_t at) {
+      return words_of(_mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i + at)),
+                      _mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i + at + kLanes)));
+    };
+    // Narrowing takes 4 of each vector by turns.
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    store(bytes + i,
+          _mm256_permutevar8x32_epi32(_mm256_packs_epi16(words(0), words(2 * kLanes)), order));
+  }
+}
+void pack_values(View<const float> columns, uint16_t* packed) {
+  pack_value_columns(columns, 127.0f, packed, reinterpret_cast<uint8_t*>(packed), round_column);
+}
+
+HWY_INLINE void store_both(void* p, __m128i first, __m128i last) {
+  store(p, _mm256_inserti128_si256(_mm256_castsi128_si256(first), last, 1));
+}
+
+// Of a query whose top columns are the first.
+HWY_INLINE float step_of_query(std::span<const float> in) {
+  __m256 largest[2] = {}, squares[2] = {};
+  for (size_t i = 0; i < in.size(); i += kLanes) {
+    const size_t side = i < top_columns(in.size()) ? 0 : 1;
+    const __m256 x = _mm256_loadu_ps(in.data() + i);
+    largest[side] = _mm256_max_ps(largest[side], magnitude(x));
+    squares[side] = _mm256_fmadd_ps(x, x, squares[side]);
+  }
+  for (size_t side = 0; side < 2; ++side) {
+    largest[side] = _mm256_set1_ps(largest_lane(largest[side]));
+    squares[side] = _mm256_set1_ps(sum_of_lanes(squares[side]));
+  }
+  return _mm256_cvtss_f32(step_of_lanes(largest, squares, kQueryRange));
+}
+
+void pack_query(std::span<const float> in, float scale, const uint16_t* order, const Tile& tile,
+                size_t row) {
+  const QueryPlan plan(in.size());
+  float ordered[kMostColumns];
+  for (size_t i = 0; i < in.size(); ++i) ordered[i] = in[order[i]];
+  const float step = step_of_query({ordered, in.size()});
+  tile.steps[row] = step * scale * kScoreUnit * 1.44269504f;  // of scores as powers of 2
+  auto* to = reinterpret_cast<uint8_t*>(tile.queries + row * packed_query_size(in.size()));
+  const auto words = [&](size_t i, float unit) {
+    const __m256 factor = _mm256_set1_ps(inverse_of(step) * unit);
+    return ordered_words(_mm256_mul_ps(factor, _mm256_loadu_ps(ordered + i)),
+                         _mm256_mul_ps(factor, _mm256_loadu_ps(ordered + i + kLanes)));
+  };
+  for (size_t i = plan.words; i < in.size(); i += kWordLanes) {
+    const __m256i x = _mm256_add_epi16(words(i, 1.0f), _mm256_set1_epi16(kOffset));
+    const __m128i bytes =
+        _mm_packus_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    // Each four twice, the second time with its halves exchanged.
+    const __m128i turn = _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    const __m128i turned = _mm_shuffle_epi8(bytes, turn);
+    store_both(to, _mm_unpacklo_epi32(bytes, turned), _mm_unpackhi_epi32(bytes, turned));
+    to += 2 * kWordLanes;
+  }
+  for (size_t i = 0; i < plan.words; i += kWordLanes) {
+    const __m256i x = words(i, kTopUnit);
+    const __m256i low = _mm256_unpacklo_epi16(x, x), high = _mm256_unpackhi_epi16(x, x);
+    store(to, _mm256_permute2x128_si256(low, high, 0x20));
+    store(to + 32, _mm256_permute2x128_si256(low, high, 0x31));
+    to += 4 * kWordLanes;
+  }
+}
+
+// Scores of the rows from kRow on with 32 tokens, as RowSums.
+template <size_t kRow, size_t kCount>
+struct ScoreSums {
+  __m256i first, second;
+  ScoreSums<kRow + 1, kCount> next;
+
+  HWY_INLINE ScoreSums(__m256i x, __m256i y) : first(x), second(y), next(x, y) {}
+  HWY_INLINE void add(const uint8_t* query, size_t stride, __m256i x, __m256i y) {
+    add_bytes(query, x, y, first, second);
+    next.add(query + stride, stride, x, y);
+  }
+  // From the bytes' unit to that of scores.
+  HWY_INLINE void shift() {
+    first = _mm256_srai_epi16(first, kScoreShift);
+    second = _mm256_srai_epi16(second, kScoreShift);
+    next.shift();
+  }
+  HWY_INLINE void add_words(const uint8_t* query, size_t stride, __m256i x, __m256i y) {
+    using Twice [[gnu::may_alias]] = int32_t;
+    const Twice& at = *reinterpret_cast<const Twice*>(query);
+    __m256i factor, products;
+    // As add_word_pairs.
+    asm("vpbroadcastd %4, %2\n\t"
+        "vpmulhrsw %5, %2, %3\n\t"
+        "vpmulhrsw %6, %2, %2\n\t"
+        "vpaddw %3, %0, %0\n\t"
+        "vpaddw %2, %1, %1"
+        : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
+        : "m"(at), "x"(x), "x"(y));
+    next.add_words(query + stride, stride, x, y);
+  }
+  HWY_INLINE void store_to(int16_t (*scores)[kTokens], size_t token) const {
+    store(scores[kRow] + token, first);
+    store(scores[kRow] + token + kWordLanes, second);
+    next.store_to(scores, token);
+  }
+};
+template <size_t kCount>
+struct ScoreSums<kCount, kCount> {
+  HWY_INLINE ScoreSums(__m256i, __m256i) {}
+  HWY_INLINE void add(const uint8_t*, size_t, __m256i, __m256i) {}
+  HWY_INLINE void shift() {}
+  HWY_INLINE void add_words(const uint8_t*, size_t, __m256i, __m256i) {}
+  HWY_INLINE void store_to(int16_t (*)[kTokens], size_t) const {}
+};
+
+template <size_t kCount>
+HWY_INLINE void score_rows(const uint8_t* queries, const QueryPlan& plan, const Keys& keys,
+                           int16_t (*scores)[kTokens]) {
+  for (size_t t = 0; t < kTokens; t += 2 * kWordLanes) {
+    ScoreSums<0, kCount> sums(load(keys.offsets + t), load(keys.offsets + t + kWordLanes));
+    const uint8_t* query = queries;
+    const int8_t* bytes = keys.bytes + 2 * t;
+    for (size_t i = 0; i < plan.bytes; i += 2, query += 4, bytes += 2 * kTokens) {
+      sums.add(query, plan.size(), load(bytes), load(bytes + 2 * kWordLanes));
+    }
+    sums.shift();
+    const int16_t* words = keys.words + t;
+    for (size_t i = 0; i < plan.words; ++i, query += 4, words += kTokens) {
+      sums.add_words(query, plan.size(), load(words), load(words + kWordLanes));
+    }
+    sums.store_to(scores, t);
+  }
+}
+
+template <size_t kCount, bool kAll>
+HWY_INLINE void attend_rows(const Tile& tile, size_t dim, size_t row, const QueryPlan& plan,
+                            const Keys& keys, const uint8_t* values, const float* value_steps) {
+  alignas(32) int16_t scores[kCount][kTokens];
+  score_rows<kCount>(reinterpret_cast<const uint8_t*>(tile.queries) + row * plan.size(), plan, keys,
+                     scores);
+  const __m256 unit = _mm256_mul_ps(_mm256_maskload_ps(tile.steps + row, lanes_of<kCount>()),
+                                    _mm256_set1_ps(*keys.step));
+  const Exponents exponents(unit);
+  WordWeights<kCount> words;
+  Softened rows;
+  for (size_t r = 0; r < kCount; ++r) {
+    if constexpr (kAll) {
+      soften<true>(scores[r], keys.shares, exponents, r, nullptr, words);
+    } else {
+      const Visible seen(tile, row + r);
+      soften<false>(scores[r], keys.shares, exponents, r, &seen, words);
+    }
+  }
+  alignas(32) uint8_t weights[kCount][kTokens];
+  _mm256_store_ps(rows.steps, round_weights(words, weights));
+  const __m256i totals = load(words.totals);
+  _mm256_store_ps(rows.sums,
+                  _mm256_mul_ps(_mm256_cvtepi32_ps(totals), _mm256_set1_ps(1.0f / 16384.0f)));
+  // A row that sees nothing has no weight.
+  const __m256 nothing = _mm256_castsi256_ps(_mm256_cmpeq_epi32(totals, _mm256_setzero_si256()));
+  const __m256 tops = _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(words.tops)));
+  _mm256_store_ps(rows.tops, _mm256_blendv_ps(tops, _mm256_set1_ps(-HUGE_VALF), nothing));
+  add_values<kCount>(tile, dim, row, rows, weights[0], values, value_steps);
+}
+
+template <bool kAll>
+HWY_INLINE void attend_rows_of(const Tile& tile, size_t dim, const uint16_t* packed_keys,
+                               const uint16_t* packed_values) {
+  const QueryPlan plan(dim);
+  const Keys keys(const_cast<uint16_t*>(packed_keys), plan);  // reads only
+  const auto* values = reinterpret_cast<const uint8_t*>(packed_values);
+  const float* steps = steps_of(packed_values, dim);
+  size_t row = 0;
+  for (; row + kRows <= tile.rows; row += kRows) {
+    attend_rows<kRows, kAll>(tile, dim, row, plan, keys, values, steps);
+  }
+  for (; row < tile.rows; ++row) attend_rows<1, kAll>(tile, dim, row, plan, keys, values, steps);
+}
+
+void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
+  const Visible first(tile, 0), last(tile, tile.rows - 1);
+  if (last.begin > 0 || first.end < kTokens) {
+    attend_rows_of<false>(tile, tile.head_dim, keys, values);
+  } else if (tile.head_dim == 64) {
+    attend_rows_of<true>(tile, 64, keys, values);  // by far the most usual: a constant
+  } else {
+    attend_rows_of<true>(tile, tile.head_dim, keys, values);
+  }
+}
+
+constexpr CodeKernels kKernels{pack_keys, pack_values, pack_query, attend_block};
+
+}  // namespace
+
+const CodeKernels* byte_kernels() { return has_avx2() ? &kKernels : nullptr; }
+
+}  // namespace mkv::flash
+HWY_POP_ATTRIBUTES
+
+#else
+
+namespace mkv::flash {
+const CodeKernels* byte_kernels() { return nullptr; }
+}  // namespace mkv::flash
+
+#endif

@@ -1,0 +1,166 @@
+// What a row of queries keeps of a block with AVX2, for nest/flash_words.cc and
+// nest/flash_codes.cc: the block's weights are integers with a step, its values integers with a
+// step for each column, and the row's sums are floats.
+#pragma once
+
+#include <hwy/base.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "nest/flash_kernels.h"
+#include "nest/word_sums-inl.h"
+
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
+namespace mkv::flash {
+
+inline constexpr size_t kTokens = 64;
+inline constexpr size_t kRows = 6;  // of sums at once: with two vectors 12 registers of 16
+
+HWY_INLINE __m256 magnitude(__m256 x) {
+  return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+}
+HWY_INLINE float largest_lane(__m256 x) {
+  __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+HWY_INLINE float sum_of_lanes(__m256 x) {
+  __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+HWY_INLINE __m256i words_of(__m256 first, __m256 last) {
+  return _mm256_packs_epi32(_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(last));
+}
+
+// The largest magnitude of a multiple of kLanes floats.
+HWY_INLINE float largest_of(std::span<const float> x) {
+  __m256 largest = _mm256_setzero_ps();
+  for (size_t i = 0; i < x.size(); i += kLanes) {
+    largest = _mm256_max_ps(largest, magnitude(_mm256_loadu_ps(x.data() + i)));
+  }
+  return largest_lane(largest);
+}
+
+// The steps of what is packed stand behind its words: of 64 keys, of head_dim columns of values.
+inline const float* steps_of(const uint16_t* packed, size_t dim) {
+  return reinterpret_cast<const float*>(packed + dim * kTokens);
+}
+inline float* steps_of(uint16_t* packed, size_t dim) {
+  return reinterpret_cast<float*>(packed + dim * kTokens);
+}
+
+// Of a largest element: what a step of a word is; returns steps in 1, or 0 for nothing but zeros.
+HWY_INLINE float step_of(float largest, float most, float& step) {
+  step = largest / most;
+  return step > 1e-37f ? 1.0f / step : 0.0f;
+}
+
+// Columns of values, each rounded with a step of its own, as [4 bytes of tokens][column][4 bytes].
+template <class Value, class Round>
+HWY_INLINE void pack_value_columns(View<const float> columns, float most, uint16_t* packed,
+                                   Value* values, const Round& round) {
+  constexpr size_t kStep = 4 / sizeof(Value);
+  float* steps = steps_of(packed, columns.rows);
+  for (size_t c = 0; c < columns.rows; ++c) {
+    const std::span<const float> row = columns.row(c);
+    const __m256 factor = _mm256_set1_ps(step_of(largest_of(row), most, steps[c]));
+    Value rounded[kTokens];
+    round(row, factor, rounded);
+    for (size_t t = 0; t < kTokens; t += kStep) {
+      std::memcpy(values + t * columns.rows + kStep * c, rounded + t, 4);
+    }
+  }
+}
+
+// Of the block's tokens a row sees [begin, end).
+struct Visible {
+  size_t begin, end;
+
+  HWY_INLINE Visible(const Tile& tile, size_t row) {
+    const size_t token = row / tile.repeats;
+    const auto hidden = std::max<ptrdiff_t>(0, tile.hidden + static_cast<ptrdiff_t>(token));
+    begin = std::min(kTokens, static_cast<size_t>(hidden));
+    end = std::min(kTokens, tile.first + tile.step * token);
+  }
+};
+
+// Not block_kernels' exp_and_sum: weights that go from there to words through the memory make a
+// prompt's attention a sixth slower. 2^x for x <= 0: 2^n times a polynomial in the rest, whose
+// relative error is below 2e-6, and none at 0. Far below zero, and of no number, it is 2^-126.
+HWY_INLINE __m256 exp2_negative(__m256 x) {
+  const __m256 y = _mm256_max_ps(x, _mm256_set1_ps(-126.0f));
+  const __m256 n = _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m256 r = _mm256_sub_ps(y, n);
+  __m256 p = _mm256_set1_ps(1.33335581e-3f);
+  for (const float next : {9.61812911e-3f, 5.55041087e-2f, 2.40226507e-1f, 6.93147181e-1f, 1.0f}) {
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(next));
+  }
+  const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+}
+
+// The first kCount lanes in memory.
+template <size_t kCount>
+HWY_INLINE __m256i lanes_of() {
+  static_assert(kCount <= kLanes);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(kCount)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+// What a block gives rows of weights: their largest score, as a power of 2 (-infinity where a row
+// sees nothing), the sum of the weights, and their step.
+struct Softened {
+  alignas(32) float tops[kLanes] = {}, sums[kLanes] = {}, steps[kLanes] = {};
+};
+
+// Of kCount rows: factors of their earlier sums and of the block's integers. Tops and totals are
+// updated.
+template <size_t kCount>
+struct Factors {
+  alignas(32) float old[kLanes], block[kLanes];
+
+  HWY_INLINE Factors(const Softened& rows, float* tops, float* totals) {
+    const __m256i lanes = lanes_of<kCount>();
+    const __m256 earlier = _mm256_maskload_ps(tops, lanes), here = _mm256_load_ps(rows.tops);
+    const __m256 top = _mm256_max_ps(earlier, here);
+    const __m256 of_old = exp2_negative(_mm256_sub_ps(earlier, top));
+    const __m256 of_block = exp2_negative(_mm256_sub_ps(here, top));
+    const __m256 total = _mm256_fmadd_ps(_mm256_load_ps(rows.sums), of_block,
+                                         _mm256_mul_ps(_mm256_maskload_ps(totals, lanes), of_old));
+    _mm256_maskstore_ps(tops, lanes, top);
+    _mm256_maskstore_ps(totals, lanes, total);
+    _mm256_store_ps(old, of_old);
+    _mm256_store_ps(block, _mm256_mul_ps(of_block, _mm256_load_ps(rows.steps)));
+  }
+};
+
+// Adds a block's weights [kCount][64] times its values, of heads of `dim`, to the sums of the rows
+// from `row` on.
+template <size_t kCount, class Value>
+HWY_INLINE void add_values(const Tile& tile, size_t dim, size_t row, const Softened& rows,
+                           const Value* weights, const Value* values, const float* steps) {
+  constexpr size_t kWidth = kVectors * kLanes, kStep = 4 / sizeof(Value);
+  const Factors<kCount> factors(rows, tile.tops + row, tile.totals + row);
+  __m256 sums[kCount][kVectors];
+  for (size_t c = 0; c < dim; c += kWidth) {
+    multiply<kCount>(weights, kTokens, values + kStep * c, kStep * dim, kTokens, sums);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const __m256 step = _mm256_loadu_ps(steps + c + v * kLanes);
+      for (size_t r = 0; r < kCount; ++r) {
+        float* to = tile.sums + (row + r) * dim + c + v * kLanes;
+        const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(to), _mm256_set1_ps(factors.old[r]));
+        const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(factors.block[r]));
+        _mm256_storeu_ps(to, _mm256_fmadd_ps(sums[r][v], times, old));
+      }
+    }
+  }
+}
+
+}  // namespace mkv::flash
+HWY_POP_ATTRIBUTES
