@@ -255,6 +255,32 @@ void run_score_angles(benchmark::State& state) {
   }
 }
 
+// A block of 64 tokens brought back from codes, by sums of rows of words.
+void run_add_up_codes(benchmark::State& state) {
+  const size_t dims = 192, slabs = 103;
+  if (!has_code_sums(slabs, dims, dims)) return state.SkipWithError("needs AVX2");
+  Rng rng(1);
+  std::vector<CodeSlab> of_space(slabs);
+  for (size_t s = 0; s < slabs; ++s) {
+    of_space[s].first_column = static_cast<uint16_t>(s % (dims / kSlabColumns) * kSlabColumns);
+    for (auto& column : of_space[s].codebook.entry) {
+      for (float& x : column) x = static_cast<float>(rng.normal());
+    }
+  }
+  Matrix<float> decode(dims, dims), out(dims, kBlockTokens);
+  for (float& x : decode.span()) x = static_cast<float>(rng.normal());
+  CodeSums sums;
+  make_code_sums(of_space, decode.view(), std::vector<float>(dims, 1.0f), sums);
+  std::vector<uint8_t> codes(slabs * kBlockTokens / 2);
+  for (uint8_t& x : codes) x = static_cast<uint8_t>(rng.below(256));
+  Buffer<int16_t> words;
+  for (auto _ : state) {
+    add_up_codes(sums, codes.data(), out.view(), words);
+    benchmark::DoNotOptimize(out.data());
+  }
+}
+
+BENCHMARK(run_add_up_codes)->Name("code_sums")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_score_slabs)->Name("run/score_slabs")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_weigh_slabs)->Name("run/weigh_slabs")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_score_angles)->Name("run/score_angles")->Unit(benchmark::kMicrosecond);

@@ -57,7 +57,7 @@ class Prefill {
     for (size_t w = 0; w < workers.count(); ++w) {
       scores_.push_back(take(5 + w, flash_ != nullptr ? 0 : kBlockTokens * repeats_ * kSpanTokens));
     }
-    split_bases(scratch);
+    prepare_decoders(scratch);
     if (flash_ == nullptr) return;
     const size_t span = kSpanBlocks * kv_heads_ * flash::packed_size(head_dim_);
     const size_t of_codes = codes_ == nullptr ? 0 : rows * flash::packed_query_size(head_dim_);
@@ -260,16 +260,16 @@ class Prefill {
   GroupId space_at(size_t space) const {
     return {layer_, space / 2, space % 2 == 0 ? Side::key : Side::value};
   }
-  // The bases of the layer as AMX multiplies them, if there is anything to decode.
-  void split_bases(AttentionScratch& scratch) {
-    if (flash_ == nullptr || !has_brain_panels() || state_.nest == nullptr) return;
+  // Of the layer, if there is anything to decode.
+  void prepare_decoders(AttentionScratch& scratch) {
+    if (flash_ == nullptr || state_.nest == nullptr) return;
     const size_t spaces = state_.groups() * 2;
     if (state_.coded_rows(state_.length + input_.queries.rows) == 0) return;
-    scratch.bases.resize(std::max(scratch.bases.size(), spaces));
+    scratch.decoders.resize(std::max(scratch.decoders.size(), spaces));
     workers_.run(spaces, [&](size_t space, size_t) {
-      split_decode(state_, space_at(space), scratch.bases[space]);
+      prepare_decoding(state_, space_at(space), scratch.decoders[space]);
     });
-    bases_ = scratch.bases.data();
+    decoders_ = scratch.decoders.data();
   }
 
   // Blocks of the span, in floats and packed.
@@ -278,7 +278,8 @@ class Prefill {
       const size_t dims = state_.nest->dims(), spaces = state_.groups() * 2;
       const size_t heads = state_.nest->config().group_size;
       // oneDNN's products want many tokens at once.
-      const size_t step = bases_ == nullptr ? kProductBlocks : 1, steps = (count + step - 1) / step;
+      const bool by_amx = decoders_ != nullptr && decoders_->by_amx;
+      const size_t step = by_amx ? 1 : kProductBlocks, steps = (count + step - 1) / step;
       workers_.run(spaces * steps, [&](size_t task, size_t) {
         thread_local DecodeScratch scratch;
         const size_t space = task / steps, block = task % steps * step;
@@ -287,7 +288,7 @@ class Prefill {
         float* out = (id.side == Side::key ? keys_ : values_) + id.group * dims * kSpanTokens +
                      block * kBlockTokens;
         decode_blocks(state_, id, first + block, blocks,
-                      bases_ == nullptr ? nullptr : bases_ + space,
+                      decoders_ == nullptr ? nullptr : decoders_ + space,
                       {out, dims, blocks * kBlockTokens, kSpanTokens}, scratch);
         for (size_t b = block; b < block + blocks; ++b) pack(id.side, b, id.group * heads, heads);
       });
@@ -363,7 +364,7 @@ class Prefill {
   float* keys_ = nullptr;  // [kv_heads*head_dim][kSpanTokens]
   float* values_ = nullptr;
   std::vector<float*> scores_;  // a worker each
-  const BrainRows* bases_ = nullptr;
+  const SpaceDecoder* decoders_ = nullptr;
   // As flash wants them: [block][kv_head][packed_size], and as queries_.
   uint16_t* packed_keys_ = nullptr;
   uint16_t* packed_values_ = nullptr;

@@ -254,26 +254,40 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
   }
 }
 
-void split_decode(const KvCache::State& state, GroupId id, BrainRows& out) {
+void prepare_decoding(const KvCache::State& state, GroupId id, SpaceDecoder& out) {
+  const size_t rank = state.rank(id.layer, id.group, id.side);
+  const SpacePlan& plan = state.plan(id);
+  out.by_amx = has_brain_panels();
+  out.by_sums = !out.by_amx && state.nest->config().slab_kind == SlabKind::code &&
+                has_code_sums(rank, plan.columns, state.nest->dims());
+  if (!out.by_amx && !out.by_sums) return;
   Matrix<float> floats;
-  split_matrix(kept_columns(state, id, floats), out);
+  const View<const float> decode = kept_columns(state, id, floats);
+  if (out.by_amx) return split_matrix(decode, out.split);
+  make_code_sums(std::span(state.nest->basis(id).slabs).first(rank), decode, plan.scale, out.sums);
 }
 
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   const BrainRows* split, View<float> out, DecodeScratch& scratch) {
+                   const SpaceDecoder* by, View<float> out, DecodeScratch& scratch) {
   Matrix<float>& latents = scratch.latents;
   const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
   const size_t tokens = count * kBlockTokens;
   if (columns == 0) {
     for (size_t c = 0; c < dims; ++c) std::fill_n(out.row(c).data(), tokens, 0.0f);
+  } else if (by != nullptr && by->by_sums) {
+    for (size_t b = 0; b < count; ++b) {
+      const std::byte* coded = state.layers[id.layer].coded_block(id.group, id.side, first + b);
+      add_up_codes(by->sums, reinterpret_cast<const uint8_t*>(coded),
+                   {out.data + b * kBlockTokens, dims, kBlockTokens, out.stride}, scratch.words);
+    }
   } else {
     latents.reshape(columns, tokens);
     for (size_t b = 0; b < count; ++b) {
       expand_latents(state, id, first + b, latents.data() + b * kBlockTokens, tokens);
     }
     const View<float> decoded(out.data, dims, tokens, out.stride);
-    if (split != nullptr) {
-      multiply_brain_columns(*split, latents.view(), decoded);
+    if (by != nullptr && by->by_amx) {
+      multiply_brain_columns(by->split, latents.view(), decoded);
     } else {
       gemm(kept_columns(state, id, scratch.basis), latents.view(), Transpose::no, 0.0f, decoded);
     }

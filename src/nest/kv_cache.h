@@ -19,6 +19,7 @@
 #include "base/result.h"
 #include "base/view.h"
 #include "base/workers.h"
+#include "nest/code_sums.h"
 #include "nest/layer_types.h"
 #include "nest/nest.h"
 #include "nest/rounding.h"
@@ -37,10 +38,17 @@ struct AttentionInput {
 };
 
 // Scratch of attention, reused from call to call; one a thread that calls.
+// How a space's blocks are brought back from codes: by AMX, by sums, or, if neither, in floats.
+struct SpaceDecoder {
+  bool by_amx = false, by_sums = false;
+  BrainRows split;  // the columns of decode that are used
+  CodeSums sums;
+};
+
 struct AttentionScratch {
   std::vector<Buffer<float>> floats;
   Buffer<std::byte> bytes;
-  std::vector<BrainRows> bases;  // [group * 2 + side] of the layer, for products by AMX
+  std::vector<SpaceDecoder> decoders;  // [group * 2 + side] of the layer
 };
 
 // How attention computes; what is stored is the same.

@@ -185,13 +185,14 @@ void expand_latents(const KvCache::State& state, GroupId id, size_t block, float
 
 struct DecodeScratch {
   Matrix<float> latents, basis;
+  Buffer<int16_t> words;
 };
-// The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. split: what
-// split_decode gives for this space, or null.
+// The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. `by`: as
+// prepare_decoding left it for this space, or null: in floats.
 void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   const BrainRows* split, View<float> out, DecodeScratch& scratch);
-// The columns of the space's decode matrix that are used, for products by AMX.
-void split_decode(const KvCache::State& state, GroupId id, BrainRows& out);
+                   const SpaceDecoder* by, View<float> out, DecodeScratch& scratch);
+// For many blocks, with Arithmetic::fast.
+void prepare_decoding(const KvCache::State& state, GroupId id, SpaceDecoder& out);
 
 // Attention of one layer once its new tokens are stored and coded.
 void attend_prefill(KvCache::State& state, size_t layer, const AttentionInput& input,

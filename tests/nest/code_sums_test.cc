@@ -1,0 +1,117 @@
+#include "nest/code_sums.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "nest/code_fixture.h"
+#include "ops/each_instruction_set.h"
+
+namespace mkv {
+namespace {
+
+// What a space's slabs give for each code of 64 tokens, in double: [dims][64].
+std::vector<double> reference(std::span<const CodeSlab> slabs, View<const float> decode,
+                              std::span<const float> scale, const uint8_t* codes) {
+  std::vector<double> out(decode.rows * 64);
+  for (size_t t = 0; t < 64; ++t) {
+    std::vector<double> latents(decode.cols);
+    for (size_t s = 0; s < slabs.size(); ++s) {
+      const uint8_t byte = codes[s * 32 + t % 32];
+      const size_t code = t < 32 ? byte & 15u : byte >> 4u;
+      for (size_t c = 0; c < kSlabColumns; ++c) {
+        const size_t column = slabs[s].first_column + c;
+        latents[column] += static_cast<double>(slabs[s].codebook.entry[c][code]) *
+                           static_cast<double>(scale[column]);
+      }
+    }
+    for (size_t d = 0; d < decode.rows; ++d) {
+      for (size_t c = 0; c < decode.cols; ++c) {
+        out[d * 64 + t] += latents[c] * static_cast<double>(decode.row(d)[c]);
+      }
+    }
+  }
+  return out;
+}
+
+TEST(CodeSums, AreTheLatentsTimesTheBasisUpToTheirRounding) {
+  size_t sets = 0;
+  for_each_instruction_set([&sets] {
+    EXPECT_EQ(has_code_sums(8, 8, 64), has_avx2());
+    if (!has_code_sums(8, 8, 64)) return;
+    ++sets;
+    for (const size_t dims : {64u, 128u, 192u, 384u}) {
+      for (const size_t count : {1u, 5u, 6u, 7u, 25u, 60u}) {
+        SCOPED_TRACE(testing::Message() << dims << " " << count);
+        NestConfig config;
+        config.shape = {1, dims / 64, 64};
+        config.group_size = dims / 64;
+        const Nest nest = make_code_nest(config, count, dims + count);
+        const Basis& basis = nest.basis({0, 0, Side::value});
+        const View<const float> decode = basis.decode.view();
+        std::vector<float> scale(dims);
+        Rng rng(count);
+        for (float& x : scale) x = static_cast<float>(0.5 + rng.uniform());
+        // Out of the store, codes begin anywhere.
+        std::vector<uint8_t> bytes(count * 32 + 1);
+        for (uint8_t& x : bytes) x = static_cast<uint8_t>(rng.below(256));
+        const uint8_t* codes = bytes.data() + count % 2;
+        CodeSums sums;
+        make_code_sums(basis.slabs, decode, scale, sums);
+        const std::vector<double> expected = reference(basis.slabs, decode, scale, codes);
+        // Among other columns, which stay as they are.
+        Matrix<float> out(dims + 1, 64 + 3);
+        std::ranges::fill(out.span(), 7.0f);
+        Buffer<int16_t> words;
+        add_up_codes(sums, codes, {out.data(), dims, 64, out.cols()}, words);
+        for (size_t d = 0; d < dims; ++d) {
+          const double bound =
+              0.51 * static_cast<double>(count) * static_cast<double>(sums.unit[d]);
+          for (size_t t = 0; t < 64; ++t) {
+            ASSERT_NEAR(out.at(d, t), expected[d * 64 + t], bound) << d << " " << t;
+          }
+          for (size_t t = 64; t < out.cols(); ++t) ASSERT_EQ(out.at(d, t), 7.0f);
+        }
+      }
+    }
+  });
+  if (sets == 0) GTEST_SKIP() << "no instruction set of this machine has such kernels";
+}
+
+// Entries that are as large as they may be, all of one sign: the sum is the largest word.
+TEST(CodeSums, TheLargestSumStaysInItsWord) {
+  if (!has_code_sums(40, 64, 64)) GTEST_SKIP() << "no instruction set of this machine has them";
+  const size_t dims = 64, count = 40;
+  std::vector<CodeSlab> slabs(count);
+  for (size_t s = 0; s < count; ++s) {
+    slabs[s].first_column = static_cast<uint16_t>(s % 16 * kSlabColumns);
+    for (auto& column : slabs[s].codebook.entry) {
+      for (size_t e = 0; e < kCodebookEntries; ++e) column[e] = e % 2 == 0 ? 1.0f : -1.0f;
+    }
+  }
+  Matrix<float> decode(dims, dims), out(dims, 64);
+  std::ranges::fill(decode.span(), 0.25f);
+  const std::vector<float> scale(dims, 1.0f);
+  CodeSums sums;
+  make_code_sums(slabs, decode.view(), scale, sums);
+  // The first 32 tokens have the largest sum, the others the least.
+  const std::vector<uint8_t> codes(count * 32, 0x10);
+  Buffer<int16_t> words;
+  add_up_codes(sums, codes.data(), out.view(), words);
+  for (size_t d = 0; d < dims; ++d) {
+    for (size_t t = 0; t < 64; ++t) {
+      ASSERT_NEAR(out.at(d, t), t < 32 ? 40.0f : -40.0f, 0.05f);
+    }
+  }
+}
+
+TEST(CodeSums, PayOnlyForFewSlabs) {
+  if (!has_avx2()) GTEST_SKIP() << "no AVX2";
+  EXPECT_TRUE(has_code_sums(192, 192, 192));
+  EXPECT_FALSE(has_code_sums(193, 192, 192));
+  EXPECT_FALSE(has_code_sums(0, 0, 192));
+  EXPECT_FALSE(has_code_sums(8, 8, 32));
+}
+
+}  // namespace
+}  // namespace mkv
