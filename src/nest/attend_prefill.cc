@@ -41,6 +41,7 @@ class Prefill {
         tiles_(make_tiles(state, input.queries.rows, repeats_)),
         head_rows_(tiles_.back().slot + rows_of(tiles_.back(), repeats_)) {
     const size_t rows = kv_heads_ * head_rows_;
+    const size_t expanded = state.width() * kProductBlocks * kBlockTokens;
     scratch.floats.resize(std::max(scratch.floats.size(), 5 + workers.count()));
     auto take = [&](size_t slot, size_t size) {
       scratch.floats[slot].resize(std::max(scratch.floats[slot].size(), size));
@@ -48,42 +49,43 @@ class Prefill {
     };
     queries_ = take(0, flash_ != nullptr ? 0 : rows * head_dim_);
     sums_ = take(1, rows * head_dim_);
-    tops_ = take(2, rows * 4);
+    tops_ = take(2, rows * 3);
     totals_ = tops_ + rows;
     steps_ = totals_ + rows;
-    code_steps_ = steps_ + rows;
-    keys_ = take(3, state.width() * kSpanTokens);
-    values_ = take(4, state.width() * kSpanTokens);
+    keys_ = take(3, flash_ != nullptr ? 0 : state.width() * kSpanTokens);
+    values_ = take(4, flash_ != nullptr ? 0 : state.width() * kSpanTokens);
     for (size_t w = 0; w < workers.count(); ++w) {
-      scores_.push_back(take(5 + w, flash_ != nullptr ? 0 : kBlockTokens * repeats_ * kSpanTokens));
+      of_workers_.push_back(
+          take(5 + w, flash_ != nullptr ? expanded : kBlockTokens * repeats_ * kSpanTokens));
     }
     prepare_decoders(scratch);
     if (flash_ == nullptr) return;
     const size_t span = kSpanBlocks * kv_heads_ * flash::packed_size(head_dim_);
-    const size_t of_codes = codes_ == nullptr ? 0 : rows * flash::packed_query_size(head_dim_);
-    const size_t bytes = (rows * head_dim_ + 2 * span + of_codes) * sizeof(uint16_t);
+    const size_t query =
+        codes_ == nullptr ? head_dim_ : std::max(head_dim_, flash::packed_query_size(head_dim_));
+    const size_t bytes = (rows * query + 2 * span) * sizeof(uint16_t);
     scratch.bytes.resize(std::max(scratch.bytes.size(), bytes));
     packed_keys_ = reinterpret_cast<uint16_t*>(scratch.bytes.data());
     packed_values_ = packed_keys_ + span;
     packed_queries_ = packed_values_ + span;
-    code_queries_ = packed_queries_ + rows * head_dim_;
     if (codes_ != nullptr) order_columns();
   }
 
   void run() {
-    for_tiles([&](size_t head, const Tile& tile, size_t) { gather_queries(head, tile); });
-    if (type_.first_seen(state_.length) < state_.sinks) attend_sinks();
+    std::fill_n(sums_, kv_heads_ * head_rows_ * head_dim_, 0.0f);
+    std::fill_n(tops_, kv_heads_ * head_rows_, -HUGE_VALF);
+    std::fill_n(totals_, kv_heads_ * head_rows_, 0.0f);
     const size_t rows = state_.rows_of(state_.length + input_.queries.rows);
-    if (rows > 0) {
-      const size_t last = (rows - 1) / kBlockTokens;
-      const size_t seen = state_.first_seen_block(layer_, state_.length);
-      if (state_.window_blocks == 0) {
-        attend_spans(seen, last + 1, true);
-      } else {
-        attend_spans(seen, state_.first_exact(last), true);
-        const size_t first_row = state_.rows_of(state_.length);
-        attend_spans(std::max(seen, state_.first_exact(first_row / kBlockTokens)), last + 1, false);
-      }
+    const size_t last = rows == 0 ? 0 : (rows - 1) / kBlockTokens;
+    const size_t seen = state_.first_seen_block(layer_, state_.length);
+    const bool all_coded = state_.window_blocks == 0;
+    gather_queries(codes_ != nullptr);
+    if (rows > 0) attend_spans(seen, all_coded ? last + 1 : state_.first_exact(last), true);
+    if (codes_ != nullptr) gather_queries(false);
+    if (type_.first_seen(state_.length) < state_.sinks) attend_sinks();
+    if (rows > 0 && !all_coded) {
+      const size_t first_row = state_.rows_of(state_.length);
+      attend_spans(std::max(seen, state_.first_exact(first_row / kBlockTokens)), last + 1, false);
     }
     for_tiles([&](size_t head, const Tile& tile, size_t) { scatter(head, tile); });
   }
@@ -99,7 +101,7 @@ class Prefill {
   size_t first_row(size_t head, const Tile& tile) const { return head * head_rows_ + tile.slot; }
   flash::Tile flash_tile(size_t head, const Tile& tile) const {
     const size_t row = first_row(head, tile);
-    return {.queries = packed_queries_ + row * head_dim_,
+    return {.queries = packed_queries_ + row * query_size_,
             .rows = tile.count * repeats_,
             .repeats = repeats_,
             .head_dim = head_dim_,
@@ -107,14 +109,6 @@ class Prefill {
             .tops = tops_ + row,
             .totals = totals_ + row,
             .steps = steps_ + row};
-  }
-
-  // The same for codes_.
-  flash::Tile code_tile(size_t head, const Tile& tile) const {
-    flash::Tile out = flash_tile(head, tile);
-    out.queries = code_queries_ + first_row(head, tile) * flash::packed_query_size(head_dim_);
-    out.steps = code_steps_ + first_row(head, tile);
-    return out;
   }
 
   void order_columns() {
@@ -128,28 +122,27 @@ class Prefill {
   }
   const uint16_t* order_of(size_t head) const { return order_.data() + head * head_dim_; }
 
-  void gather_queries(size_t head, const Tile& tile) {
-    const size_t first = first_row(head, tile), columns = repeats_ * head_dim_;
-    const size_t rows = rows_of(tile, repeats_);
-    const flash::Tile packed = flash_tile(head, tile), of_codes = code_tile(head, tile);
-    for (size_t t = 0; t < tile.count; ++t) {
-      const float* from = input_.queries.row(tile.token + t).data() + head * columns;
-      const size_t at = (first + t * repeats_) * head_dim_;
-      if (flash_ != nullptr) {
-        for (size_t r = 0; r < repeats_; ++r) {
-          const std::span<const float> query(from + r * head_dim_, head_dim_);
-          const size_t row = t * repeats_ + r;
+  // Packs the queries as codes_ or as flash_ reads them, or scales them.
+  void gather_queries(bool as_codes) {
+    as_codes_ = as_codes;
+    query_size_ = as_codes ? flash::packed_query_size(head_dim_) : head_dim_;
+    for_tiles([&](size_t head, const Tile& tile, size_t) {
+      const size_t columns = repeats_ * head_dim_;
+      const flash::Tile packed = flash_tile(head, tile);
+      for (size_t row = 0; row < tile.count * repeats_; ++row) {
+        const std::span<const float> query =
+            input_.queries.row(tile.token + row / repeats_)
+                .subspan(head * columns + row % repeats_ * head_dim_, head_dim_);
+        if (as_codes) {
+          codes_->pack_query(query, input_.scale, order_of(head), packed, row);
+        } else if (flash_ != nullptr) {
           flash_->pack_query(query, input_.scale, packed, row);
-          if (codes_ == nullptr) continue;
-          codes_->pack_query(query, input_.scale, order_of(head), of_codes, row);
+        } else {
+          float* to = queries_ + (first_row(head, tile) + row) * head_dim_;
+          for (size_t c = 0; c < head_dim_; ++c) to[c] = query[c] * input_.scale;
         }
-      } else {
-        for (size_t c = 0; c < columns; ++c) queries_[at + c] = from[c] * input_.scale;
       }
-    }
-    std::fill_n(sums_ + first * head_dim_, rows * head_dim_, 0.0f);
-    std::fill_n(tops_ + first, rows, -HUGE_VALF);
-    std::fill_n(totals_ + first, rows, 0.0f);
+    });
   }
 
   // Of some keys, those that token t of a tile sees: [from + t, to + step * t), cut to what there
@@ -175,7 +168,7 @@ class Prefill {
               const Seen& seen) {
     if (flash_ != nullptr) return update_packed(head, tile, first, keys, seen);
     const size_t begin = first_row(head, tile), rows = tile.count * repeats_;
-    const View<float> scores(scores_[worker], rows, keys, kSpanTokens);
+    const View<float> scores(of_workers_[worker], rows, keys, kSpanTokens);
     const size_t span_offset = head * head_dim_ * kSpanTokens + first;
     gemm({queries_ + begin * head_dim_, rows, head_dim_},
          {keys_ + span_offset, head_dim_, keys, kSpanTokens}, Transpose::no, 0.0f, scores);
@@ -203,7 +196,7 @@ class Prefill {
 
   // The same from packed blocks.
   void update_packed(size_t head, const Tile& tile, size_t first, size_t keys, const Seen& seen) {
-    flash::Tile rows = as_codes_ ? code_tile(head, tile) : flash_tile(head, tile);
+    flash::Tile rows = flash_tile(head, tile);
     const auto attend_block = as_codes_ ? codes_->attend_block : flash_->attend_block;
     rows.step = seen.step;
     for (size_t done = 0; done < keys; done += kBlockTokens) {
@@ -218,37 +211,51 @@ class Prefill {
   size_t packed_at(size_t head, size_t block) const {
     return (block * kv_heads_ + head) * flash::packed_size(head_dim_);
   }
-  // One side of some heads of a block of the span, for flash_ or codes_.
-  void pack(Side side, size_t block, size_t first_head, size_t heads) {
-    if (flash_ == nullptr) return;
-    for (size_t head = first_head; head < first_head + heads; ++head) {
-      const size_t from = head * head_dim_ * kSpanTokens + block * kBlockTokens;
-      const size_t to = packed_at(head, block);
-      const auto columns = [&](const float* of) {
-        return View<const float>(of + from, head_dim_, kBlockTokens, kSpanTokens);
-      };
-      if (side == Side::value) {
-        (as_codes_ ? codes_->pack_values : flash_->pack_values)(columns(values_),
-                                                                packed_values_ + to);
-      } else if (as_codes_) {
-        codes_->pack_keys(columns(keys_), order_of(head), packed_keys_ + to);
-      } else {
-        flash_->pack_keys(columns(keys_), packed_keys_ + to);
+  // One side of some heads, blocks [dims][blocks * 64] of the span, for flash_ or codes_.
+  void pack(Side side, size_t first_head, size_t block, View<const float> columns) {
+    for (size_t row = 0; row < columns.rows; row += head_dim_) {
+      for (size_t at = 0; at < columns.cols; at += kBlockTokens) {
+        const size_t head = first_head + row / head_dim_;
+        const size_t to = packed_at(head, block + at / kBlockTokens);
+        const View<const float> of_head(columns.row(row).data() + at, head_dim_, kBlockTokens,
+                                        columns.stride);
+        if (side == Side::value) {
+          (as_codes_ ? codes_->pack_values : flash_->pack_values)(of_head, packed_values_ + to);
+        } else if (as_codes_) {
+          codes_->pack_keys(of_head, order_of(head), packed_keys_ + to);
+        } else {
+          flash_->pack_keys(of_head, packed_keys_ + to);
+        }
       }
     }
   }
+  // fn(to) writes one side of some heads, `blocks` of the span, to columns [rows][blocks * 64].
+  template <class Fn>
+  void expand(Side side, size_t first_head, size_t rows, size_t block, size_t blocks, size_t worker,
+              const Fn& fn) {
+    const size_t tokens = blocks * kBlockTokens;
+    if (flash_ == nullptr) {
+      float* span = side == Side::key ? keys_ : values_;
+      const size_t at = first_head * head_dim_ * kSpanTokens + block * kBlockTokens;
+      return fn(View<float>(span + at, rows, tokens, kSpanTokens));
+    }
+    const View<float> columns(of_workers_[worker], rows, tokens, tokens);
+    fn(columns);
+    pack(side, first_head, block, columns);
+  }
 
   void attend_sinks() {
-    as_codes_ = false;
     const Sinks& sinks = state_.layers[layer_].sinks;
     std::vector<float> row(state_.width());
     for (const Side side : {Side::key, Side::value}) {
-      float* to = side == Side::key ? keys_ : values_;
-      for (size_t s = 0; s < state_.sinks; ++s) {
-        sinks.load(side, s, 0, row);
-        for (size_t c = 0; c < row.size(); ++c) to[c * kSpanTokens + s] = row[c];
-      }
-      pack(side, 0, 0, kv_heads_);
+      expand(side, 0, state_.width(), 0, 1, 0, [&](View<float> to) {
+        // What packing rounds by is of the sinks alone.
+        for (size_t c = 0; c < to.rows; ++c) std::ranges::fill(to.row(c), 0.0f);
+        for (size_t s = 0; s < state_.sinks; ++s) {
+          sinks.load(side, s, 0, row);
+          for (size_t c = 0; c < row.size(); ++c) to.at(c, s) = row[c];
+        }
+      });
     }
     for_tiles([&](size_t head, const Tile& tile, size_t worker) {
       const size_t first = state_.length + tile.token + 1;
@@ -272,41 +279,37 @@ class Prefill {
     decoders_ = scratch.decoders.data();
   }
 
-  // Blocks of the span, in floats and packed.
   void expand_span(size_t first, size_t count, bool coded) {
-    if (coded) {
-      const size_t dims = state_.nest->dims(), spaces = state_.groups() * 2;
-      const size_t heads = state_.nest->config().group_size;
-      // oneDNN's products want many tokens at once.
-      const bool by_amx = decoders_ != nullptr && decoders_->by_amx;
-      const size_t step = by_amx ? 1 : kProductBlocks, steps = (count + step - 1) / step;
-      workers_.run(spaces * steps, [&](size_t task, size_t) {
-        thread_local DecodeScratch scratch;
-        const size_t space = task / steps, block = task % steps * step;
-        const size_t blocks = std::min(step, count - block);
-        const GroupId id = space_at(space);
-        float* out = (id.side == Side::key ? keys_ : values_) + id.group * dims * kSpanTokens +
-                     block * kBlockTokens;
-        decode_blocks(state_, id, first + block, blocks,
-                      decoders_ == nullptr ? nullptr : decoders_ + space,
-                      {out, dims, blocks * kBlockTokens, kSpanTokens}, scratch);
-        for (size_t b = block; b < block + blocks; ++b) pack(id.side, b, id.group * heads, heads);
-      });
-      return;
-    }
-    workers_.run(count * 2, [&](size_t task, size_t) {
+    if (coded) return expand_codes(first, count);
+    workers_.run(count * 2, [&](size_t task, size_t worker) {
       const size_t block = task / 2;
       const ExactBlocks& exact = state_.layers[layer_].exact[task % 2];
-      widen_block(exact.columns(first + block, 0), state_.width(),
-                  {task % 2 == 0 ? keys_ : values_, state_.width(), kSpanTokens},
-                  block * kBlockTokens);
-      pack(task % 2 == 0 ? Side::key : Side::value, block, 0, kv_heads_);
+      const Side side = task % 2 == 0 ? Side::key : Side::value;
+      expand(side, 0, state_.width(), block, 1, worker, [&](View<float> to) {
+        widen_block(exact.columns(first + block, 0), state_.width(), to, 0);
+      });
+    });
+  }
+  void expand_codes(size_t first, size_t count) {
+    const size_t dims = state_.nest->dims(), spaces = state_.groups() * 2;
+    const size_t heads = state_.nest->config().group_size;
+    const bool by_amx = decoders_ != nullptr && decoders_->by_amx;
+    // oneDNN's products want many tokens at once.
+    const size_t step = by_amx ? 1 : kProductBlocks, steps = (count + step - 1) / step;
+    workers_.run(spaces * steps, [&](size_t task, size_t worker) {
+      thread_local DecodeScratch scratch;
+      const size_t space = task / steps, block = task % steps * step;
+      const size_t blocks = std::min(step, count - block);
+      const GroupId id = space_at(space);
+      const SpaceDecoder* by = decoders_ == nullptr ? nullptr : decoders_ + space;
+      expand(id.side, id.group * heads, dims, block, blocks, worker, [&](View<float> to) {
+        decode_blocks(state_, id, first + block, blocks, by, to, scratch);
+      });
     });
   }
 
   // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form.
   void attend_spans(size_t begin, size_t end, bool coded) {
-    as_codes_ = coded && codes_ != nullptr;
     for (size_t span = begin; span < end; span += kSpanBlocks) {
       const size_t count = std::min(kSpanBlocks, end - span);
       expand_span(span, count, coded);
@@ -352,7 +355,8 @@ class Prefill {
   const size_t head_dim_, kv_heads_, repeats_;
   const flash::Kernels* const flash_;
   const flash::CodeKernels* const codes_;
-  bool as_codes_ = false;  // the blocks at hand: by codes_
+  bool as_codes_ = false;  // queries and blocks at hand are those of codes_
+  size_t query_size_ = 0;  // of packed_queries_
   const std::vector<Tile> tiles_;
   const size_t head_rows_;    // of all tiles
   float* queries_ = nullptr;  // [kv_head][row of a tile][head_dim], scaled; unless flash_
@@ -360,16 +364,14 @@ class Prefill {
   float* tops_ = nullptr;     // [kv_head][row of a tile]
   float* totals_ = nullptr;   // the same shape: sum of exp(score - top)
   float* steps_ = nullptr;    // the same shape, for flash_
-  float* code_steps_ = nullptr;
-  float* keys_ = nullptr;  // [kv_heads*head_dim][kSpanTokens]
+  float* keys_ = nullptr;     // [kv_heads*head_dim][kSpanTokens]; unless flash_
   float* values_ = nullptr;
-  std::vector<float*> scores_;  // a worker each
+  std::vector<float*> of_workers_;  // scores or, for flash_, some blocks
   const SpaceDecoder* decoders_ = nullptr;
   // As flash wants them: [block][kv_head][packed_size], and as queries_.
   uint16_t* packed_keys_ = nullptr;
   uint16_t* packed_values_ = nullptr;
   uint16_t* packed_queries_ = nullptr;
-  uint16_t* code_queries_ = nullptr;
   std::vector<uint16_t> order_;  // [kv_head][head_dim], for codes_
 };
 
