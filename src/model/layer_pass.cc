@@ -12,7 +12,7 @@ namespace {
 constexpr size_t kTokenGrain = 8;
 // Most tokens that go through a linear layer together: many enough to unpack its weights for, few
 // enough for what they are widened to.
-constexpr size_t kPieceTokens = 192, kPieceStep = 16;
+constexpr size_t kPieceTokens = 176, kPieceStep = 16;
 static_assert(kPieceTokens % kPieceStep == 0);
 
 // fn(first, count), alike in size.
