@@ -16,7 +16,7 @@
 
 namespace mkv::flash {
 
-inline constexpr size_t kMostColumns = 512;  // of a head
+inline constexpr size_t kMostColumns = 256;  // of a head
 constexpr size_t top_columns(size_t head_dim) { return head_dim / 4; }
 // 16-bit elements of a packed query.
 constexpr size_t packed_query_size(size_t head_dim) { return head_dim + top_columns(head_dim); }
@@ -25,9 +25,10 @@ constexpr size_t packed_query_size(size_t head_dim) { return head_dim + top_colu
 struct CodeRange {
   float bytes, most, all;
 };
-// Below 2^15 together, rounding included, and 2^14 scores; of the four products of a byte's pairs
-// (with an offset of 128 for queries) each two are below 2^15 too.
-inline constexpr CodeRange kQueryRange{250.0f, 127.0f, 512.0f}, kKeyRange{124.0f, 63.0f, 256.0f};
+// Rounding adds half of the root of their number to the norm of bytes: still below 2^15 together,
+// of kMostColumns too. Scores stay near 2^14, so that words hold their differences. Two products of
+// bytes, of queries up to 255 with their offset, add up in a word as well.
+inline constexpr CodeRange kQueryRange{246.0f, 127.0f, 512.0f}, kKeyRange{122.0f, 63.0f, 256.0f};
 inline constexpr float kTopMost = 511.0f, kTopUnit = 64.0f;  // of a top column: words
 inline constexpr int kScoreShift = 3;                        // from the bytes' unit to a score's
 inline constexpr float kScoreUnit = 8.0f;

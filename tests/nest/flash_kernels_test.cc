@@ -165,22 +165,22 @@ TEST(FlashKernels, ScoresOfCodesStayInTheirWords) {
   for_each_instruction_set([&sets] {
     if (flash::code_kernels(64) == nullptr) return;
     ++sets;
-    for (const size_t dim : {64u, 128u}) {
-      // Which columns are not zero: all, one of the bytes, one top column, and both kinds.
+    for (const size_t dim : {64u, 128u, 256u}) {
+      // Which columns are not zero: all, one of the bytes, one top column, both, all the bytes.
       const auto pattern = [dim](size_t kind, size_t c) {
         const bool last = c + 1 == dim, first = c == 0;
         return kind == 0 || (kind == 1 && last) || (kind == 2 && first) ||
-               (kind == 3 && (first || last));
+               (kind == 3 && (first || last)) || (kind == 4 && c >= flash::top_columns(dim));
       };
-      for (size_t kind = 0; kind < 4; ++kind) {
+      for (size_t kind = 0; kind < 5; ++kind) {
         for (const float size : {1e-30f, 1e-3f, 0.5f, 20.0f, 1e15f}) {
           SCOPED_TRACE(testing::Message() << dim << " " << kind << " " << size);
           Matrix<float> queries(2, dim), keys(dim, 64), values(dim, 64);
           for (size_t c = 0; c < dim; ++c) {
             const float sign = c % 3 == 0 ? -1.0f : 1.0f;
-            // Column 0 is a top one, the last is not.
+            // The second query makes the first quarter the top columns.
             queries.at(0, c) = pattern(kind, c) ? size * sign : 0.0f;
-            queries.at(1, c) = c == 0 ? size : 0.0f;
+            queries.at(1, c) = c < flash::top_columns(dim) ? 4.0f * size : 0.0f;
             for (size_t t = 0; t < 64; ++t) {
               keys.at(c, t) = pattern(kind, c) ? (t % 2 == 0 ? sign : -sign) : 0.0f;
               values.at(c, t) = t % 2 == 0 ? 1.0f : -1.0f;
@@ -191,8 +191,8 @@ TEST(FlashKernels, ScoresOfCodesStayInTheirWords) {
           head.attend(0);
           std::vector<float> out(dim);
           head.finish(0, out);
-          const size_t columns = kind == 0 ? dim : kind == 3 ? 2 : 1;
-          const double score = static_cast<double>(size) * static_cast<double>(columns);
+          const size_t of_kind[] = {dim, 1, 1, 2, dim - flash::top_columns(dim)};
+          const double score = static_cast<double>(size) * static_cast<double>(of_kind[kind]);
           for (const float x : out) ASSERT_NEAR(x, std::tanh(score), 2e-2);
         }
       }
