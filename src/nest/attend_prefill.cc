@@ -17,7 +17,8 @@ namespace {
 
 using prefill::make_tiles, prefill::rows_of, prefill::Tile;
 
-constexpr size_t kSpanBlocks = 4;
+// Blocks that are expanded at once; of codes_, which take less, twice as many.
+constexpr size_t kSpanBlocks = 4, kSpanBlocksOfCodes = 8;
 constexpr size_t kSpanTokens = kSpanBlocks * kBlockTokens;
 constexpr size_t kProductBlocks = 2;  // of a span, decoded together
 
@@ -60,7 +61,9 @@ class Prefill {
     }
     prepare_decoders(scratch);
     if (flash_ == nullptr) return;
-    const size_t span = kSpanBlocks * kv_heads_ * flash::packed_size(head_dim_);
+    const size_t of_codes =
+        codes_ == nullptr ? 0 : kSpanBlocksOfCodes * flash::packed_code_size(head_dim_);
+    const size_t span = kv_heads_ * std::max(kSpanBlocks * flash::packed_size(head_dim_), of_codes);
     const size_t query =
         codes_ == nullptr ? head_dim_ : std::max(head_dim_, flash::packed_query_size(head_dim_));
     const size_t bytes = (rows * query + 2 * span) * sizeof(uint16_t);
@@ -209,7 +212,8 @@ class Prefill {
 
   // Of a head's block of the span.
   size_t packed_at(size_t head, size_t block) const {
-    return (block * kv_heads_ + head) * flash::packed_size(head_dim_);
+    return (block * kv_heads_ + head) *
+           (as_codes_ ? flash::packed_code_size(head_dim_) : flash::packed_size(head_dim_));
   }
   // One side of some heads, blocks [dims][blocks * 64] of the span, for flash_ or codes_.
   void pack(Side side, size_t first_head, size_t block, View<const float> columns) {
@@ -310,8 +314,9 @@ class Prefill {
 
   // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form.
   void attend_spans(size_t begin, size_t end, bool coded) {
-    for (size_t span = begin; span < end; span += kSpanBlocks) {
-      const size_t count = std::min(kSpanBlocks, end - span);
+    const size_t step = as_codes_ ? kSpanBlocksOfCodes : kSpanBlocks;
+    for (size_t span = begin; span < end; span += step) {
+      const size_t count = std::min(step, end - span);
       expand_span(span, count, coded);
       for_tiles([&](size_t head, const Tile& tile, size_t worker) {
         if (tile.sink) return;

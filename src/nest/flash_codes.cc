@@ -140,7 +140,9 @@ HWY_INLINE void round_column(std::span<const float> in, __m256 factor, uint8_t* 
   }
 }
 void pack_values(View<const float> columns, uint16_t* packed) {
-  pack_value_columns(columns, 127.0f, packed, reinterpret_cast<uint8_t*>(packed), round_column);
+  auto* values = reinterpret_cast<uint8_t*>(packed);
+  float* steps = reinterpret_cast<float*>(values + columns.rows * kTokens);
+  pack_value_columns(columns, 127.0f, values, steps, round_column);
 }
 
 HWY_INLINE void store_both(void* p, __m128i first, __m128i last) {
@@ -261,8 +263,8 @@ HWY_INLINE void score_rows(const uint8_t* queries, const QueryPlan& plan, const 
 }
 
 template <size_t kCount, bool kAll>
-HWY_INLINE void attend_rows(const Tile& tile, size_t dim, size_t row, const QueryPlan& plan,
-                            const Keys& keys, const uint8_t* values, const float* value_steps) {
+HWY_INLINE void attend_rows(const Tile& tile, size_t row, const QueryPlan& plan, const Keys& keys,
+                            const uint8_t* values, const float* value_steps) {
   alignas(32) int16_t scores[kCount][kTokens];
   score_rows<kCount>(reinterpret_cast<const uint8_t*>(tile.queries) + row * plan.size(), plan, keys,
                      scores);
@@ -288,31 +290,29 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t dim, size_t row, const Quer
   const __m256 nothing = _mm256_castsi256_ps(_mm256_cmpeq_epi32(totals, _mm256_setzero_si256()));
   const __m256 tops = _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(words.tops)));
   _mm256_store_ps(rows.tops, _mm256_blendv_ps(tops, _mm256_set1_ps(-HUGE_VALF), nothing));
-  add_values<kCount>(tile, dim, row, rows, weights[0], values, value_steps);
+  add_values<kCount>(tile, row, rows, weights[0], values, value_steps);
 }
 
 template <bool kAll>
-HWY_INLINE void attend_rows_of(const Tile& tile, size_t dim, const uint16_t* packed_keys,
-                               const uint16_t* packed_values) {
+void attend_rows_of(const Tile& tile, const uint16_t* packed_keys, const uint16_t* packed_values) {
+  const size_t dim = tile.head_dim;
   const QueryPlan plan(dim);
   const Keys keys(const_cast<uint16_t*>(packed_keys), plan);  // reads only
   const auto* values = reinterpret_cast<const uint8_t*>(packed_values);
-  const float* steps = steps_of(packed_values, dim);
+  const auto* steps = reinterpret_cast<const float*>(values + dim * kTokens);
   size_t row = 0;
   for (; row + kRows <= tile.rows; row += kRows) {
-    attend_rows<kRows, kAll>(tile, dim, row, plan, keys, values, steps);
+    attend_rows<kRows, kAll>(tile, row, plan, keys, values, steps);
   }
-  for (; row < tile.rows; ++row) attend_rows<1, kAll>(tile, dim, row, plan, keys, values, steps);
+  for (; row < tile.rows; ++row) attend_rows<1, kAll>(tile, row, plan, keys, values, steps);
 }
 
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
   const Visible first(tile, 0), last(tile, tile.rows - 1);
-  if (last.begin > 0 || first.end < kTokens) {
-    attend_rows_of<false>(tile, tile.head_dim, keys, values);
-  } else if (tile.head_dim == 64) {
-    attend_rows_of<true>(tile, 64, keys, values);  // by far the most usual: a constant
+  if (last.begin == 0 && first.end == kTokens) {
+    attend_rows_of<true>(tile, keys, values);
   } else {
-    attend_rows_of<true>(tile, tile.head_dim, keys, values);
+    attend_rows_of<false>(tile, keys, values);
   }
 }
 

@@ -20,6 +20,11 @@ inline constexpr size_t kMostColumns = 256;  // of a head
 constexpr size_t top_columns(size_t head_dim) { return head_dim / 4; }
 // 16-bit elements of a packed query.
 constexpr size_t packed_query_size(size_t head_dim) { return head_dim + top_columns(head_dim); }
+// Of a packed block of keys or of values; keys take more: 64 bytes a column and as many again of a
+// top one, and 260 more.
+constexpr size_t packed_code_size(size_t head_dim) {
+  return 32 * (head_dim + top_columns(head_dim)) + 160;
+}
 
 // What is allowed, in steps: the norm of bytes, each of them, and the norm of all columns.
 struct CodeRange {
@@ -40,6 +45,7 @@ void order_columns(View<const float> queries, std::span<uint16_t> order);
 // As flash::Kernels, whose sums, tops and totals of a tile they share; its queries and steps are
 // their own. `order`: the same for a head's queries and keys.
 struct CodeKernels {
+  // A head's columns [head_dim][64] of a block, to packed_code_size(head_dim).
   void (*pack_keys)(View<const float> columns, const uint16_t* order, uint16_t* keys);
   void (*pack_values)(View<const float> columns, uint16_t* values);
   // The tile's queries are [rows][packed_query_size].

@@ -47,14 +47,6 @@ HWY_INLINE float largest_of(std::span<const float> x) {
   return largest_lane(largest);
 }
 
-// The steps of what is packed stand behind its words: of 64 keys, of head_dim columns of values.
-inline const float* steps_of(const uint16_t* packed, size_t dim) {
-  return reinterpret_cast<const float*>(packed + dim * kTokens);
-}
-inline float* steps_of(uint16_t* packed, size_t dim) {
-  return reinterpret_cast<float*>(packed + dim * kTokens);
-}
-
 // Of a largest element: what a step of a word is; returns steps in 1, or 0 for nothing but zeros.
 HWY_INLINE float step_of(float largest, float most, float& step) {
   step = largest / most;
@@ -63,10 +55,9 @@ HWY_INLINE float step_of(float largest, float most, float& step) {
 
 // Columns of values, each rounded with a step of its own, as [4 bytes of tokens][column][4 bytes].
 template <class Value, class Round>
-HWY_INLINE void pack_value_columns(View<const float> columns, float most, uint16_t* packed,
-                                   Value* values, const Round& round) {
+HWY_INLINE void pack_value_columns(View<const float> columns, float most, Value* values,
+                                   float* steps, const Round& round) {
   constexpr size_t kStep = 4 / sizeof(Value);
-  float* steps = steps_of(packed, columns.rows);
   for (size_t c = 0; c < columns.rows; ++c) {
     const std::span<const float> row = columns.row(c);
     const __m256 factor = _mm256_set1_ps(step_of(largest_of(row), most, steps[c]));
@@ -140,12 +131,13 @@ struct Factors {
   }
 };
 
-// Adds a block's weights [kCount][64] times its values, of heads of `dim`, to the sums of the rows
+// Adds a block's weights [kCount][64] times its values to the sums of the rows
 // from `row` on.
 template <size_t kCount, class Value>
-HWY_INLINE void add_values(const Tile& tile, size_t dim, size_t row, const Softened& rows,
-                           const Value* weights, const Value* values, const float* steps) {
+HWY_INLINE void add_values(const Tile& tile, size_t row, const Softened& rows, const Value* weights,
+                           const Value* values, const float* steps) {
   constexpr size_t kWidth = kVectors * kLanes, kStep = 4 / sizeof(Value);
+  const size_t dim = tile.head_dim;
   const Factors<kCount> factors(rows, tile.tops + row, tile.totals + row);
   __m256 sums[kCount][kVectors];
   for (size_t c = 0; c < dim; c += kWidth) {

@@ -49,6 +49,14 @@ HWY_INLINE void round_row(std::span<const float> in, __m256 factor, uint16_t* wo
                 _mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i + kLanes)), words + i);
   }
 }
+// The steps of what is packed stand behind its words: of 64 keys, of head_dim columns of values.
+const float* steps_of(const uint16_t* packed, size_t dim) {
+  return reinterpret_cast<const float*>(packed + dim * kTokens);
+}
+float* steps_of(uint16_t* packed, size_t dim) {
+  return reinterpret_cast<float*>(packed + dim * kTokens);
+}
+
 // [pair of columns][token][2].
 void pack_keys(View<const float> columns, uint16_t* keys) {
   const float most = most_of(columns.rows);
@@ -72,7 +80,7 @@ void pack_keys(View<const float> columns, uint16_t* keys) {
 
 // [pair of tokens][column][2].
 void pack_values(View<const float> columns, uint16_t* packed) {
-  pack_value_columns(columns, most_of(kTokens), packed, packed,
+  pack_value_columns(columns, most_of(kTokens), packed, steps_of(packed, columns.rows),
                      [](std::span<const float> row, __m256 factor, uint16_t* words) {
                        round_row(row, factor, words);
                      });
@@ -137,7 +145,7 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
   for (size_t r = 0; r < kCount; ++r) {
     soften(scores[r], Visible(tile, row + r), r, rows, weights[r]);
   }
-  add_values<kCount>(tile, dim, row, rows, weights[0], values, steps_of(values, dim));
+  add_values<kCount>(tile, row, rows, weights[0], values, steps_of(values, dim));
 }
 
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {

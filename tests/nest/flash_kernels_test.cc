@@ -21,8 +21,8 @@ class PackedHead {
  public:
   PackedHead(bool codes, const Matrix<float>& queries, size_t repeats, float scale, size_t blocks)
       : dim_(queries.cols()),
-        packed_(flash::packed_size(dim_)),
         codes_(codes ? flash::code_kernels(dim_) : nullptr),
+        packed_(codes_ != nullptr ? flash::packed_code_size(dim_) : flash::packed_size(dim_)),
         order_(dim_),
         room_((queries.rows() + flash::kGroupRows - 1) / flash::kGroupRows * flash::kGroupRows),
         q_(room_ * flash::packed_query_size(dim_)),
@@ -78,8 +78,9 @@ class PackedHead {
   flash::Tile tile;
 
  private:
-  size_t dim_, packed_;
+  size_t dim_;
   const flash::CodeKernels* codes_;
+  size_t packed_;
   std::vector<uint16_t> order_;
   size_t room_;
   Buffer<uint16_t> q_, k_, v_;
