@@ -10,24 +10,25 @@
 namespace mkv {
 namespace {
 
-// What a space's slabs give for each code of 64 tokens, in double: [dims][64].
+// What the codes of 64 tokens give, in double: [dims][64].
 std::vector<double> reference(std::span<const CodeSlab> slabs, View<const float> decode,
                               std::span<const float> scale, const uint8_t* codes) {
   std::vector<double> out(decode.rows * 64);
-  for (size_t t = 0; t < 64; ++t) {
-    std::vector<double> latents(decode.cols);
+  for (size_t d = 0; d < decode.rows; ++d) {
+    const float* row = decode.row(d).data();
+    double* sums = out.data() + d * 64;
     for (size_t s = 0; s < slabs.size(); ++s) {
-      const uint8_t byte = codes[s * 32 + t % 32];
-      const size_t code = t < 32 ? byte & 15u : byte >> 4u;
+      double of_entry[kCodebookEntries] = {};
       for (size_t c = 0; c < kSlabColumns; ++c) {
         const size_t column = slabs[s].first_column + c;
-        latents[column] += static_cast<double>(slabs[s].codebook.entry[c][code]) *
-                           static_cast<double>(scale[column]);
+        const double factor = static_cast<double>(scale[column]) * static_cast<double>(row[column]);
+        for (size_t e = 0; e < kCodebookEntries; ++e) {
+          of_entry[e] += static_cast<double>(slabs[s].codebook.entry[c][e]) * factor;
+        }
       }
-    }
-    for (size_t d = 0; d < decode.rows; ++d) {
-      for (size_t c = 0; c < decode.cols; ++c) {
-        out[d * 64 + t] += latents[c] * static_cast<double>(decode.row(d)[c]);
+      for (size_t t = 0; t < 64; ++t) {
+        const uint8_t byte = codes[s * 32 + t % 32];
+        sums[t] += of_entry[t < 32 ? byte & 15u : byte >> 4u];
       }
     }
   }
