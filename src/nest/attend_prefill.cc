@@ -64,8 +64,7 @@ class Prefill {
     const size_t of_codes =
         codes_ == nullptr ? 0 : kSpanBlocksOfCodes * flash::packed_code_size(head_dim_);
     const size_t span = kv_heads_ * std::max(kSpanBlocks * flash::packed_size(head_dim_), of_codes);
-    const size_t query =
-        codes_ == nullptr ? head_dim_ : std::max(head_dim_, flash::packed_query_size(head_dim_));
+    const size_t query = codes_ == nullptr ? head_dim_ : flash::packed_query_size(head_dim_);
     const size_t bytes = (rows * query + 2 * span) * sizeof(uint16_t);
     scratch.bytes.resize(std::max(scratch.bytes.size(), bytes));
     packed_keys_ = reinterpret_cast<uint16_t*>(scratch.bytes.data());

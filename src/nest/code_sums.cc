@@ -10,12 +10,14 @@
 #if HWY_ARCH_X86_64
 #include <immintrin.h>
 
+#include "nest/flash_rows-inl.h"
+
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv {
 namespace {
 
-constexpr size_t kLanes = 8, kWordLanes = 16;
-constexpr size_t kTokens = 64, kCodeBytes = kTokens / 2;
+using flash::kLanes, flash::kTokens, flash::kWordLanes;
+constexpr size_t kCodeBytes = kTokens / 2;  // of a slab
 constexpr size_t kWidest = 6 * kWordLanes;  // of a part: with two tokens 12 sums in registers
 constexpr size_t kSlabsAtOnce = 6;          // whose rows stay in the first cache
 
@@ -109,20 +111,14 @@ void add_part(const int16_t* rows, const uint8_t* codes, size_t slabs, int16_t* 
 
 // x[i] = row i of 8 words becomes row i of the transposed.
 HWY_INLINE void transpose(__m128i (&x)[8]) {
-  __m128i y[8];
-  for (size_t i = 0; i < 4; ++i) {
-    y[2 * i] = _mm_unpacklo_epi16(x[i], x[i + 4]);
-    y[2 * i + 1] = _mm_unpackhi_epi16(x[i], x[i + 4]);
+  for (size_t round = 0; round < 3; ++round) {
+    __m128i y[8];
+    for (size_t i = 0; i < 4; ++i) {
+      y[2 * i] = _mm_unpacklo_epi16(x[i], x[i + 4]);
+      y[2 * i + 1] = _mm_unpackhi_epi16(x[i], x[i + 4]);
+    }
+    std::copy_n(y, 8, x);
   }
-  for (size_t i = 0; i < 4; ++i) {
-    x[2 * i] = _mm_unpacklo_epi16(y[i], y[i + 4]);
-    x[2 * i + 1] = _mm_unpackhi_epi16(y[i], y[i + 4]);
-  }
-  for (size_t i = 0; i < 4; ++i) {
-    y[2 * i] = _mm_unpacklo_epi16(x[i], x[i + 4]);
-    y[2 * i + 1] = _mm_unpackhi_epi16(x[i], x[i + 4]);
-  }
-  for (size_t i = 0; i < 8; ++i) x[i] = y[i];
 }
 
 // out [part][64] = unit * words [64][part].
@@ -146,8 +142,7 @@ void widen_part(const int16_t* words, size_t part, const float* unit, View<float
 }  // namespace
 
 bool has_code_sums(size_t slabs, size_t columns, size_t dims) {
-  return has_avx2() && slabs > 0 && slabs <= columns && part_of(dims) <= dims &&
-         dims % part_of(dims) == 0;
+  return has_avx2() && slabs > 0 && slabs <= columns && dims % part_of(dims) == 0;
 }
 
 void make_code_sums(std::span<const CodeSlab> slabs, View<const float> decode,
@@ -156,19 +151,16 @@ void make_code_sums(std::span<const CodeSlab> slabs, View<const float> decode,
   MKV_CHECK(dims % part == 0);
   out.slabs = slabs.size();
   out.dims = dims;
-  out.part = part;
   out.rows.resize(std::max(out.rows.size(), dims * slabs.size() * kCodebookEntries));
   out.unit.assign(dims, 0.0f);
   Matrix<float> columns;
   // The largest that each slab adds.
-  const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   for (const CodeSlab& slab : slabs) {
     gather_columns(slab, decode, scale, columns);
     for (size_t d = 0; d < dims; d += kLanes) {
       __m256 largest = _mm256_setzero_ps();
       for (size_t e = 0; e < kCodebookEntries; ++e) {
-        const __m256 x = entry_of(slab.codebook, e, columns, d);
-        largest = _mm256_max_ps(largest, _mm256_and_ps(x, no_sign));
+        largest = _mm256_max_ps(largest, flash::magnitude(entry_of(slab.codebook, e, columns, d)));
       }
       float* unit = out.unit.data() + d;
       _mm256_storeu_ps(unit, _mm256_add_ps(_mm256_loadu_ps(unit), largest));
@@ -179,7 +171,7 @@ void make_code_sums(std::span<const CodeSlab> slabs, View<const float> decode,
   std::vector<float> factor(dims);
   for (size_t d = 0; d < dims; ++d) {
     out.unit[d] /= most;
-    factor[d] = out.unit[d] > 1e-37f ? 1.0f / out.unit[d] : 0.0f;
+    factor[d] = flash::inverse_of(out.unit[d]);
   }
   for (size_t s = 0; s < slabs.size(); ++s) {
     gather_columns(slabs[s], decode, scale, columns);
@@ -188,13 +180,11 @@ void make_code_sums(std::span<const CodeSlab> slabs, View<const float> decode,
                    high = _mm256_loadu_ps(factor.data() + d + kLanes);
       int16_t* to = out.rows.data() + (d / part * slabs.size() + s) * kCodebookEntries * part;
       for (size_t e = 0; e < kCodebookEntries; ++e) {
-        const __m256i x =
-            _mm256_cvtps_epi32(_mm256_mul_ps(low, entry_of(slabs[s].codebook, e, columns, d)));
-        const __m256i y = _mm256_cvtps_epi32(
-            _mm256_mul_ps(high, entry_of(slabs[s].codebook, e, columns, d + kLanes)));
-        _mm256_store_si256(
-            reinterpret_cast<__m256i*>(to + e * part + d % part),
-            _mm256_permute4x64_epi64(_mm256_packs_epi32(x, y), _MM_SHUFFLE(3, 1, 2, 0)));
+        const Codebook& codebook = slabs[s].codebook;
+        flash::store(
+            to + e * part + d % part,
+            flash::ordered_words(_mm256_mul_ps(low, entry_of(codebook, e, columns, d)),
+                                 _mm256_mul_ps(high, entry_of(codebook, e, columns, d + kLanes))));
       }
     }
   }
@@ -202,16 +192,17 @@ void make_code_sums(std::span<const CodeSlab> slabs, View<const float> decode,
 
 void add_up_codes(const CodeSums& sums, const uint8_t* codes, View<float> out,
                   Buffer<int16_t>& words) {
-  words.resize(std::max(words.size(), kTokens * sums.part));
-  for (size_t d = 0; d < sums.dims; d += sums.part) {
+  const size_t part = part_of(sums.dims);
+  words.resize(std::max(words.size(), kTokens * part));
+  for (size_t d = 0; d < sums.dims; d += part) {
     const int16_t* rows = sums.rows.data() + d * sums.slabs * kCodebookEntries;
-    if (sums.part == kWidest) {
+    if (part == kWidest) {
       add_part<kWidest / kWordLanes>(rows, codes, sums.slabs, words.data());
     } else {
       add_part<4>(rows, codes, sums.slabs, words.data());
     }
-    widen_part(words.data(), sums.part, sums.unit.data() + d,
-               {out.row(d).data(), sums.part, kTokens, out.stride});
+    widen_part(words.data(), part, sums.unit.data() + d,
+               {out.row(d).data(), part, kTokens, out.stride});
   }
 }
 

@@ -16,8 +16,7 @@ namespace mkv {
 
 struct CodeSums {
   size_t slabs = 0, dims = 0;
-  size_t part = 0;          // of dims, that are added up at once
-  Buffer<int16_t> rows;     // [dims / part][slab][16][part]
+  Buffer<int16_t> rows;     // [part of dims][slab][16][dim of the part]
   std::vector<float> unit;  // [dims]: of the rows' words, which no sum leaves
 };
 

@@ -51,34 +51,34 @@ struct Keys {
         step(reinterpret_cast<float*>(shares + kTokens)) {}
 };
 
-// 16 floats, rounded to words, in their order.
-HWY_INLINE __m256i ordered_words(__m256 first, __m256 last) {
-  return _mm256_permute4x64_epi64(words_of(first, last), _MM_SHUFFLE(3, 1, 2, 0));
-}
+// What the steps (flash_codes.h) of queries or keys follow from: of 8 at once, the largest elements
+// and the norms of the top columns and of the others.
+struct Extent {
+  __m256 largest[2] = {}, squares[2] = {};
 
-// A step (flash_codes.h) from the largest and the norms of the top columns and of the others.
-HWY_INLINE __m256 step_of_lanes(const __m256 (&largest)[2], const __m256 (&squares)[2],
-                                const CodeRange& range) {
-  const auto over = [&](__m256 x, float most) {
-    return _mm256_mul_ps(x, _mm256_set1_ps(1.0f / most));
-  };
-  const __m256 all = _mm256_sqrt_ps(_mm256_add_ps(squares[0], squares[1]));
-  return _mm256_max_ps(
-      _mm256_max_ps(over(largest[0], kTopMost), over(all, range.all)),
-      _mm256_max_ps(over(largest[1], range.most), over(_mm256_sqrt_ps(squares[1]), range.bytes)));
-}
-float inverse_of(float step) { return step > 1e-37f ? 1.0f / step : 0.0f; }
+  HWY_INLINE void add(bool top, __m256 x) {
+    largest[top] = _mm256_max_ps(largest[top], magnitude(x));
+    squares[top] = _mm256_fmadd_ps(x, x, squares[top]);
+  }
+  HWY_INLINE __m256 steps(const CodeRange& range) const {
+    const auto over = [&](__m256 x, float most) {
+      return _mm256_mul_ps(x, _mm256_set1_ps(1.0f / most));
+    };
+    const __m256 all = _mm256_sqrt_ps(_mm256_add_ps(squares[1], squares[0]));
+    return _mm256_max_ps(
+        _mm256_max_ps(over(largest[1], kTopMost), over(all, range.all)),
+        _mm256_max_ps(over(largest[0], range.most), over(_mm256_sqrt_ps(squares[0]), range.bytes)));
+  }
+};
 
 // Of 8 keys.
 HWY_INLINE __m256 steps_of_keys(View<const float> columns, const uint16_t* order, size_t token) {
-  __m256 largest[2] = {}, squares[2] = {};
+  Extent extent;
   for (size_t i = 0; i < columns.rows; ++i) {
-    const size_t side = i < top_columns(columns.rows) ? 0 : 1;
-    const __m256 x = _mm256_loadu_ps(columns.row(order[i]).data() + token);
-    largest[side] = _mm256_max_ps(largest[side], magnitude(x));
-    squares[side] = _mm256_fmadd_ps(x, x, squares[side]);
+    extent.add(i < top_columns(columns.rows),
+               _mm256_loadu_ps(columns.row(order[i]).data() + token));
   }
-  return step_of_lanes(largest, squares, kKeyRange);
+  return extent.steps(kKeyRange);
 }
 
 void pack_keys(View<const float> columns, const uint16_t* order, uint16_t* packed) {
@@ -151,18 +151,15 @@ HWY_INLINE void store_both(void* p, __m128i first, __m128i last) {
 
 // Of a query whose top columns are the first.
 HWY_INLINE float step_of_query(std::span<const float> in) {
-  __m256 largest[2] = {}, squares[2] = {};
+  Extent extent;
   for (size_t i = 0; i < in.size(); i += kLanes) {
-    const size_t side = i < top_columns(in.size()) ? 0 : 1;
-    const __m256 x = _mm256_loadu_ps(in.data() + i);
-    largest[side] = _mm256_max_ps(largest[side], magnitude(x));
-    squares[side] = _mm256_fmadd_ps(x, x, squares[side]);
+    extent.add(i < top_columns(in.size()), _mm256_loadu_ps(in.data() + i));
   }
-  for (size_t side = 0; side < 2; ++side) {
-    largest[side] = _mm256_set1_ps(largest_lane(largest[side]));
-    squares[side] = _mm256_set1_ps(sum_of_lanes(squares[side]));
+  for (const bool top : {false, true}) {
+    extent.largest[top] = _mm256_set1_ps(largest_lane(extent.largest[top]));
+    extent.squares[top] = _mm256_set1_ps(sum_of_lanes(extent.squares[top]));
   }
-  return _mm256_cvtss_f32(step_of_lanes(largest, squares, kQueryRange));
+  return _mm256_cvtss_f32(extent.steps(kQueryRange));
 }
 
 void pack_query(std::span<const float> in, float scale, const uint16_t* order, const Tile& tile,
@@ -205,7 +202,7 @@ struct ScoreSums {
 
   HWY_INLINE ScoreSums(__m256i x, __m256i y) : first(x), second(y), next(x, y) {}
   HWY_INLINE void add(const uint8_t* query, size_t stride, __m256i x, __m256i y) {
-    add_bytes(query, x, y, first, second);
+    add_byte_pairs(query, x, y, first, second);
     next.add(query + stride, stride, x, y);
   }
   // From the bytes' unit to that of scores.
@@ -215,17 +212,7 @@ struct ScoreSums {
     next.shift();
   }
   HWY_INLINE void add_words(const uint8_t* query, size_t stride, __m256i x, __m256i y) {
-    using Twice [[gnu::may_alias]] = int32_t;
-    const Twice& at = *reinterpret_cast<const Twice*>(query);
-    __m256i factor, products;
-    // As add_word_pairs.
-    asm("vpbroadcastd %4, %2\n\t"
-        "vpmulhrsw %5, %2, %3\n\t"
-        "vpmulhrsw %6, %2, %2\n\t"
-        "vpaddw %3, %0, %0\n\t"
-        "vpaddw %2, %1, %1"
-        : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-        : "m"(at), "x"(x), "x"(y));
+    add_rounded_words(query, x, y, first, second);
     next.add_words(query + stride, stride, x, y);
   }
   HWY_INLINE void store_to(int16_t (*scores)[kTokens], size_t token) const {

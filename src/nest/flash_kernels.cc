@@ -18,8 +18,8 @@ const Kernels* kernels(size_t head_dim) {
 
 const CodeKernels* code_kernels(size_t head_dim) {
   const Kernels* exact = kernels(head_dim);
-  if (head_dim > kMostColumns) return nullptr;
-  return exact != nullptr && exact == word_kernels() ? byte_kernels() : nullptr;
+  const bool words = exact != nullptr && exact == word_kernels();
+  return words && head_dim <= kMostColumns ? byte_kernels() : nullptr;
 }
 
 void finish_rows(const Tile& tile, size_t row, std::span<float> out) {

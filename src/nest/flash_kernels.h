@@ -48,6 +48,7 @@ struct Kernels {
 
 // Those for heads of this size, by the instruction set in use (ops/instruction_set.h); or null.
 const Kernels* kernels(size_t head_dim);
+
 // Kernels' finish where a tile's sums are rows of columns in their order.
 void finish_rows(const Tile& tile, size_t row, std::span<float> out);
 

@@ -37,6 +37,10 @@ HWY_INLINE float sum_of_lanes(__m256 x) {
 HWY_INLINE __m256i words_of(__m256 first, __m256 last) {
   return _mm256_packs_epi32(_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(last));
 }
+// In the order of the floats: narrowing gives 0-3, 8-11, 4-7, 12-15, which a permutation undoes.
+HWY_INLINE __m256i ordered_words(__m256 first, __m256 last) {
+  return _mm256_permute4x64_epi64(words_of(first, last), _MM_SHUFFLE(3, 1, 2, 0));
+}
 
 // The largest magnitude of a multiple of kLanes floats.
 HWY_INLINE float largest_of(std::span<const float> x) {
@@ -47,10 +51,12 @@ HWY_INLINE float largest_of(std::span<const float> x) {
   return largest_lane(largest);
 }
 
-// Of a largest element: what a step of a word is; returns steps in 1, or 0 for nothing but zeros.
+// Steps in 1, or 0 for steps of nothing but zeros.
+HWY_INLINE float inverse_of(float step) { return step > 1e-37f ? 1.0f / step : 0.0f; }
+// Of a largest element: what a step of a word is; returns its inverse.
 HWY_INLINE float step_of(float largest, float most, float& step) {
   step = largest / most;
-  return step > 1e-37f ? 1.0f / step : 0.0f;
+  return inverse_of(step);
 }
 
 // Columns of values, each rounded with a step of its own, as [4 bytes of tokens][column][4 bytes].

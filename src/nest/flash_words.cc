@@ -29,24 +29,16 @@ float most_of(size_t products) {
   return std::floor(std::sqrt(2147483000.0f / static_cast<float>(products)));
 }
 
-HWY_INLINE void store(uint16_t* p, __m256i x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
-}
 // Words of neighbours beside each other: of `even` in the low halves of lanes, of `odd` above.
 HWY_INLINE __m256i beside(__m256 even, __m256 odd) {
   const __m256i low = _mm256_and_si256(_mm256_cvtps_epi32(even), _mm256_set1_epi32(0xffff));
   return _mm256_or_si256(low, _mm256_slli_epi32(_mm256_cvtps_epi32(odd), 16));
 }
-// 16 floats, rounded to words.
-HWY_INLINE void store_words(__m256 first, __m256 last, uint16_t* words) {
-  // Narrowing puts words in the order 0-3, 8-11, 4-7, 12-15, which a permutation undoes.
-  store(words, _mm256_permute4x64_epi64(words_of(first, last), _MM_SHUFFLE(3, 1, 2, 0)));
-}
-// The same of a row that is a multiple of as many, times `factor`.
+// A multiple of 16 floats times `factor`, rounded to words.
 HWY_INLINE void round_row(std::span<const float> in, __m256 factor, uint16_t* words) {
   for (size_t i = 0; i < in.size(); i += 2 * kLanes) {
-    store_words(_mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i)),
-                _mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i + kLanes)), words + i);
+    store(words + i, ordered_words(_mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i)),
+                                   _mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i + kLanes))));
   }
 }
 // The steps of what is packed stand behind its words: of 64 keys, of head_dim columns of values.
@@ -116,7 +108,7 @@ HWY_INLINE void soften(float* scores, const Visible& seen, size_t r, Softened& o
     const __m256 x = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t), shift));
     const __m256 y = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t + kLanes), shift));
     sum = _mm256_add_ps(sum, _mm256_add_ps(x, y));
-    store_words(_mm256_mul_ps(x, factor), _mm256_mul_ps(y, factor), weights + t);
+    store(weights + t, ordered_words(_mm256_mul_ps(x, factor), _mm256_mul_ps(y, factor)));
   }
   out.sums[r] = sum_of_lanes(sum);
   out.steps[r] = 1.0f / most;

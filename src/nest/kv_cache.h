@@ -37,7 +37,6 @@ struct AttentionInput {
   float scale = 1.0f;  // of the scores, e.g. 1 / sqrt(head_dim)
 };
 
-// Scratch of attention, reused from call to call; one a thread that calls.
 // How a space's blocks are brought back from codes: by AMX, by sums, or, if neither, in floats.
 struct SpaceDecoder {
   bool by_amx = false, by_sums = false;
@@ -45,6 +44,7 @@ struct SpaceDecoder {
   CodeSums sums;
 };
 
+// Scratch of attention, reused from call to call; one a thread that calls.
 struct AttentionScratch {
   std::vector<Buffer<float>> floats;
   Buffer<std::byte> bytes;

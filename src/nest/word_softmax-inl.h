@@ -13,10 +13,6 @@
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {
 
-inline constexpr size_t kWordLanes = 16;
-
-HWY_INLINE void store(void* p, __m256i x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
-
 // How the distances of rows' scores from their largest become exponents of 2, in 2^-10: those
 // above `most` are cut (to 15), the others shifted left and multiplied by factor / 2^15.
 struct Exponents {

@@ -14,26 +14,14 @@
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {
 
-inline constexpr size_t kLanes = 8, kVectors = 2;
+inline constexpr size_t kLanes = 8, kWordLanes = 16, kVectors = 2;
 
 template <class Element>
 HWY_INLINE __m256i load(const Element* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 
-// Adds the four unsigned bytes at `left`, times the signed ones in each lane of x and of y, to the
-// words of first and second. As add_word_pairs.
-HWY_INLINE void add_bytes(const void* left, __m256i x, __m256i y, __m256i& first, __m256i& second) {
-  using Four [[gnu::may_alias]] = int32_t;
-  __m256i factor, products;
-  asm("vpbroadcastd %4, %2\n\t"
-      "vpmaddubsw %5, %2, %3\n\t"
-      "vpmaddubsw %6, %2, %2\n\t"
-      "vpaddw %3, %0, %0\n\t"
-      "vpaddw %2, %1, %1"
-      : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-      : "m"(*static_cast<const Four*>(left)), "x"(x), "x"(y));
-}
+HWY_INLINE void store(void* p, __m256i x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
 
 // Sums of the rows from kRow on, of words or of bytes (unsigned ones times signed ones), which add
 // up as words. A row holds the next ones where an array and loops would do, because GCC keeps what
@@ -48,7 +36,7 @@ struct RowSums {
   // Four bytes of each row of `left`, times as many of each lane of x and y.
   HWY_INLINE void add(const Element* left, size_t stride, __m256i x, __m256i y) {
     if constexpr (kBytes) {
-      add_bytes(left, x, y, first, second);
+      add_byte_pairs(left, x, y, first, second);
     } else {
       add_word_pairs(left, x, y, first, second);
     }

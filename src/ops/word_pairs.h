@@ -1,4 +1,4 @@
-// Products of pairs of words with AVX2, for kernels that keep twelve sums in registers.
+// Products of words and of bytes with AVX2, for kernels that keep twelve sums in registers.
 #pragma once
 
 #include <hwy/base.h>
@@ -11,20 +11,26 @@
 HWY_PUSH_ATTRIBUTES("avx,avx2")
 namespace mkv {
 
-// Adds the pair of words at `pair`, times the pairs in each lane of x and of y, to first and
-// second. As assembly, for GCC would load all the pairs of a loop first and run out of registers.
-HWY_INLINE void add_word_pairs(const void* pair, __m256i x, __m256i y, __m256i& first,
-                               __m256i& second) {
-  using Pair [[gnu::may_alias]] = int32_t;
-  __m256i factor, products;
-  asm("vpbroadcastd %4, %2\n\t"
-      "vpmaddwd %5, %2, %3\n\t"
-      "vpmaddwd %6, %2, %2\n\t"
-      "vpaddd %3, %0, %0\n\t"
-      "vpaddd %2, %1, %1"
-      : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)
-      : "m"(*static_cast<const Pair*>(pair)), "x"(x), "x"(y));
-}
+// What four bytes at `left`, in every lane, give with x and with y is added to first and second. As
+// assembly, for GCC would load all the bytes of a loop first and run out of registers.
+#define MKV_ADD_PRODUCTS(name, multiply, add)                                                     \
+  HWY_INLINE void name(const void* left, __m256i x, __m256i y, __m256i& first, __m256i& second) { \
+    using Four [[gnu::may_alias]] = int32_t;                                                      \
+    __m256i factor, products;                                                                     \
+    asm("vpbroadcastd %4, %2\n\t" multiply " %5, %2, %3\n\t" multiply " %6, %2, %2\n\t" add       \
+        " %3, %0, %0\n\t" add " %2, %1, %1"                                                       \
+        : "+x"(first), "+x"(second), "=&x"(factor), "=&x"(products)                               \
+        : "m"(*static_cast<const Four*>(left)), "x"(x), "x"(y));                                  \
+  }
+
+// A pair of words times the pairs of each lane, to sums of 32 bits.
+MKV_ADD_PRODUCTS(add_word_pairs, "vpmaddwd", "vpaddd")
+// Words times words, over 2^15 and rounded, to words.
+MKV_ADD_PRODUCTS(add_rounded_words, "vpmulhrsw", "vpaddw")
+// Pairs of unsigned bytes times pairs of signed ones, to words.
+MKV_ADD_PRODUCTS(add_byte_pairs, "vpmaddubsw", "vpaddw")
+
+#undef MKV_ADD_PRODUCTS
 
 }  // namespace mkv
 HWY_POP_ATTRIBUTES
