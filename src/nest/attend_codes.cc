@@ -40,6 +40,7 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   mean_terms_ = arena.take<float>(sizes.heads * head_dim_);
   turned_ = arena.take<int16_t>(sizes.workers * sizes.group_heads * turned_size());
   small_ = arena.take<float>(sizes.workers * sizes.group_heads);
+  kept_ = arena.take<float>(sizes.workers * sizes.group_heads * dims_);
   expanded_size_ = dims_ * kBlockTokens;
   expanded_ = arena.take<float>(sizes.workers * expanded_size_);
   if (!integer()) return;
@@ -173,13 +174,14 @@ void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size
   }
 }
 
-void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
-                           std::optional<Next> next, size_t worker) const {
+void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weights,
+                           const uint8_t* heavy, View<float> sums, std::optional<Next> next,
+                           size_t worker) const {
   const GroupId id = space(group, Side::value);
   if (state_->rank(layer_, group, Side::value) == 0) return;
   const View<float> kept(sums.data, sums.rows, state_->plan(id).columns, sums.stride);
   if (!codes()) return weigh_columns(weights, column_blocks(id, blocks.begin), kept);
-  if (integer()) return weigh_codes(group, blocks, weights, sums, next, worker);
+  if (integer()) return weigh_codes(group, blocks, weights, heavy, sums, next, worker);
   float* expanded = expanded_ + worker * expanded_size_;
   for (size_t b = blocks.begin; b < blocks.end; ++b) {
     expand_latents(*state_, id, b, expanded, kBlockTokens);
@@ -189,27 +191,50 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weight
   }
 }
 
-// Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
 void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> weights,
-                                 View<float> sums, std::optional<Next> next, size_t worker) const {
+                                 const uint8_t* heavy, View<float> sums, std::optional<Next> next,
+                                 size_t worker) const {
   const GroupId id = space(group, Side::value);
   std::span<const uint8_t> ahead;
   if (next) ahead = code_bytes(space(next->group, Side::key), next->blocks);
   const size_t ahead_step = ahead.size() * kWeighBlocks / (blocks.end - blocks.begin);
-  constexpr size_t kStride = kWeighBlocks * kBlockTokens;
-  uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
-  float* units = small_ + worker * sizes_.group_heads;
   for (size_t begin = blocks.begin; begin < blocks.end; begin += kWeighBlocks) {
     const size_t end = std::min(blocks.end, begin + kWeighBlocks);
-    const size_t tokens = (end - begin) * kBlockTokens;
-    for (size_t h = 0; h < sums.rows; ++h) {
-      const float* from = weights.row(h).data() + (begin - blocks.begin) * kBlockTokens;
-      units[h] = round_weights({from, tokens}, rounded + h * kStride);
-    }
     CodeBlocks values = code_blocks(id, begin, end);
     values.ahead = ahead.first(std::min(ahead_step, ahead.size()));
     ahead = ahead.subspan(values.ahead.size());
-    weigh_slabs(state_->plan(id).planes, values, rounded, {units, sums.rows}, sums);
+    weigh_part(id, values,
+               {weights.data + (begin - blocks.begin) * kBlockTokens, weights.rows,
+                (end - begin) * kBlockTokens, weights.stride},
+               heavy, sums, worker);
+    heavy += weights.rows;
+  }
+}
+
+// Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
+// The heads that count follow each other for that, and their sums are then added where they belong.
+void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, View<const float> weights,
+                                const uint8_t* heavy, View<float> sums, size_t worker) const {
+  constexpr size_t kStride = kWeighBlocks * kBlockTokens;
+  uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
+  float* units = small_ + worker * sizes_.group_heads;
+  const size_t columns = state_->plan(id).columns;
+  size_t count = 0;
+  for (size_t h = 0; h < sums.rows; ++h) {
+    if (heavy[h] == 0) continue;
+    units[count] = round_weights(weights.row(h), rounded + count * kStride);
+    ++count;
+  }
+  if (count == 0) return;
+  if (count == sums.rows) {
+    return weigh_slabs(state_->plan(id).planes, values, rounded, {units, count}, sums);
+  }
+  const View<float> kept(kept_ + worker * sizes_.group_heads * dims_, count, columns, dims_);
+  for (size_t i = 0; i < count; ++i) std::ranges::fill(kept.row(i), 0.0f);
+  weigh_slabs(state_->plan(id).planes, values, rounded, {units, count}, kept);
+  size_t at = 0;
+  for (size_t h = 0; h < sums.rows; ++h) {
+    if (heavy[h] != 0) axpy(1.0f, kept.row(at++), sums.row(h).first(columns));
   }
 }
 

@@ -43,9 +43,12 @@ class CodedAttention {
     size_t group = 0;
     Blocks blocks;
   };
-  // sums[head of the group][latent] += sum of the weights times the tokens' latents.
-  void weigh(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
-             std::optional<Next> next, size_t worker) const;
+  // Whether weigh leaves out what is not heavy.
+  bool skips() const { return integer(); }
+  // sums[head of the group][latent] += sum of the weights times the tokens' latents. If it skips,
+  // those of kWeighBlocks blocks for which heavy[blocks / kWeighBlocks][head] is not 0.
+  void weigh(size_t group, Blocks blocks, View<const float> weights, const uint8_t* heavy,
+             View<float> sums, std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis: out += latents * decode^T + weight * mean.
   void lift(size_t head, size_t offset, std::span<const float> latents, float weight,
             std::span<float> out) const;
@@ -62,8 +65,10 @@ class CodedAttention {
 
   void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query);
   void score_mean(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
-  void weigh_codes(size_t group, Blocks blocks, View<const float> weights, View<float> sums,
-                   std::optional<Next> next, size_t worker) const;
+  void weigh_codes(size_t group, Blocks blocks, View<const float> weights, const uint8_t* heavy,
+                   View<float> sums, std::optional<Next> next, size_t worker) const;
+  void weigh_part(GroupId id, const CodeBlocks& values, View<const float> weights,
+                  const uint8_t* heavy, View<float> sums, size_t worker) const;
 
   const KvCache::State* state_ = nullptr;
   size_t layer_ = 0, dims_ = 0, head_dim_ = 0;
@@ -79,6 +84,7 @@ class CodedAttention {
   ByteTables* bytes_ = nullptr;  // [head][part]
   float* values_ = nullptr;      // [worker][slab][16], tables before rounding
   float* small_ = nullptr;       // [worker][head of the group]
+  float* kept_ = nullptr;        // [worker][head of the group][dims]
   float* expanded_ = nullptr;    // [worker][dims][64]
   uint8_t* weights_ = nullptr;   // [worker][head of the group][kWeighBlocks * 64]
   size_t expanded_size_ = 0;

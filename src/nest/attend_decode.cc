@@ -12,6 +12,7 @@
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "nest/row_kernels.h"
+#include "nest/slab_kernels.h"
 
 namespace mkv {
 namespace {
@@ -59,32 +60,32 @@ class Decode {
 
   void run() {
     for (size_t h = 0; h < heads_; ++h) scale_query(h);
-    if (coded_.count() > 0) {
-      workers_.run(heads_, [&](size_t head, size_t worker) { prepare_head(head, worker); });
-    }
-    const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
-    workers_.run(coded_tasks + state_.shape.kv_heads * exact_runs_,
-                 [&](size_t task, size_t worker) {
-                   if (task < coded_tasks) {
-                     const size_t later = task + 1;  // workers take runs of neighbours
-                     std::optional<CodedAttention::Next> next;
-                     if (later < coded_tasks) {
-                       next = {later % groups, run_blocks(coded_, later / groups)};
-                     }
-                     attend_coded(task % groups, task / groups, next, worker);
-                   } else {
-                     const size_t exact = task - coded_tasks, heads = state_.shape.kv_heads;
-                     attend_exact(exact % heads, exact / heads, worker);
-                   }
-                 });
-    if (coded_.count() > 0) {
-      workers_.run(heads_, [&](size_t head, size_t worker) { merge(head, worker); });
-    } else {
+    const bool coded = coded_.count() > 0;
+    const size_t kv_heads = state_.shape.kv_heads, exact_tasks = kv_heads * exact_runs_;
+    workers_.run(exact_tasks + (coded ? heads_ : 0), [&](size_t task, size_t worker) {
+      if (task >= exact_tasks) return prepare_head(task - exact_tasks, worker);
+      attend_exact(task % kv_heads, task / kv_heads, worker);
+    });
+    if (!coded) {
       for (size_t h = 0; h < heads_; ++h) merge(h, 0);
+      return;
     }
+    for (size_t h = 0; h < heads_; ++h) find_least(h);
+    const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
+    workers_.run(coded_tasks, [&](size_t task, size_t worker) {
+      const size_t later = task + 1;  // workers take runs of neighbours
+      std::optional<CodedAttention::Next> next;
+      if (later < coded_tasks) next = {later % groups, run_blocks(coded_, later / groups)};
+      attend_coded(task % groups, task / groups, next, worker);
+    });
+    workers_.run(heads_, [&](size_t head, size_t worker) { merge(head, worker); });
   }
 
  private:
+  static constexpr size_t kPartTokens = kWeighBlocks * kBlockTokens;
+  static constexpr size_t kParts = kRunBlocks / kWeighBlocks;  // of a run
+  static_assert(kRunBlocks % kWeighBlocks == 0);
+
   // A run's softmax: values, then the sum of coded weights (for the mean), top and sum.
   struct Partial {
     float* values;
@@ -129,6 +130,8 @@ class Decode {
   void take_scratch(Arena& arena) {
     queries_ = arena.take<float>(heads_ * head_dim_);
     partials_ = arena.take<float>((coded_runs_ + exact_runs_) * heads_ * partial_size());
+    least_ = arena.take<float>(heads_);
+    heavy_ = arena.take<uint8_t>(workers_.count() * kParts * group_heads_);
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
     factors_ = arena.take<float>(workers_.count() * (coded_runs_ + exact_runs_));
@@ -158,7 +161,50 @@ class Decode {
     codes_.prepare(head, query(head), offset(head), worker);
   }
 
-  // Turns scores into weights and begins the partial softmax of each head with their sum.
+  // A part of a run is left out for a head of which its largest weight is less than 2^-kNegligible
+  // of what the exact tokens add up to, most of the sum: the parts that are left out, half of all
+  // at 8,192 tokens, add up to some 2^-11.
+  static constexpr float kNegligible = 15.0f;
+  void find_least(size_t head) {
+    float top = -HUGE_VALF, sum = 0.0f;
+    for (size_t r = 0; r < exact_runs_; ++r) {
+      top = std::max(top, partial(coded_runs_ + r, head).top);
+    }
+    for (size_t r = 0; r < exact_runs_; ++r) {
+      const Partial part = partial(coded_runs_ + r, head);
+      sum += std::exp(part.top - top) * part.sum;
+    }
+    const bool some = codes_.skips() && sum > 0.0f;
+    least_[head] = some ? top + std::log(sum) - kNegligible * 0.693147f : -HUGE_VALF;
+  }
+
+  // Turns scores of coded blocks into weights, but in the parts [part][head of the group] that are
+  // not heavy, and begins the partial softmax of each head with their sum.
+  void start_partials_of_codes(size_t run, size_t first_head, View<float> scores, uint8_t* heavy) {
+    for (size_t h = 0; h < scores.rows; ++h) {
+      const Partial partial_of_head = partial(run, first_head + h);
+      auto& [values, coded_weight, top, sum] = partial_of_head;
+      std::fill_n(values, dims_, 0.0f);
+      top = -HUGE_VALF;
+      sum = 0.0f;
+      const auto for_parts = [&](const auto& fn) {
+        for (size_t t = 0; t < scores.cols; t += kPartTokens) {
+          fn(scores.row(h).subspan(t, std::min(kPartTokens, scores.cols - t)),
+             heavy[t / kPartTokens * scores.rows + h]);
+        }
+      };
+      for_parts([&](std::span<float> part, uint8_t& is_heavy) {
+        const float largest = max_of(part);
+        is_heavy = largest < least_[first_head + h] ? 0 : 1;
+        if (is_heavy != 0) top = std::max(top, largest);
+      });
+      for_parts([&](std::span<float> part, uint8_t& is_heavy) {
+        if (is_heavy != 0) sum += exp_and_sum(part, top);
+      });
+      coded_weight = sum;
+    }
+  }
+  // The same of exact tokens.
   void start_partials(size_t run, size_t first_head, View<float> scores) {
     for (size_t h = 0; h < scores.rows; ++h) {
       const Partial part = partial(run, first_head + h);
@@ -214,12 +260,9 @@ class Decode {
       const size_t at = sink.row - blocks.begin * kBlockTokens;
       for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHiddenScore;
     });
-    start_partials(run, first_head, scores);
-    for (size_t h = 0; h < group_heads_; ++h) {
-      const Partial part = partial(run, first_head + h);
-      part.coded_weight = part.sum;
-    }
-    codes_.weigh(group, blocks, scores,
+    uint8_t* heavy = heavy_ + worker * kParts * group_heads_;
+    start_partials_of_codes(run, first_head, scores, heavy);
+    codes_.weigh(group, blocks, scores, heavy,
                  {partial(run, first_head).values, group_heads_, dims_, partial_size()}, next,
                  worker);
   }
@@ -315,6 +358,8 @@ class Decode {
   size_t coded_runs_ = 0, exact_runs_ = 0;
   float* queries_ = nullptr;               // [head][head_dim], scaled
   float* partials_ = nullptr;              // [run][head][partial_size()]
+  float* least_ = nullptr;                 // [head]: of what is heavy
+  uint8_t* heavy_ = nullptr;               // [worker][part of a run][head of a group]
   float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;                // [worker][dims]
   float* factors_ = nullptr;               // [worker][run], of partials

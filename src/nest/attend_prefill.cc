@@ -81,14 +81,14 @@ class Prefill {
     const size_t last = rows == 0 ? 0 : (rows - 1) / kBlockTokens;
     const size_t seen = state_.first_seen_block(layer_, state_.length);
     const bool all_coded = state_.window_blocks == 0;
-    gather_queries(codes_ != nullptr);
-    if (rows > 0) attend_spans(seen, all_coded ? last + 1 : state_.first_exact(last), true);
-    if (codes_ != nullptr) gather_queries(false);
+    gather_queries(false);
     if (type_.first_seen(state_.length) < state_.sinks) attend_sinks();
     if (rows > 0 && !all_coded) {
       const size_t first_row = state_.rows_of(state_.length);
       attend_spans(std::max(seen, state_.first_exact(first_row / kBlockTokens)), last + 1, false);
     }
+    if (codes_ != nullptr) gather_queries(true);
+    if (rows > 0) attend_spans(seen, all_coded ? last + 1 : state_.first_exact(last), true);
     for_tiles([&](size_t head, const Tile& tile, size_t) { scatter(head, tile); });
   }
 
@@ -314,7 +314,9 @@ class Prefill {
   // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form.
   void attend_spans(size_t begin, size_t end, bool coded) {
     const size_t step = as_codes_ ? kSpanBlocksOfCodes : kSpanBlocks;
-    for (size_t span = begin; span < end; span += step) {
+    const size_t spans = (end - begin + step - 1) / step;
+    for (size_t at = 0; begin < end && at < spans; ++at) {
+      const size_t span = begin + (coded ? spans - 1 - at : at) * step;
       const size_t count = std::min(step, end - span);
       expand_span(span, count, coded);
       for_tiles([&](size_t head, const Tile& tile, size_t worker) {

@@ -215,10 +215,11 @@ struct ScoreSums {
     add_rounded_words(query, x, y, first, second);
     next.add_words(query + stride, stride, x, y);
   }
-  HWY_INLINE void store_to(int16_t (*scores)[kTokens], size_t token) const {
-    store(scores[kRow] + token, first);
-    store(scores[kRow] + token + kWordLanes, second);
-    next.store_to(scores, token);
+  // Times the keys' shares.
+  HWY_INLINE void store_to(int16_t (*scores)[kTokens], size_t token, __m256i x, __m256i y) const {
+    store(scores[kRow] + token, _mm256_mulhrs_epi16(first, x));
+    store(scores[kRow] + token + kWordLanes, _mm256_mulhrs_epi16(second, y));
+    next.store_to(scores, token, x, y);
   }
 };
 template <size_t kCount>
@@ -227,7 +228,7 @@ struct ScoreSums<kCount, kCount> {
   HWY_INLINE void add(const uint8_t*, size_t, __m256i, __m256i) {}
   HWY_INLINE void shift() {}
   HWY_INLINE void add_words(const uint8_t*, size_t, __m256i, __m256i) {}
-  HWY_INLINE void store_to(int16_t (*)[kTokens], size_t) const {}
+  HWY_INLINE void store_to(int16_t (*)[kTokens], size_t, __m256i, __m256i) const {}
 };
 
 template <size_t kCount>
@@ -245,29 +246,54 @@ HWY_INLINE void score_rows(const uint8_t* queries, const QueryPlan& plan, const 
     for (size_t i = 0; i < plan.words; ++i, query += 4, words += kTokens) {
       sums.add_words(query, plan.size(), load(words), load(words + kWordLanes));
     }
-    sums.store_to(scores, t);
+    sums.store_to(scores, t, load(keys.shares + t), load(keys.shares + t + kWordLanes));
   }
 }
 
+// Some rows' scores with a block, and the largest of each.
+constexpr size_t kMostRows = 96;
+struct Scores {
+  alignas(32) int16_t words[kMostRows][kTokens];
+  alignas(32) int32_t tops[kMostRows] = {};
+};
+
+// Of the tile's rows from `first` on, those from `row` on.
 template <size_t kCount, bool kAll>
-HWY_INLINE void attend_rows(const Tile& tile, size_t row, const QueryPlan& plan, const Keys& keys,
-                            const uint8_t* values, const float* value_steps) {
-  alignas(32) int16_t scores[kCount][kTokens];
-  score_rows<kCount>(reinterpret_cast<const uint8_t*>(tile.queries) + row * plan.size(), plan, keys,
-                     scores);
-  const __m256 unit = _mm256_mul_ps(_mm256_maskload_ps(tile.steps + row, lanes_of<kCount>()),
-                                    _mm256_set1_ps(*keys.step));
-  const Exponents exponents(unit);
-  WordWeights<kCount> words;
-  Softened rows;
-  for (size_t r = 0; r < kCount; ++r) {
+HWY_INLINE void score_group(const Tile& tile, const QueryPlan& plan, const Keys& keys, size_t first,
+                            size_t row, Scores& scores) {
+  const auto* queries = reinterpret_cast<const uint8_t*>(tile.queries);
+  score_rows<kCount>(queries + (first + row) * plan.size(), plan, keys, scores.words + row);
+  for (size_t r = row; r < row + kCount; ++r) {
     if constexpr (kAll) {
-      soften<true>(scores[r], keys.shares, exponents, r, nullptr, words);
+      scores.tops[r] = largest_score<true>(scores.words[r], nullptr);
     } else {
-      const Visible seen(tile, row + r);
-      soften<false>(scores[r], keys.shares, exponents, r, &seen, words);
+      const Visible seen(tile, first + r);
+      scores.tops[r] = largest_score<false>(scores.words[r], &seen);
     }
   }
+}
+
+// Of the tile's rows from `first` on, adds the values to the rows `at`.
+template <size_t kCount, bool kAll>
+HWY_INLINE void weigh_group(const Tile& tile, float key_step, size_t first, const uint32_t* at,
+                            const Scores& scores, const uint8_t* values, const float* value_steps) {
+  alignas(32) float steps[kLanes] = {};
+  WordWeights<kCount> words;
+  for (size_t r = 0; r < kCount; ++r) {
+    steps[r] = tile.steps[at[r]];
+    words.tops[r] = scores.tops[at[r] - first];
+  }
+  const __m256 unit = _mm256_mul_ps(_mm256_load_ps(steps), _mm256_set1_ps(key_step));
+  const Exponents exponents(unit);
+  for (size_t r = 0; r < kCount; ++r) {
+    if constexpr (kAll) {
+      soften<true>(scores.words[at[r] - first], exponents, r, nullptr, words);
+    } else {
+      const Visible seen(tile, at[r]);
+      soften<false>(scores.words[at[r] - first], exponents, r, &seen, words);
+    }
+  }
+  Softened rows;
   alignas(32) uint8_t weights[kCount][kTokens];
   _mm256_store_ps(rows.steps, round_weights(words, weights));
   const __m256i totals = load(words.totals);
@@ -277,29 +303,47 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const QueryPlan& plan,
   const __m256 nothing = _mm256_castsi256_ps(_mm256_cmpeq_epi32(totals, _mm256_setzero_si256()));
   const __m256 tops = _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(words.tops)));
   _mm256_store_ps(rows.tops, _mm256_blendv_ps(tops, _mm256_set1_ps(-HUGE_VALF), nothing));
-  add_values<kCount>(tile, row, rows, weights[0], values, value_steps);
+  add_values<kCount>(tile, at, rows, weights[0], values, value_steps);
 }
 
 template <bool kAll>
-void attend_rows_of(const Tile& tile, const uint16_t* packed_keys, const uint16_t* packed_values) {
+void attend_rows(const Tile& tile, const uint16_t* packed_keys, const uint16_t* packed_values) {
   const size_t dim = tile.head_dim;
   const QueryPlan plan(dim);
   const Keys keys(const_cast<uint16_t*>(packed_keys), plan);  // reads only
   const auto* values = reinterpret_cast<const uint8_t*>(packed_values);
   const auto* steps = reinterpret_cast<const float*>(values + dim * kTokens);
-  size_t row = 0;
-  for (; row + kRows <= tile.rows; row += kRows) {
-    attend_rows<kRows, kAll>(tile, row, plan, keys, values, steps);
+  Scores scores;
+  for (size_t first = 0; first < tile.rows; first += kMostRows) {
+    const size_t count = std::min(kMostRows, tile.rows - first);
+    size_t row = 0;
+    for (; row + kRows <= count; row += kRows) {
+      score_group<kRows, kAll>(tile, plan, keys, first, row, scores);
+    }
+    for (; row < count; ++row) score_group<1, kAll>(tile, plan, keys, first, row, scores);
+    alignas(32) float tops[kMostRows];
+    for (size_t r = 0; r < count; r += kLanes) {
+      const __m256 unit =
+          _mm256_mul_ps(_mm256_loadu_ps(tile.steps + first + r), _mm256_set1_ps(*keys.step));
+      _mm256_store_ps(tops + r, _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(scores.tops + r))));
+    }
+    const HeavyRows<kMostRows> heavy(tile, first, count, tops);
+    size_t i = 0;
+    for (; i + kRows <= heavy.count; i += kRows) {
+      weigh_group<kRows, kAll>(tile, *keys.step, first, heavy.at + i, scores, values, steps);
+    }
+    for (; i < heavy.count; ++i) {
+      weigh_group<1, kAll>(tile, *keys.step, first, heavy.at + i, scores, values, steps);
+    }
   }
-  for (; row < tile.rows; ++row) attend_rows<1, kAll>(tile, row, plan, keys, values, steps);
 }
 
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
   const Visible first(tile, 0), last(tile, tile.rows - 1);
   if (last.begin == 0 && first.end == kTokens) {
-    attend_rows_of<true>(tile, keys, values);
+    attend_rows<true>(tile, keys, values);
   } else {
-    attend_rows_of<false>(tile, keys, values);
+    attend_rows<false>(tile, keys, values);
   }
 }
 

@@ -110,6 +110,38 @@ HWY_INLINE __m256i lanes_of() {
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+// Which of a tile's rows [first, first + count) a block's values are added to: not those of which
+// its largest weight is less than 2^-kNegligible of what they have added up (or half of that), but
+// for those that fill up a group of kRows. `tops`: the block's largest scores, as powers of 2, and
+// room for kLanes - 1 more.
+template <size_t kMost>
+struct HeavyRows {
+  static constexpr int kNegligible = 15;
+  size_t count = 0;
+  uint32_t at[kMost];  // of the tile
+
+  HWY_INLINE HeavyRows(const Tile& tile, size_t first, size_t rows, const float* tops) {
+    uint32_t light[kMost];
+    size_t light_count = 0;
+    for (size_t r = 0; r < rows; r += kLanes) {
+      const __m256i totals = load(tile.totals + first + r);
+      const __m256i power =  // of totals, or half of them
+          _mm256_sub_epi32(_mm256_srli_epi32(totals, 23), _mm256_set1_epi32(127 + kNegligible));
+      const __m256 least =
+          _mm256_add_ps(_mm256_loadu_ps(tile.tops + first + r), _mm256_cvtepi32_ps(power));
+      const int below =
+          _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(tops + r), least, _CMP_LT_OQ));
+      for (size_t i = 0; i < kLanes && r + i < rows; ++i) {
+        const size_t is_light = static_cast<size_t>(below >> i & 1);
+        at[count] = light[light_count] = static_cast<uint32_t>(first + r + i);
+        count += 1 - is_light;
+        light_count += is_light;
+      }
+    }
+    while (count % kRows != 0 && light_count > 0) at[count++] = light[--light_count];
+  }
+};
+
 // What a block gives rows of weights: their largest score, as a power of 2 (-infinity where a row
 // sees nothing), the sum of the weights, and their step.
 struct Softened {
@@ -122,36 +154,42 @@ template <size_t kCount>
 struct Factors {
   alignas(32) float old[kLanes], block[kLanes];
 
-  HWY_INLINE Factors(const Softened& rows, float* tops, float* totals) {
-    const __m256i lanes = lanes_of<kCount>();
-    const __m256 earlier = _mm256_maskload_ps(tops, lanes), here = _mm256_load_ps(rows.tops);
+  HWY_INLINE Factors(const Softened& rows, const Tile& tile, const uint32_t* at) {
+    alignas(32) float tops[kLanes] = {}, totals[kLanes] = {};
+    for (size_t r = 0; r < kCount; ++r) {
+      tops[r] = tile.tops[at[r]];
+      totals[r] = tile.totals[at[r]];
+    }
+    const __m256 earlier = _mm256_load_ps(tops), here = _mm256_load_ps(rows.tops);
     const __m256 top = _mm256_max_ps(earlier, here);
     const __m256 of_old = exp2_negative(_mm256_sub_ps(earlier, top));
     const __m256 of_block = exp2_negative(_mm256_sub_ps(here, top));
-    const __m256 total = _mm256_fmadd_ps(_mm256_load_ps(rows.sums), of_block,
-                                         _mm256_mul_ps(_mm256_maskload_ps(totals, lanes), of_old));
-    _mm256_maskstore_ps(tops, lanes, top);
-    _mm256_maskstore_ps(totals, lanes, total);
+    _mm256_store_ps(tops, top);
+    _mm256_store_ps(totals, _mm256_fmadd_ps(_mm256_load_ps(rows.sums), of_block,
+                                            _mm256_mul_ps(_mm256_load_ps(totals), of_old)));
+    for (size_t r = 0; r < kCount; ++r) {
+      tile.tops[at[r]] = tops[r];
+      tile.totals[at[r]] = totals[r];
+    }
     _mm256_store_ps(old, of_old);
     _mm256_store_ps(block, _mm256_mul_ps(of_block, _mm256_load_ps(rows.steps)));
   }
 };
 
-// Adds a block's weights [kCount][64] times its values to the sums of the rows
-// from `row` on.
+// Adds a block's weights [kCount][64] times its values to the sums of the rows `at`.
 template <size_t kCount, class Value>
-HWY_INLINE void add_values(const Tile& tile, size_t row, const Softened& rows, const Value* weights,
-                           const Value* values, const float* steps) {
+HWY_INLINE void add_values(const Tile& tile, const uint32_t* at, const Softened& rows,
+                           const Value* weights, const Value* values, const float* steps) {
   constexpr size_t kWidth = kVectors * kLanes, kStep = 4 / sizeof(Value);
   const size_t dim = tile.head_dim;
-  const Factors<kCount> factors(rows, tile.tops + row, tile.totals + row);
+  const Factors<kCount> factors(rows, tile, at);
   __m256 sums[kCount][kVectors];
   for (size_t c = 0; c < dim; c += kWidth) {
     multiply<kCount>(weights, kTokens, values + kStep * c, kStep * dim, kTokens, sums);
     for (size_t v = 0; v < kVectors; ++v) {
       const __m256 step = _mm256_loadu_ps(steps + c + v * kLanes);
       for (size_t r = 0; r < kCount; ++r) {
-        float* to = tile.sums + (row + r) * dim + c + v * kLanes;
+        float* to = tile.sums + at[r] * dim + c + v * kLanes;
         const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(to), _mm256_set1_ps(factors.old[r]));
         const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(factors.block[r]));
         _mm256_storeu_ps(to, _mm256_fmadd_ps(sums[r][v], times, old));

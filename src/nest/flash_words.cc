@@ -137,7 +137,9 @@ HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
   for (size_t r = 0; r < kCount; ++r) {
     soften(scores[r], Visible(tile, row + r), r, rows, weights[r]);
   }
-  add_values<kCount>(tile, row, rows, weights[0], values, steps_of(values, dim));
+  uint32_t at[kCount];
+  for (size_t r = 0; r < kCount; ++r) at[r] = static_cast<uint32_t>(row + r);
+  add_values<kCount>(tile, at, rows, weights[0], values, steps_of(values, dim));
 }
 
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {

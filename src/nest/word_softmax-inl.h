@@ -80,32 +80,35 @@ HWY_INLINE __m256i mask_of(const Visible& seen, size_t token) {
                              _mm256_cmpgt_epi16(bound(seen.end), at));
 }
 
-// Scores [64] of row r become weights. `seen`, unless kAll.
-template <bool kAll, size_t kCount>
-HWY_INLINE void soften(const int16_t* scores, const int16_t* shares, const Exponents& exponents,
-                       size_t r, const Visible* seen, WordWeights<kCount>& out) {
-  constexpr size_t kVectorsOfRow = kTokens / kWordLanes;
-  __m256i x[kVectorsOfRow], mask[kVectorsOfRow];
-  __m256i top = _mm256_set1_epi16(-32768);
-  for (size_t v = 0; v < kVectorsOfRow; ++v) {
-    x[v] = _mm256_mulhrs_epi16(load(scores + v * kWordLanes), load(shares + v * kWordLanes));
-    if constexpr (!kAll) {
-      mask[v] = mask_of(*seen, v * kWordLanes);
-      x[v] = _mm256_blendv_epi8(_mm256_set1_epi16(-32768), x[v], mask[v]);
-    }
-    top = _mm256_max_epi16(top, x[v]);
+// Of a row's scores [64]. `seen`, unless kAll.
+template <bool kAll>
+HWY_INLINE int16_t largest_score(const int16_t* scores, const Visible* seen) {
+  const __m256i least = _mm256_set1_epi16(-32768);
+  __m256i top = least;
+  for (size_t t = 0; t < kTokens; t += kWordLanes) {
+    __m256i x = load(scores + t);
+    if constexpr (!kAll) x = _mm256_blendv_epi8(least, x, mask_of(*seen, t));
+    top = _mm256_max_epi16(top, x);
   }
-  const int16_t largest = largest_word(top);
-  out.tops[r] = largest;
-  top = _mm256_set1_epi16(largest);
+  return largest_word(top);
+}
+
+// Scores [64] of row r become weights, once out.tops has its largest. `seen`, unless kAll.
+template <bool kAll, size_t kCount>
+HWY_INLINE void soften(const int16_t* scores, const Exponents& exponents, size_t r,
+                       const Visible* seen, WordWeights<kCount>& out) {
+  constexpr size_t kVectorsOfRow = kTokens / kWordLanes;
+  __m256i x[kVectorsOfRow];
+  const __m256i top = _mm256_set1_epi16(static_cast<int16_t>(out.tops[r]));
   const __m256i most = _mm256_set1_epi16(static_cast<int16_t>(exponents.most[r]));
   const __m256i factor = _mm256_set1_epi16(static_cast<int16_t>(exponents.factor[r]));
   const __m128i shift = _mm_cvtsi32_si128(exponents.shift[r]);
   const __m256i ones = _mm256_set1_epi16(1);
   for (size_t v = 0; v < kVectorsOfRow; ++v) {
-    const __m256i below = _mm256_min_epi16(_mm256_subs_epi16(top, x[v]), most);
+    const __m256i score = load(scores + v * kWordLanes);
+    const __m256i below = _mm256_min_epi16(_mm256_subs_epi16(top, score), most);
     x[v] = exp2_of_words(_mm256_mulhrs_epi16(_mm256_sll_epi16(below, shift), factor));
-    if constexpr (!kAll) x[v] = _mm256_and_si256(x[v], mask[v]);
+    if constexpr (!kAll) x[v] = _mm256_and_si256(x[v], mask_of(*seen, v * kWordLanes));
     store(out.weights[r] + v * kWordLanes, x[v]);
     x[v] = _mm256_madd_epi16(x[v], ones);
   }
