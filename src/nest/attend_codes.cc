@@ -219,14 +219,20 @@ void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, View<const
   uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
   float* units = small_ + worker * sizes_.group_heads;
   const size_t columns = state_->plan(id).columns;
+  const auto all_heavy = static_cast<size_t>(std::count(heavy, heavy + sums.rows, uint8_t{1}));
+  if (all_heavy == 0) return;
+  const bool all = weighs_all(all_heavy, sums.rows);
   size_t count = 0;
   for (size_t h = 0; h < sums.rows; ++h) {
-    if (heavy[h] == 0) continue;
-    units[count] = round_weights(weights.row(h), rounded + count * kStride);
-    ++count;
+    uint8_t* to = rounded + count * kStride;
+    if (heavy[h] != 0) {
+      units[count++] = round_weights(weights.row(h), to);
+    } else if (all) {
+      std::fill_n(to, weights.cols, uint8_t{0});
+      units[count++] = 0.0f;
+    }
   }
-  if (count == 0) return;
-  if (count == sums.rows) {
+  if (all) {
     return weigh_slabs(state_->plan(id).planes, values, rounded, {units, count}, sums);
   }
   const View<float> kept(kept_ + worker * sizes_.group_heads * dims_, count, columns, dims_);

@@ -250,100 +250,100 @@ HWY_INLINE void score_rows(const uint8_t* queries, const QueryPlan& plan, const 
   }
 }
 
-// Some rows' scores with a block, and the largest of each.
-constexpr size_t kMostRows = 96;
-struct Scores {
-  alignas(32) int16_t words[kMostRows][kTokens];
-  alignas(32) int32_t tops[kMostRows] = {};
+// A block for attend_rows; kAll: every row sees all of it.
+template <bool kAll>
+class CodeBlock {
+ public:
+  static constexpr size_t kMost = 96;
+
+  CodeBlock(const Tile& tile, const uint16_t* keys, const uint16_t* values)
+      : tile_(tile),
+        plan_(tile.head_dim),
+        keys_(const_cast<uint16_t*>(keys), plan_),  // reads only
+        values_(reinterpret_cast<const uint8_t*>(values)),
+        value_steps_(reinterpret_cast<const float*>(values_ + tile.head_dim * kTokens)) {}
+
+  template <size_t kCount>
+  HWY_INLINE void score(size_t first, size_t row) {
+    const auto* queries = reinterpret_cast<const uint8_t*>(tile_.queries);
+    score_rows<kCount>(queries + (first + row) * plan_.size(), plan_, keys_, scores_ + row);
+    for (size_t r = row; r < row + kCount; ++r) {
+      if constexpr (kAll) {
+        largest_[r] = largest_score<true>(scores_[r], nullptr);
+      } else {
+        const Visible seen(tile_, first + r);
+        largest_[r] = largest_score<false>(scores_[r], &seen);
+      }
+    }
+  }
+
+  HWY_INLINE const float* tops(size_t first, size_t count) {
+    for (size_t r = 0; r < count; r += kLanes) {
+      const __m256 unit = unit_of(_mm256_loadu_ps(tile_.steps + first + r));
+      _mm256_store_ps(tops_ + r, _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(largest_ + r))));
+    }
+    return tops_;
+  }
+
+  template <size_t kCount>
+  HWY_INLINE void weigh(size_t first, const uint32_t* at) const {
+    alignas(32) float steps[kLanes] = {};
+    WordWeights<kCount> words;
+    for (size_t r = 0; r < kCount; ++r) {
+      steps[r] = tile_.steps[at[r]];
+      words.tops[r] = largest_[at[r] - first];
+    }
+    const __m256 unit = unit_of(_mm256_load_ps(steps));
+    const Exponents exponents(unit);
+    for (size_t r = 0; r < kCount; ++r) {
+      if constexpr (kAll) {
+        soften<true>(scores_[at[r] - first], exponents, r, nullptr, words);
+      } else {
+        const Visible seen(tile_, at[r]);
+        soften<false>(scores_[at[r] - first], exponents, r, &seen, words);
+      }
+    }
+    Softened rows;
+    alignas(32) uint8_t weights[kCount][kTokens];
+    _mm256_store_ps(rows.steps, round_weights(words, weights));
+    const __m256i totals = load(words.totals);
+    _mm256_store_ps(rows.sums,
+                    _mm256_mul_ps(_mm256_cvtepi32_ps(totals), _mm256_set1_ps(1.0f / 16384.0f)));
+    // A row that sees nothing has no weight.
+    const __m256 nothing = _mm256_castsi256_ps(_mm256_cmpeq_epi32(totals, _mm256_setzero_si256()));
+    const __m256 tops = _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(words.tops)));
+    _mm256_store_ps(rows.tops, _mm256_blendv_ps(tops, _mm256_set1_ps(-HUGE_VALF), nothing));
+    add_values<kCount>(tile_, at, rows, weights[0], values_, value_steps_);
+  }
+
+ private:
+  // Of scores of queries with these steps, in powers of 2.
+  HWY_INLINE __m256 unit_of(__m256 steps) const {
+    return _mm256_mul_ps(steps, _mm256_set1_ps(*keys_.step));
+  }
+
+  const Tile& tile_;
+  const QueryPlan plan_;
+  const Keys keys_;
+  const uint8_t* values_;
+  const float* value_steps_;
+  alignas(32) int16_t scores_[kMost][kTokens];
+  alignas(32) int32_t largest_[kMost] = {};
+  alignas(32) float tops_[kMost];
 };
 
-// Of the tile's rows from `first` on, those from `row` on.
-template <size_t kCount, bool kAll>
-HWY_INLINE void score_group(const Tile& tile, const QueryPlan& plan, const Keys& keys, size_t first,
-                            size_t row, Scores& scores) {
-  const auto* queries = reinterpret_cast<const uint8_t*>(tile.queries);
-  score_rows<kCount>(queries + (first + row) * plan.size(), plan, keys, scores.words + row);
-  for (size_t r = row; r < row + kCount; ++r) {
-    if constexpr (kAll) {
-      scores.tops[r] = largest_score<true>(scores.words[r], nullptr);
-    } else {
-      const Visible seen(tile, first + r);
-      scores.tops[r] = largest_score<false>(scores.words[r], &seen);
-    }
-  }
-}
-
-// Of the tile's rows from `first` on, adds the values to the rows `at`.
-template <size_t kCount, bool kAll>
-HWY_INLINE void weigh_group(const Tile& tile, float key_step, size_t first, const uint32_t* at,
-                            const Scores& scores, const uint8_t* values, const float* value_steps) {
-  alignas(32) float steps[kLanes] = {};
-  WordWeights<kCount> words;
-  for (size_t r = 0; r < kCount; ++r) {
-    steps[r] = tile.steps[at[r]];
-    words.tops[r] = scores.tops[at[r] - first];
-  }
-  const __m256 unit = _mm256_mul_ps(_mm256_load_ps(steps), _mm256_set1_ps(key_step));
-  const Exponents exponents(unit);
-  for (size_t r = 0; r < kCount; ++r) {
-    if constexpr (kAll) {
-      soften<true>(scores.words[at[r] - first], exponents, r, nullptr, words);
-    } else {
-      const Visible seen(tile, at[r]);
-      soften<false>(scores.words[at[r] - first], exponents, r, &seen, words);
-    }
-  }
-  Softened rows;
-  alignas(32) uint8_t weights[kCount][kTokens];
-  _mm256_store_ps(rows.steps, round_weights(words, weights));
-  const __m256i totals = load(words.totals);
-  _mm256_store_ps(rows.sums,
-                  _mm256_mul_ps(_mm256_cvtepi32_ps(totals), _mm256_set1_ps(1.0f / 16384.0f)));
-  // A row that sees nothing has no weight.
-  const __m256 nothing = _mm256_castsi256_ps(_mm256_cmpeq_epi32(totals, _mm256_setzero_si256()));
-  const __m256 tops = _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(words.tops)));
-  _mm256_store_ps(rows.tops, _mm256_blendv_ps(tops, _mm256_set1_ps(-HUGE_VALF), nothing));
-  add_values<kCount>(tile, at, rows, weights[0], values, value_steps);
-}
-
 template <bool kAll>
-void attend_rows(const Tile& tile, const uint16_t* packed_keys, const uint16_t* packed_values) {
-  const size_t dim = tile.head_dim;
-  const QueryPlan plan(dim);
-  const Keys keys(const_cast<uint16_t*>(packed_keys), plan);  // reads only
-  const auto* values = reinterpret_cast<const uint8_t*>(packed_values);
-  const auto* steps = reinterpret_cast<const float*>(values + dim * kTokens);
-  Scores scores;
-  for (size_t first = 0; first < tile.rows; first += kMostRows) {
-    const size_t count = std::min(kMostRows, tile.rows - first);
-    size_t row = 0;
-    for (; row + kRows <= count; row += kRows) {
-      score_group<kRows, kAll>(tile, plan, keys, first, row, scores);
-    }
-    for (; row < count; ++row) score_group<1, kAll>(tile, plan, keys, first, row, scores);
-    alignas(32) float tops[kMostRows];
-    for (size_t r = 0; r < count; r += kLanes) {
-      const __m256 unit =
-          _mm256_mul_ps(_mm256_loadu_ps(tile.steps + first + r), _mm256_set1_ps(*keys.step));
-      _mm256_store_ps(tops + r, _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(scores.tops + r))));
-    }
-    const HeavyRows<kMostRows> heavy(tile, first, count, tops);
-    size_t i = 0;
-    for (; i + kRows <= heavy.count; i += kRows) {
-      weigh_group<kRows, kAll>(tile, *keys.step, first, heavy.at + i, scores, values, steps);
-    }
-    for (; i < heavy.count; ++i) {
-      weigh_group<1, kAll>(tile, *keys.step, first, heavy.at + i, scores, values, steps);
-    }
-  }
+void attend_block_of(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
+  CodeBlock<kAll> block(tile, keys, values);
+  attend_rows(tile, block);
 }
 
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
   const Visible first(tile, 0), last(tile, tile.rows - 1);
   if (last.begin == 0 && first.end == kTokens) {
-    attend_rows<true>(tile, keys, values);
+    attend_block_of<true>(tile, keys, values);
   } else {
-    attend_rows<false>(tile, keys, values);
+    attend_block_of<false>(tile, keys, values);
   }
 }
 

@@ -198,5 +198,23 @@ HWY_INLINE void add_values(const Tile& tile, const uint32_t* at, const Softened&
   }
 }
 
+// A tile's rows attend to a block: scores of kMost rows at a time, then values of the heavy ones.
+// A kernel has score<kCount>(first, row), of the rows first + row ...; tops(first, count), see
+// HeavyRows; and weigh<kCount>(first, at), of the rows `at`.
+template <class Kernel>
+HWY_INLINE void attend_rows(const Tile& tile, Kernel& kernel) {
+  constexpr size_t kMost = Kernel::kMost;
+  for (size_t first = 0; first < tile.rows; first += kMost) {
+    const size_t count = std::min(kMost, tile.rows - first);
+    size_t row = 0;
+    for (; row + kRows <= count; row += kRows) kernel.template score<kRows>(first, row);
+    for (; row < count; ++row) kernel.template score<1>(first, row);
+    const HeavyRows<kMost> heavy(tile, first, count, kernel.tops(first, count));
+    size_t i = 0;
+    for (; i + kRows <= heavy.count; i += kRows) kernel.template weigh<kRows>(first, heavy.at + i);
+    for (; i < heavy.count; ++i) kernel.template weigh<1>(first, heavy.at + i);
+  }
+}
+
 }  // namespace mkv::flash
 HWY_POP_ATTRIBUTES

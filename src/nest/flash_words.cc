@@ -85,67 +85,91 @@ void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t
   round_row(in, factor, tile.queries + row * tile.head_dim);
 }
 
-// Scores [64] of row r, as powers of 2, become weights [64], integers.
-HWY_INLINE void soften(float* scores, const Visible& seen, size_t r, Softened& out,
-                       uint16_t* weights) {
-  if (seen.begin >= seen.end) {
-    std::fill_n(weights, kTokens, uint16_t{0});
-    out.tops[r] = -HUGE_VALF;
-    return;
-  }
-  std::fill_n(scores, seen.begin, -HUGE_VALF);
-  std::fill(scores + seen.end, scores + kTokens, -HUGE_VALF);
-  __m256 largest = _mm256_loadu_ps(scores);
-  for (size_t t = kLanes; t < kTokens; t += kLanes) {
-    largest = _mm256_max_ps(largest, _mm256_loadu_ps(scores + t));
-  }
-  // Weights are rounded against the block's own: they may all be small against the row's.
-  out.tops[r] = largest_lane(largest);
-  const float most = most_of(kTokens);
-  const __m256 shift = _mm256_set1_ps(out.tops[r]), factor = _mm256_set1_ps(most);
-  __m256 sum = _mm256_setzero_ps();
-  for (size_t t = 0; t < kTokens; t += 2 * kLanes) {
-    const __m256 x = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t), shift));
-    const __m256 y = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t + kLanes), shift));
-    sum = _mm256_add_ps(sum, _mm256_add_ps(x, y));
-    store(weights + t, ordered_words(_mm256_mul_ps(x, factor), _mm256_mul_ps(y, factor)));
-  }
-  out.sums[r] = sum_of_lanes(sum);
-  out.steps[r] = 1.0f / most;
-}
+// A block for attend_rows.
+class WordBlock {
+ public:
+  static constexpr size_t kMost = 48;
 
-template <size_t kCount>
-HWY_INLINE void attend_rows(const Tile& tile, size_t row, const uint16_t* keys,
-                            const uint16_t* values) {
-  constexpr size_t kWidth = kVectors * kLanes;
-  const size_t dim = tile.head_dim;
-  const float* key_steps = steps_of(keys, dim);
-  __m256 sums[kCount][kVectors];
-  float scores[kCount][kTokens];
-  for (size_t t = 0; t < kTokens; t += kWidth) {
-    multiply<kCount>(tile.queries + row * dim, dim, keys + 2 * t, 2 * kTokens, dim, sums);
-    for (size_t v = 0; v < kVectors; ++v) {
-      const __m256 step = _mm256_loadu_ps(key_steps + t + v * kLanes);
-      for (size_t r = 0; r < kCount; ++r) {
-        const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(tile.steps[row + r]));
-        _mm256_storeu_ps(scores[r] + t + v * kLanes, _mm256_mul_ps(sums[r][v], times));
+  WordBlock(const Tile& tile, const uint16_t* keys, const uint16_t* values)
+      : tile_(tile), keys_(keys), values_(values) {}
+
+  // As powers of 2.
+  template <size_t kCount>
+  HWY_INLINE void score(size_t first, size_t row) {
+    constexpr size_t kWidth = kVectors * kLanes;
+    const size_t dim = tile_.head_dim;
+    const float* key_steps = steps_of(keys_, dim);
+    __m256 sums[kCount][kVectors];
+    for (size_t t = 0; t < kTokens; t += kWidth) {
+      multiply<kCount>(tile_.queries + (first + row) * dim, dim, keys_ + 2 * t, 2 * kTokens, dim,
+                       sums);
+      for (size_t v = 0; v < kVectors; ++v) {
+        const __m256 step = _mm256_loadu_ps(key_steps + t + v * kLanes);
+        for (size_t r = 0; r < kCount; ++r) {
+          const __m256 times = _mm256_mul_ps(step, _mm256_set1_ps(tile_.steps[first + row + r]));
+          _mm256_storeu_ps(scores_[row + r] + t + v * kLanes, _mm256_mul_ps(sums[r][v], times));
+        }
       }
     }
+    for (size_t r = row; r < row + kCount; ++r) {
+      tops_[r] = largest_of_seen(scores_[r], Visible(tile_, first + r));
+    }
   }
-  uint16_t weights[kCount][kTokens];
-  Softened rows;
-  for (size_t r = 0; r < kCount; ++r) {
-    soften(scores[r], Visible(tile, row + r), r, rows, weights[r]);
+
+  const float* tops(size_t, size_t) const { return tops_; }
+
+  template <size_t kCount>
+  HWY_INLINE void weigh(size_t first, const uint32_t* at) const {
+    uint16_t weights[kCount][kTokens];
+    Softened rows;
+    for (size_t r = 0; r < kCount; ++r) {
+      rows.tops[r] = tops_[at[r] - first];
+      soften(scores_[at[r] - first], r, rows, weights[r]);
+    }
+    add_values<kCount>(tile_, at, rows, weights[0], values_, steps_of(values_, tile_.head_dim));
   }
-  uint32_t at[kCount];
-  for (size_t r = 0; r < kCount; ++r) at[r] = static_cast<uint32_t>(row + r);
-  add_values<kCount>(tile, at, rows, weights[0], values, steps_of(values, dim));
-}
+
+ private:
+  // What a row does not see becomes -infinity.
+  static HWY_INLINE float largest_of_seen(float* scores, const Visible& seen) {
+    std::fill_n(scores, seen.begin, -HUGE_VALF);
+    std::fill(scores + seen.end, scores + kTokens, -HUGE_VALF);
+    __m256 largest = _mm256_loadu_ps(scores);
+    for (size_t t = kLanes; t < kTokens; t += kLanes) {
+      largest = _mm256_max_ps(largest, _mm256_loadu_ps(scores + t));
+    }
+    return largest_lane(largest);
+  }
+
+  // Scores [64] of row r become weights [64], integers; weights are rounded against the block's own
+  // largest: they may all be small against the row's.
+  static HWY_INLINE void soften(const float* scores, size_t r, Softened& out, uint16_t* weights) {
+    if (out.tops[r] == -HUGE_VALF) {
+      std::fill_n(weights, kTokens, uint16_t{0});
+      return;
+    }
+    const float most = most_of(kTokens);
+    const __m256 shift = _mm256_set1_ps(out.tops[r]), factor = _mm256_set1_ps(most);
+    __m256 sum = _mm256_setzero_ps();
+    for (size_t t = 0; t < kTokens; t += 2 * kLanes) {
+      const __m256 x = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t), shift));
+      const __m256 y = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t + kLanes), shift));
+      sum = _mm256_add_ps(sum, _mm256_add_ps(x, y));
+      store(weights + t, ordered_words(_mm256_mul_ps(x, factor), _mm256_mul_ps(y, factor)));
+    }
+    out.sums[r] = sum_of_lanes(sum);
+    out.steps[r] = 1.0f / most;
+  }
+
+  const Tile& tile_;
+  const uint16_t *keys_, *values_;
+  alignas(32) float scores_[kMost][kTokens];
+  alignas(32) float tops_[kMost] = {};
+};
 
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
-  size_t row = 0;
-  for (; row + kRows <= tile.rows; row += kRows) attend_rows<kRows>(tile, row, keys, values);
-  for (; row < tile.rows; ++row) attend_rows<1>(tile, row, keys, values);
+  WordBlock block(tile, keys, values);
+  attend_rows(tile, block);
 }
 
 constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block, finish_rows};

@@ -46,5 +46,7 @@ float round_weights(std::span<const float> values, uint8_t* weights);
 inline constexpr size_t kWeighBlocks = 4;
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);
+// Whether weigh_slabs of `all` heads takes no longer than of `heads` of them.
+bool weighs_all(size_t heads, size_t all);
 
 }  // namespace mkv

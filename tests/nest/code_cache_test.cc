@@ -81,6 +81,30 @@ TEST(CompactNest, SmallEntriesAreRoundedByA2048th) {
   }
 }
 
+// Scores so far apart that many a part of the codes is nothing beside the exact tokens, for some
+// heads and not for others.
+TEST(IntegerDecode, LeavesOutWhatIsNegligible) {
+  constexpr size_t kMany = 420;
+  const LayerTypes types = layers_alike(16);
+  const Nest nest = make_code_nest(config_of({}), kSlabs, 3);
+  const auto run = [&](KvCache cache, size_t chunk) {
+    return feed_layer(cache, {.queries = 64, .keys = 32, .scale = 2.0f}, kMany, chunk, 1, 2);
+  };
+  const Matrix<float> expected = run({nest, nest.full_ranks(), types, kMany}, kMany);
+  const Matrix<float> truth = run({nest.config().shape, types, kMany}, kMany);
+  for_each_instruction_set([&] {
+    const KvOptions fast{.arithmetic = Arithmetic::fast};
+    const Matrix<float> actual = run({nest, nest.full_ranks(), types, kMany, fast}, 1);
+    double noise = 0.0, loss = 0.0;
+    for (size_t i = 0; i < truth.span().size(); ++i) {
+      noise += std::pow(static_cast<double>(actual.span()[i] - expected.span()[i]), 2);
+      loss += std::pow(static_cast<double>(truth.span()[i] - expected.span()[i]), 2);
+    }
+    EXPECT_LT(noise, 1e-3 * loss);
+    RecordProperty("noise", std::to_string(noise / loss));
+  });
+}
+
 class CodeCache : public testing::TestWithParam<Case> {
  protected:
   LayerTypes types_ = layers_alike(16, GetParam().window);

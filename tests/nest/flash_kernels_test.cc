@@ -234,6 +234,48 @@ TEST(FlashKernels, EqualWeightsOfTheLargestValuesKeepTheirSum) {
   });
 }
 
+// Rows that have seen so much that a block is nothing to them stay as they are, but for those that
+// fill up a group; the others get what they would get without such rows.
+TEST(FlashKernels, RowsLeaveOutBlocksOfNegligibleWeight) {
+  size_t sets = 0;
+  for_each_instruction_set([&sets] {
+    if (flash::kernels(64) == nullptr) return;
+    ++sets;
+    const size_t dim = 64, rows = 150, repeats = 3;
+    const Matrix<float> queries = random_matrix(rows, dim, 1), keys = random_matrix(dim, 64, 2);
+    const Matrix<float> values = random_matrix(dim, 64, 3);
+    const auto is_light = [](size_t row) { return row % 5 < 2; };
+    for (const bool codes : {false, true}) {
+      PackedHead some(codes, queries, repeats, 0.25f, 1), none(codes, queries, repeats, 0.25f, 1);
+      for (PackedHead* head : {&some, &none}) head->pack(0, keys.view(), values.view());
+      // Scores are some 2 in size, so 40 powers of 2 are more than 15 above all of them.
+      for (size_t r = 0; r < rows; ++r) {
+        if (!is_light(r)) continue;
+        some.tile.tops[r] = 40.0f;
+        some.tile.totals[r] = 1.0f;
+        std::fill_n(some.tile.sums + r * dim, dim, 1.0f);
+      }
+      for (PackedHead* head : {&some, &none}) head->attend(0);
+      size_t left_out = 0;
+      std::vector<float> out(dim), expected(dim);
+      for (size_t r = 0; r < rows; ++r) {
+        some.finish(r, out);
+        none.finish(r, expected);
+        if (!is_light(r)) {
+          EXPECT_EQ(out, expected) << r;
+          continue;
+        }
+        for (const float x : out) EXPECT_NEAR(x, 1.0f, 0x1p-13f);
+        left_out += some.tile.totals[r] == 1.0f && out == std::vector(dim, 1.0f);
+      }
+      // Those of AVX-512 and AMX compute them all.
+      if (has_vnni()) continue;
+      EXPECT_GE(left_out, rows / 5 * 2 - rows / 48 * 5) << codes;
+    }
+  });
+  if (sets == 0) GTEST_SKIP() << "no instruction set of this machine has such kernels";
+}
+
 // A nest with heads of 64: the whole prefill, sinks, codes and the window; and the exact cache.
 TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
   const size_t tokens = 333;
