@@ -46,7 +46,7 @@ class CodedAttention {
   // Whether weigh leaves out what is not heavy.
   bool skips() const { return integer(); }
   // sums[head of the group][latent] += sum of the weights times the tokens' latents. If it skips,
-  // those of kWeighBlocks blocks for which heavy[blocks / kWeighBlocks][head] is not 0.
+  // those of kWeighBlocks blocks for which heavy[block / kWeighBlocks][head] is not 0.
   void weigh(size_t group, Blocks blocks, View<const float> weights, const uint8_t* heavy,
              View<float> sums, std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis: out += latents * decode^T + weight * mean.

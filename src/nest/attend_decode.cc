@@ -5,6 +5,7 @@
 // Runs depend on the length alone: results do not depend on the number of workers.
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "nest/arena.h"
 #include "nest/attend_codes.h"
@@ -49,6 +50,7 @@ class Decode {
     exact_runs_ = std::max<size_t>(runs_of(exact_.count()), sinks_end_ > sinks_begin_ ? 1 : 0);
     for_later_sinks(coded_, [&](const LaterSink&) { ++later_count_; });
     if (later_count_ > 0) exact_runs_ = std::max<size_t>(exact_runs_, 1);
+    early_runs_ = coded_runs_ > 0 ? exact_runs_ : std::min<size_t>(exact_runs_, 2);
     Arena sizes(nullptr);
     take_scratch(sizes);
     scratch.bytes.resize(std::max(scratch.bytes.size(), sizes.bytes()));
@@ -60,17 +62,21 @@ class Decode {
 
   void run() {
     for (size_t h = 0; h < heads_; ++h) scale_query(h);
+    std::fill_n(least_, heads_, -HUGE_VALF);
     const bool coded = coded_.count() > 0;
-    const size_t kv_heads = state_.shape.kv_heads, exact_tasks = kv_heads * exact_runs_;
-    workers_.run(exact_tasks + (coded ? heads_ : 0), [&](size_t task, size_t worker) {
-      if (task >= exact_tasks) return prepare_head(task - exact_tasks, worker);
-      attend_exact(task % kv_heads, task / kv_heads, worker);
+    const size_t kv_heads = state_.shape.kv_heads, early = kv_heads * early_runs_;
+    workers_.run(early + (coded ? heads_ : 0), [&](size_t task, size_t worker) {
+      if (task >= early) return prepare_head(task - early, worker);
+      attend_exact(task % kv_heads, early_run(task / kv_heads), worker);
     });
+    for (size_t h = 0; h < heads_; ++h) find_least(h);
     if (!coded) {
+      workers_.run(kv_heads * exact_runs_ - early, [&](size_t task, size_t worker) {
+        attend_exact(task % kv_heads, 1 + task / kv_heads, worker);
+      });
       for (size_t h = 0; h < heads_; ++h) merge(h, 0);
       return;
     }
-    for (size_t h = 0; h < heads_; ++h) find_least(h);
     const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
     workers_.run(coded_tasks, [&](size_t task, size_t worker) {
       const size_t later = task + 1;  // workers take runs of neighbours
@@ -83,8 +89,9 @@ class Decode {
 
  private:
   static constexpr size_t kPartTokens = kWeighBlocks * kBlockTokens;
-  static constexpr size_t kParts = kRunBlocks / kWeighBlocks;  // of a run
-  static_assert(kRunBlocks % kWeighBlocks == 0);
+  // Of a run, a part is kWeighBlocks blocks if coded, else one; sinks may be some more.
+  size_t heavy_size() const { return (run_tokens() / kBlockTokens + 1) * group_heads_; }
+  uint8_t* heavy_of(size_t worker) const { return heavy_ + worker * heavy_size(); }
 
   // A run's softmax: values, then the sum of coded weights (for the mean), top and sum.
   struct Partial {
@@ -131,7 +138,7 @@ class Decode {
     queries_ = arena.take<float>(heads_ * head_dim_);
     partials_ = arena.take<float>((coded_runs_ + exact_runs_) * heads_ * partial_size());
     least_ = arena.take<float>(heads_);
-    heavy_ = arena.take<uint8_t>(workers_.count() * kParts * group_heads_);
+    heavy_ = arena.take<uint8_t>(workers_.count() * heavy_size());
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * dims_);
     factors_ = arena.take<float>(workers_.count() * (coded_runs_ + exact_runs_));
@@ -161,57 +168,49 @@ class Decode {
     codes_.prepare(head, query(head), offset(head), worker);
   }
 
+  // Exact runs that come first, as they have most of the weight: beside codes all of them, else
+  // those of the first tokens and of the last.
+  size_t early_run(size_t i) const { return i == 0 || coded_runs_ > 0 ? i : exact_runs_ - 1; }
   // A part of a run is left out for a head of which its largest weight is less than 2^-kNegligible
-  // of what the exact tokens add up to, most of the sum: the parts that are left out, half of all
-  // at 8,192 tokens, add up to some 2^-11.
-  static constexpr float kNegligible = 15.0f;
+  // of what the early runs add up to, most of the sum: the parts that are left out, half of all at
+  // 8,192 tokens, add up to some 2^-11.
   void find_least(size_t head) {
     float top = -HUGE_VALF, sum = 0.0f;
-    for (size_t r = 0; r < exact_runs_; ++r) {
-      top = std::max(top, partial(coded_runs_ + r, head).top);
-    }
-    for (size_t r = 0; r < exact_runs_; ++r) {
-      const Partial part = partial(coded_runs_ + r, head);
+    const auto early = [&](size_t i) { return partial(coded_runs_ + early_run(i), head); };
+    for (size_t i = 0; i < early_runs_; ++i) top = std::max(top, early(i).top);
+    for (size_t i = 0; i < early_runs_; ++i) {
+      const Partial part = early(i);
       sum += std::exp(part.top - top) * part.sum;
     }
-    const bool some = codes_.skips() && sum > 0.0f;
-    least_[head] = some ? top + std::log(sum) - kNegligible * 0.693147f : -HUGE_VALF;
+    constexpr float kBelow = static_cast<float>(kNegligible) * std::numbers::ln2_v<float>;
+    const bool leaves_out =
+        coded_runs_ > 0 ? codes_.skips() : state_.arithmetic == Arithmetic::fast;
+    if (leaves_out && sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
   }
 
-  // Turns scores of coded blocks into weights, but in the parts [part][head of the group] that are
-  // not heavy, and begins the partial softmax of each head with their sum.
-  void start_partials_of_codes(size_t run, size_t first_head, View<float> scores, uint8_t* heavy) {
+  // Turns scores into weights and begins the partial softmax of each head with their sum; but for
+  // parts of `part_tokens` for which heavy[part][row of the scores] becomes 0.
+  void start_partials(size_t run, size_t first_head, View<float> scores, size_t part_tokens,
+                      uint8_t* heavy) {
     for (size_t h = 0; h < scores.rows; ++h) {
-      const Partial partial_of_head = partial(run, first_head + h);
-      auto& [values, coded_weight, top, sum] = partial_of_head;
-      std::fill_n(values, dims_, 0.0f);
-      top = -HUGE_VALF;
-      sum = 0.0f;
       const auto for_parts = [&](const auto& fn) {
-        for (size_t t = 0; t < scores.cols; t += kPartTokens) {
-          fn(scores.row(h).subspan(t, std::min(kPartTokens, scores.cols - t)),
-             heavy[t / kPartTokens * scores.rows + h]);
+        for (size_t t = 0; t < scores.cols; t += part_tokens) {
+          fn(scores.row(h).subspan(t, std::min(part_tokens, scores.cols - t)),
+             heavy[t / part_tokens * scores.rows + h]);
         }
       };
-      for_parts([&](std::span<float> part, uint8_t& is_heavy) {
-        const float largest = max_of(part);
-        is_heavy = largest < least_[first_head + h] ? 0 : 1;
-        if (is_heavy != 0) top = std::max(top, largest);
-      });
-      for_parts([&](std::span<float> part, uint8_t& is_heavy) {
-        if (is_heavy != 0) sum += exp_and_sum(part, top);
-      });
-      coded_weight = sum;
-    }
-  }
-  // The same of exact tokens.
-  void start_partials(size_t run, size_t first_head, View<float> scores) {
-    for (size_t h = 0; h < scores.rows; ++h) {
       const Partial part = partial(run, first_head + h);
       std::fill_n(part.values, dims_, 0.0f);
-      part.coded_weight = 0.0f;
-      part.top = max_of(scores.row(h));
-      part.sum = exp_and_sum(scores.row(h), part.top);
+      part.coded_weight = part.sum = 0.0f;
+      part.top = -HUGE_VALF;
+      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
+        const float largest = max_of(x);
+        is_heavy = largest < least_[first_head + h] ? 0 : 1;
+        if (is_heavy != 0) part.top = std::max(part.top, largest);
+      });
+      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
+        if (is_heavy != 0) part.sum += exp_and_sum(x, part.top);
+      });
     }
   }
   // Of some blocks' tokens, all but those before a sliding window and those to come.
@@ -260,8 +259,12 @@ class Decode {
       const size_t at = sink.row - blocks.begin * kBlockTokens;
       for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHiddenScore;
     });
-    uint8_t* heavy = heavy_ + worker * kParts * group_heads_;
-    start_partials_of_codes(run, first_head, scores, heavy);
+    uint8_t* heavy = heavy_of(worker);
+    start_partials(run, first_head, scores, kPartTokens, heavy);
+    for (size_t h = 0; h < group_heads_; ++h) {
+      const Partial part = partial(run, first_head + h);
+      part.coded_weight = part.sum;
+    }
     codes_.weigh(group, blocks, scores, heavy,
                  {partial(run, first_head).values, group_heads_, dims_, partial_size()}, next,
                  worker);
@@ -305,11 +308,25 @@ class Decode {
     }
     if (sinks > 0) score_rows(queries, sink_keys, of_sinks);
     const size_t part_run = coded_runs_ + run;
-    start_partials(part_run, first_head, scores);
+    uint8_t* heavy = heavy_of(worker);
+    start_partials(part_run, first_head, scores, kBlockTokens, heavy);
     const View<float> sums(partial(part_run, first_head).values, repeats_, head_dim_,
                            partial_size());
-    if (tokens > 0) {
-      weigh_columns(of_blocks, cache.exact[1].columns(blocks.begin, first_column), sums);
+    // Neighbours together: each block asks the memory for the next.
+    const auto is_heavy = [&](size_t b) {
+      return std::ranges::count(std::span(heavy + b * repeats_, repeats_), 1) > 0;
+    };
+    for (size_t b = 0, end = 0; b < blocks.count(); b = end + 1) {
+      for (end = b; end < blocks.count() && is_heavy(end); ++end) {
+        for (size_t r = 0; r < repeats_; ++r) {
+          if (heavy[end * repeats_ + r] != 0) continue;
+          std::ranges::fill(of_blocks.row(r).subspan(end * kBlockTokens, kBlockTokens), 0.0f);
+        }
+      }
+      if (end == b) continue;
+      weigh_columns(
+          {of_blocks.data + b * kBlockTokens, repeats_, (end - b) * kBlockTokens, of_blocks.stride},
+          cache.exact[1].columns(blocks.begin + b, first_column), sums);
     }
     if (sinks > 0) weigh_rows(of_sinks, sink_values, sums);
   }
@@ -356,10 +373,11 @@ class Decode {
   size_t sinks_begin_ = 0, sinks_end_ = 0;  // likewise
   size_t later_count_ = 0;                  // of later_
   size_t coded_runs_ = 0, exact_runs_ = 0;
+  size_t early_runs_ = 0;                  // of exact ones, see early_run
   float* queries_ = nullptr;               // [head][head_dim], scaled
   float* partials_ = nullptr;              // [run][head][partial_size()]
   float* least_ = nullptr;                 // [head]: of what is heavy
-  uint8_t* heavy_ = nullptr;               // [worker][part of a run][head of a group]
+  uint8_t* heavy_ = nullptr;               // [worker][heavy_size()]: [part of a run][head]
   float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;                // [worker][dims]
   float* factors_ = nullptr;               // [worker][run], of partials

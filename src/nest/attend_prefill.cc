@@ -311,12 +311,13 @@ class Prefill {
     });
   }
 
-  // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form.
+  // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form; coded ones
+  // from the last to the first, as most weigh the less the longer ago they are.
   void attend_spans(size_t begin, size_t end, bool coded) {
     const size_t step = as_codes_ ? kSpanBlocksOfCodes : kSpanBlocks;
-    const size_t spans = (end - begin + step - 1) / step;
-    for (size_t at = 0; begin < end && at < spans; ++at) {
-      const size_t span = begin + (coded ? spans - 1 - at : at) * step;
+    const size_t spans = begin < end ? (end - begin + step - 1) / step : 0;
+    for (size_t i = 0; i < spans; ++i) {
+      const size_t span = begin + (coded ? spans - 1 - i : i) * step;
       const size_t count = std::min(step, end - span);
       expand_span(span, count, coded);
       for_tiles([&](size_t head, const Tile& tile, size_t worker) {

@@ -27,6 +27,8 @@ void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<f
 // x = exp(x - shift) in place for x <= shift (-inf gives 0); returns the sum.
 float exp_and_sum(std::span<float> x, float shift);
 float max_of(std::span<const float> x);  // -inf when empty
+// Weights of less than 2^-kNegligible of a softmax's sum may be left out (decision 0028).
+inline constexpr int kNegligible = 15;
 void scale_by(std::span<float> x, float factor);
 
 // A block's leading columns as float32 rows: out[c][first ... first+63].

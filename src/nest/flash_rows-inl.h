@@ -12,6 +12,7 @@
 #include <cstring>
 #include <span>
 
+#include "nest/block_kernels.h"
 #include "nest/flash_kernels.h"
 #include "nest/word_sums-inl.h"
 
@@ -116,7 +117,6 @@ HWY_INLINE __m256i lanes_of() {
 // room for kLanes - 1 more.
 template <size_t kMost>
 struct HeavyRows {
-  static constexpr int kNegligible = 15;
   size_t count = 0;
   uint32_t at[kMost];  // of the tile
 

@@ -81,6 +81,25 @@ TEST(CompactNest, SmallEntriesAreRoundedByA2048th) {
   }
 }
 
+// The same of the exact cache, whose runs of 512 tokens follow the first and the last one.
+TEST(ExactDecode, LeavesOutWhatIsNegligible) {
+  constexpr size_t kMany = 1700;
+  const LayerTypes types = layers_alike(16);
+  const auto run = [&](Arithmetic arithmetic, size_t chunk) {
+    KvCache cache(config_of({}).shape, types, kMany, {.arithmetic = arithmetic});
+    return feed_layer(cache, {.queries = 64, .keys = 32, .scale = 2.0f}, kMany, chunk, 1, 2);
+  };
+  const Matrix<float> expected = run(Arithmetic::float32, kMany);
+  double power = 0.0, noise = 0.0;
+  const Matrix<float> actual = run(Arithmetic::fast, 1);
+  for (size_t i = 0; i < actual.span().size(); ++i) {
+    noise += std::pow(static_cast<double>(actual.span()[i] - expected.span()[i]), 2);
+    power += std::pow(static_cast<double>(expected.span()[i]), 2);
+  }
+  EXPECT_LT(std::sqrt(noise / power), 5e-4);
+  EXPECT_GT(std::sqrt(noise / power), 1e-6);  // something was left out
+}
+
 // Scores so far apart that many a part of the codes is nothing beside the exact tokens, for some
 // heads and not for others.
 TEST(IntegerDecode, LeavesOutWhatIsNegligible) {
