@@ -311,8 +311,8 @@ class Prefill {
     });
   }
 
-  // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form; coded ones
-  // from the last to the first, as most weigh the less the longer ago they are.
+  // Blocks [begin, end), coded or exact, each seen by the tiles that see it in that form; coded
+  // ones from the last to the first, as most weigh the less the longer ago they are.
   void attend_spans(size_t begin, size_t end, bool coded) {
     const size_t step = as_codes_ ? kSpanBlocksOfCodes : kSpanBlocks;
     const size_t spans = begin < end ? (end - begin + step - 1) / step : 0;
