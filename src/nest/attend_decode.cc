@@ -69,7 +69,10 @@ class Decode {
       if (task >= early) return prepare_head(task - early, worker);
       attend_exact(task % kv_heads, early_run(task / kv_heads), worker);
     });
-    for (size_t h = 0; h < heads_; ++h) find_least(h);
+    const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
+    if (coded ? codes_.skips() && !in_tiles_ : late) {
+      for (size_t h = 0; h < heads_; ++h) find_least(h);
+    }
     if (!coded) {
       workers_.run(kv_heads * exact_runs_ - early, [&](size_t task, size_t worker) {
         attend_exact(task % kv_heads, 1 + task / kv_heads, worker);
@@ -183,9 +186,7 @@ class Decode {
       sum += std::exp(part.top - top) * part.sum;
     }
     constexpr float kBelow = static_cast<float>(kNegligible) * std::numbers::ln2_v<float>;
-    const bool leaves_out =
-        coded_runs_ > 0 ? codes_.skips() : state_.arithmetic == Arithmetic::fast;
-    if (leaves_out && sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
+    if (sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
   }
 
   // Turns scores into weights and begins the partial softmax of each head with their sum; but for

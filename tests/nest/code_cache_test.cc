@@ -39,6 +39,14 @@ double largest_difference(const Matrix<float>& a, const Matrix<float>& b) {
   return worst;
 }
 
+double squared_difference(const Matrix<float>& a, const Matrix<float>& b) {
+  double sum = 0.0;
+  for (size_t i = 0; i < a.span().size(); ++i) {
+    sum += std::pow(static_cast<double>(a.span()[i] - b.span()[i]), 2);
+  }
+  return sum;
+}
+
 // Reading a basis as 16 bits that hold it changes nothing.
 TEST(CompactNest, AttentionIsTheSame) {
   NestConfig config = config_of({});
@@ -90,12 +98,8 @@ TEST(ExactDecode, LeavesOutWhatIsNegligible) {
     return feed_layer(cache, {.queries = 64, .keys = 32, .scale = 2.0f}, kMany, chunk, 1, 2);
   };
   const Matrix<float> expected = run(Arithmetic::float32, kMany);
-  double power = 0.0, noise = 0.0;
-  const Matrix<float> actual = run(Arithmetic::fast, 1);
-  for (size_t i = 0; i < actual.span().size(); ++i) {
-    noise += std::pow(static_cast<double>(actual.span()[i] - expected.span()[i]), 2);
-    power += std::pow(static_cast<double>(expected.span()[i]), 2);
-  }
+  const double noise = squared_difference(run(Arithmetic::fast, 1), expected);
+  const double power = squared_difference(expected, Matrix<float>(kMany, expected.cols()));
   EXPECT_LT(std::sqrt(noise / power), 5e-4);
   EXPECT_GT(std::sqrt(noise / power), 1e-6);  // something was left out
 }
@@ -114,11 +118,8 @@ TEST(IntegerDecode, LeavesOutWhatIsNegligible) {
   for_each_instruction_set([&] {
     const KvOptions fast{.arithmetic = Arithmetic::fast};
     const Matrix<float> actual = run({nest, nest.full_ranks(), types, kMany, fast}, 1);
-    double noise = 0.0, loss = 0.0;
-    for (size_t i = 0; i < truth.span().size(); ++i) {
-      noise += std::pow(static_cast<double>(actual.span()[i] - expected.span()[i]), 2);
-      loss += std::pow(static_cast<double>(truth.span()[i] - expected.span()[i]), 2);
-    }
+    const double noise = squared_difference(actual, expected);
+    const double loss = squared_difference(truth, expected);
     EXPECT_LT(noise, 1e-3 * loss);
     RecordProperty("noise", std::to_string(noise / loss));
   });
@@ -182,11 +183,8 @@ TEST_P(CodeCache, IntegerDecodeIsCloseToFloat) {
     for (const size_t chunk : {1u, has_amx() ? 1u : 20u}) {
       KvCache integers(nest_, some_ranks(), types_, kTokens, fast);
       const Matrix<float> actual = feed(integers, kTokens, chunk);
-      double noise = 0.0, loss = 0.0;
-      for (size_t i = 0; i < truth.span().size(); ++i) {
-        noise += std::pow(static_cast<double>(actual.span()[i] - expected.span()[i]), 2);
-        loss += std::pow(static_cast<double>(truth.span()[i] - expected.span()[i]), 2);
-      }
+      const double noise = squared_difference(actual, expected);
+      const double loss = squared_difference(truth, expected);
       EXPECT_LT(noise, 1e-3 * loss) << chunk;
     }
   });
