@@ -21,6 +21,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 bool HasIntegerProducts() { return false; }
 void ToIntegerRows(View<const float>, size_t, size_t, IntegerRows&) { MKV_CHECK(false); }
+void ToWordRows(View<const float>, size_t, size_t, WordRows&) { MKV_CHECK(false); }
 
 #else
 
@@ -29,6 +30,7 @@ bool HasIntegerProducts() { return true; }
 // Below it a group is taken for zeros: 1 / scale would not be finite.
 constexpr float kSmallest = 0x1p-100f;
 constexpr size_t kHalf = kIntegerGroup / 2;
+constexpr float kMostOfWord = 32767;
 
 // The bytes of a group's words: high ones in order, then low ones.
 HWY_INLINE void split_words(const int16_t* words, int8_t* bytes) {
@@ -86,7 +88,48 @@ void ToIntegerRows(View<const float> x, size_t first, size_t last, IntegerRows& 
       int32_t* sums = out.integer_sums.data() + i * 2;
       to_integers(from, words, out.scales[i], sums);
       out.sums[i] = out.scales[i] * static_cast<float>(sums[0] + sums[1]);
-      if (out.split) split_words(words, out.bytes.data() + i * 2 * kIntegerGroup);
+      split_words(words, out.bytes.data() + i * 2 * kIntegerGroup);
+    }
+  }
+}
+
+// A run: `size` elements of x to words, and their scale.
+HWY_INLINE void to_words(const float* x, size_t size, int16_t* words, float& scale) {
+  const hn::CappedTag<float, kHalf / 2> d;
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  const hn::Rebind<int16_t, decltype(d)> d16;
+  constexpr size_t kStep = hn::MaxLanes(d);
+  auto largest = hn::Zero(d32);  // of the bits without sign: a NaN is above all numbers
+  auto sum = hn::Zero(d);
+  const auto part = hn::Set(d, 1.0f / kLargestWordSum);  // taken first, so that no sum is infinite
+  for (size_t i = 0; i < size; i += kStep) {
+    const auto magnitude = hn::Abs(hn::LoadU(d, x + i));
+    largest = hn::Max(largest, hn::BitCast(d32, magnitude));
+    sum = hn::MulAdd(magnitude, part, sum);
+  }
+  const float top = std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(d32, largest)));
+  const bool finite = top <= std::numeric_limits<float>::max();
+  const float step = std::max(top * (1.0f / kMostOfWord), hn::GetLane(hn::SumOfLanes(d, sum)));
+  const auto factor = hn::Set(d, finite && step > kSmallest ? 1.0f / step : 0.0f);
+  for (size_t g = 0; g < size; g += kIntegerGroup) {
+    for (size_t i = 0; i < kHalf; i += kStep) {
+      hn::Vec<decltype(d)> even, odd;
+      hn::LoadInterleaved2(d, x + g + i * 2, even, odd);
+      const auto a = hn::NearestInt(hn::Mul(even, factor));
+      const auto b = hn::NearestInt(hn::Mul(odd, factor));
+      hn::StoreU(hn::DemoteTo(d16, a), d16, words + g + i);
+      hn::StoreU(hn::DemoteTo(d16, b), d16, words + g + kHalf + i);
+    }
+  }
+  scale = finite ? step : std::numeric_limits<float>::quiet_NaN();
+}
+
+void ToWordRows(View<const float> x, size_t first, size_t last, WordRows& out) {
+  const size_t size = out.together * kIntegerGroup;
+  for (size_t t = first; t < last; ++t) {
+    const float* from = x.row(t).data();
+    for (size_t i = t * out.runs(); i < (t + 1) * out.runs(); ++i, from += size) {
+      to_words(from, size, out.values.data() + i * size, out.scales[i]);
     }
   }
 }
@@ -101,18 +144,34 @@ HWY_AFTER_NAMESPACE();
 namespace mkv {
 HWY_EXPORT(HasIntegerProducts);
 HWY_EXPORT(ToIntegerRows);
+HWY_EXPORT(ToWordRows);
 
-void IntegerRows::reshape(size_t token_count, size_t cols, Split wanted) {
+namespace {
+template <class T>
+void grow(Buffer<T>& buffer, size_t size) {
+  buffer.resize(std::max(buffer.size(), size));
+}
+}  // namespace
+
+void IntegerRows::reshape(size_t token_count, size_t cols) {
   MKV_CHECK(cols % kIntegerGroup == 0);
   tokens = token_count;
   groups = cols / kIntegerGroup;
-  split = wanted == Split::yes;
-  const auto grow = [](auto& buffer, size_t size) { buffer.resize(std::max(buffer.size(), size)); };
   grow(values, tokens * cols);
   grow(scales, tokens * groups);
   grow(sums, tokens * groups);
   grow(integer_sums, tokens * groups * 2);
-  if (split) grow(bytes, tokens * cols * 2);
+  grow(bytes, tokens * cols * 2);
+}
+
+void WordRows::reshape(size_t token_count, size_t cols) {
+  MKV_CHECK(cols % kIntegerGroup == 0);
+  tokens = token_count;
+  groups = cols / kIntegerGroup;
+  together = kMostTogether;
+  while (groups % together != 0) --together;
+  grow(values, tokens * cols);
+  grow(scales, tokens * runs());
 }
 
 bool has_integer_products() { return HWY_DYNAMIC_DISPATCH(HasIntegerProducts)(); }
@@ -120,6 +179,11 @@ bool has_integer_products() { return HWY_DYNAMIC_DISPATCH(HasIntegerProducts)();
 void to_integer_rows(View<const float> x, size_t first, size_t last, IntegerRows& out) {
   MKV_CHECK(out.tokens == x.rows && out.groups * kIntegerGroup == x.cols && last <= x.rows);
   HWY_DYNAMIC_DISPATCH(ToIntegerRows)(x, first, last, out);
+}
+
+void to_word_rows(View<const float> x, size_t first, size_t last, WordRows& out) {
+  MKV_CHECK(out.tokens == x.rows && out.groups * kIntegerGroup == x.cols && last <= x.rows);
+  HWY_DYNAMIC_DISPATCH(ToWordRows)(x, first, last, out);
 }
 
 }  // namespace mkv

@@ -50,6 +50,7 @@ HWY_INLINE WordPair to_words(ByteV bytes) {
 // 2 * kPair + 1, of a part of the rows.
 template <int kTop>
 struct NibbleCodes {
+  static constexpr int kBits = 4 + kTop;
   static constexpr size_t kNibbles = kTileRows * kIntegerGroup / 2;
   static constexpr size_t kBytes = kNibbles + kTop * kTileRows * kIntegerGroup / 8;
 
@@ -81,6 +82,7 @@ struct NibbleCodes {
 };
 
 struct ByteCodes {
+  static constexpr int kBits = 8;
   static constexpr size_t kBytes = kTileRows * kIntegerGroup;
 
   template <size_t kPair>

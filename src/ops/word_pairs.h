@@ -32,6 +32,15 @@ MKV_ADD_PRODUCTS(add_byte_pairs, "vpmaddubsw", "vpaddw")
 
 #undef MKV_ADD_PRODUCTS
 
+// As add_word_pairs, to sums that start.
+HWY_INLINE void multiply_word_pairs(const void* left, __m256i x, __m256i y, __m256i& first,
+                                    __m256i& second) {
+  using Four [[gnu::may_alias]] = int32_t;
+  asm("vpbroadcastd %2, %1\n\tvpmaddwd %3, %1, %0\n\tvpmaddwd %4, %1, %1"
+      : "=&x"(first), "=&x"(second)
+      : "m"(*static_cast<const Four*>(left)), "x"(x), "x"(y));
+}
+
 }  // namespace mkv
 HWY_POP_ATTRIBUTES
 #endif  // HWY_ARCH_X86_64
