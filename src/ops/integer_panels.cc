@@ -22,27 +22,28 @@ namespace HWY_NAMESPACE {
 
 bool HasIntegerPanels() { return false; }
 size_t FewForIntegerPanels() { return 0; }
-void MultiplyIntegerPanel(const WordRows&, const Weight&, size_t, View<float>) {
-  MKV_CHECK(false);
-}
+size_t IntegerPanelRows() { return 0; }
+void MultiplyIntegerPanel(const WordRows&, const Weight&, size_t, View<float>) { MKV_CHECK(false); }
 
 #else
-
-// With AVX-512 but no VNNI two instructions multiply and add 32 words, and so many floats.
-bool HasIntegerPanels() { return HWY_TARGET != HWY_AVX3 || has_vnni(); }
-// Tiles gain more by VNNI than panels do (bench/README.md).
-size_t FewForIntegerPanels() { return has_vnni() || has_avx2_vnni() ? 24 : 6; }
 
 using IntLanes = hn::CappedTag<int32_t, 16>;
 using FloatLanes = hn::CappedTag<float, 16>;
 constexpr size_t kLanes = hn::MaxLanes(IntLanes());             // rows of a vector
 constexpr size_t kVectors = 2, kStripRows = kVectors * kLanes;  // rows that go together
+constexpr size_t kPanelRows = std::max(kStripRows, kTileRows);
 constexpr size_t kPairs = kIntegerGroup / 2;  // of words: what a lane multiplies at once
 constexpr size_t kTileTokens = 6;             // 2 x 6 sums of integers: of 16 registers
 // Rows that are nowhere larger are taken for zeros: 1 / scale would not be finite.
 constexpr float kSmallestRow = 0x1p-100f;
 using IntLanesV = hn::Vec<IntLanes>;
 using FloatLanesV = hn::Vec<FloatLanes>;
+
+// With AVX-512 but no VNNI two instructions multiply and add 32 words, and so many floats.
+bool HasIntegerPanels() { return HWY_TARGET != HWY_AVX3 || has_vnni(); }
+// Tiles gain more by VNNI than panels do (bench/README.md).
+size_t FewForIntegerPanels() { return has_vnni() || has_avx2_vnni() ? 24 : 6; }
+size_t IntegerPanelRows() { return kPanelRows; }
 
 // Rows of a weight as words, [strip][group][pair][row of the strip] with the two words of a pair
 // beside each other, and what one of their words is worth [row]. Kept by each thread for the next
@@ -57,7 +58,7 @@ struct Panel {
       buffer.resize(std::max(buffer.size(), size));
     };
     grow(pairs, groups * kPairs * kPanelRows);
-    grow(factors, groups * 3 * kTileRows);
+    grow(factors, groups * 2 * kTileRows);
   }
   int32_t* group(size_t row, size_t g, size_t groups) {
     const size_t strip = row / kStripRows;
@@ -326,9 +327,8 @@ void MultiplyIntegerPanel(const WordRows& x, const Weight& w, size_t first, View
   thread_local Panel panel;
   panel.reshape(x.groups);
   const size_t rows = std::min(kPanelRows, w.rows - first);
-  with_tile(w.type, [&](auto tile) {
-    unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel);
-  });
+  with_tile(w.type,
+            [&](auto tile) { unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel); });
   constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX2;
   if (kMayHaveVnni && has_avx2_vnni()) {
     return multiply_panel<kMayHaveVnni>(panel, x, first, rows, y);
@@ -346,11 +346,13 @@ HWY_AFTER_NAMESPACE();
 namespace mkv {
 HWY_EXPORT(HasIntegerPanels);
 HWY_EXPORT(FewForIntegerPanels);
+HWY_EXPORT(IntegerPanelRows);
 HWY_EXPORT(MultiplyIntegerPanel);
 
 bool has_integer_panels() { return HWY_DYNAMIC_DISPATCH(HasIntegerPanels)(); }
 
 size_t few_for_integer_panels() { return HWY_DYNAMIC_DISPATCH(FewForIntegerPanels)(); }
+size_t integer_panel_rows() { return HWY_DYNAMIC_DISPATCH(IntegerPanelRows)(); }
 
 void multiply_integer_panel(const WordRows& x, const Weight& w, size_t first, View<float> y) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);

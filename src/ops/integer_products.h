@@ -44,8 +44,8 @@ struct IntegerRows {
 // products of a run, whatever their signs.
 inline constexpr size_t kMostTogether = 4;
 inline constexpr float kLargestWeightWord = 15000, kLargestWordSum = 142900;
-static_assert((kLargestWordSum + kMostTogether * kIntegerGroup / 2 + 4) *
-                  (kLargestWeightWord + 2) < 0x1p31f);  // rounding may add so much
+static_assert((kLargestWordSum + kMostTogether * kIntegerGroup / 2 + 4) * (kLargestWeightWord + 2) <
+              0x1p31f);  // rounding may add so much
 
 struct WordRows {
   size_t tokens = 0, groups = 0, together = 0;
@@ -77,10 +77,10 @@ void to_word_rows(View<const float> x, size_t first, size_t last, WordRows& out)
 void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                             View<float> y);
 
-// The same for the kPanelRows rows of w from `first` (fewer at its end), for many tokens: the rows
-// are unpacked once into a panel that all tokens read, as words with one scale a row. A weight is
-// off by at most 1.5 / kLargestWeightWord of the largest that its row's factors allow.
-inline constexpr size_t kPanelRows = 32;
+// The same for the integer_panel_rows() rows of w from `first` (fewer at its end), for many tokens:
+// the rows are unpacked once into a panel that all tokens read, as words with one scale a row. A
+// weight is off by at most 1.5 / kLargestWeightWord of the largest that its row's factors allow.
+size_t integer_panel_rows();
 void multiply_integer_panel(const WordRows& x, const Weight& w, size_t first, View<float> y);
 
 }  // namespace mkv

@@ -77,7 +77,7 @@ Cut cut(const Weight& w, size_t tokens) {
     cut.rows = brain_panel_rows(w.rows, tokens * cols);
   } else if (panels) {
     cut.way = Way::words;
-    cut.rows = kPanelRows;
+    cut.rows = integer_panel_rows();
   } else {
     const size_t fitting = kPanelBytes / sizeof(float) / cols;
     cut.rows = std::clamp(fitting / kPanelRowsStep * kPanelRowsStep, kPanelRowsStep, kMaxPanelRows);

@@ -27,11 +27,45 @@ std::vector<double> largest_of_groups(std::span<const float> values) {
   return largest;
 }
 
+enum class Way : uint8_t { floats, tiles, panels };
+
+Way way_of(const Weight& w, size_t tokens) {
+  if (w.layout != Layout::tiles) return Way::floats;
+  const bool panels = has_integer_panels() && !has_brain_panels();
+  return panels && tokens > few_for_integer_panels() ? Way::panels : Way::tiles;
+}
+
+// How far words may be off in a panel: each x_i by half a step of its run, each w_i by 1.5 steps of
+// its row's. What a row's factors allow is taken for at most a quarter above what random codes
+// reach.
+double panel_rounding(std::span<const float> x, std::span<const float> w) {
+  WordRows rows;
+  rows.reshape(1, x.size());
+  const size_t run = rows.together * kIntegerGroup;
+  double largest = 0, rounding = 0;
+  for (const float v : w) largest = std::max(largest, std::abs(static_cast<double>(v)));
+  const double weight_error = 1.5 * 1.25 * largest / static_cast<double>(kLargestWeightWord);
+  for (size_t first = 0; first < x.size(); first += run) {
+    double top = 0, sum = 0;
+    for (size_t c = first; c < first + run; ++c) {
+      top = std::max(top, std::abs(static_cast<double>(x[c])));
+      sum += std::abs(static_cast<double>(x[c]));
+    }
+    const double error = 0.5001 * std::max(top / 32767, sum / static_cast<double>(kLargestWordSum));
+    rounding += sum * weight_error;
+    for (size_t c = first; c < first + run; ++c) {
+      rounding += (std::abs(static_cast<double>(w[c])) + weight_error) * error;
+    }
+  }
+  return rounding;
+}
+
 // How far a sum over x_i w_i may be off. Floats: c * eps * sum |x_i w_i|, the bound of any order of
 // summation. Tiles, multiplied as integers: each x_i is off by half a step of its group of 32 as
 // well, and the float part sees scale * q and offset, each as large as the group's largest weight,
 // in place of their sum w_i.
-double bound(std::span<const float> x, std::span<const float> w, bool tiles) {
+double bound(std::span<const float> x, std::span<const float> w, Way way) {
+  const bool tiles = way == Way::tiles;
   const std::vector<double> x_largest = largest_of_groups(x), w_largest = largest_of_groups(w);
   double magnitude = 0, rounding = 0;
   for (size_t c = 0; c < x.size(); ++c) {
@@ -39,11 +73,12 @@ double bound(std::span<const float> x, std::span<const float> w, bool tiles) {
     magnitude += std::abs(static_cast<double>(x[c])) * (tiles ? w_largest[c / 32] : weight);
     if (tiles) rounding += weight * x_largest[c / 32] / 65278 * (1 + 1e-6);
   }
+  if (way == Way::panels) rounding = panel_rounding(x, w);
   return 16 * 0x1p-24 * magnitude + rounding;
 }
 
 // w: in rows, though the products may be of the same weight in tiles.
-void expect_close(View<const float> x, const Weight& w, bool tiles, View<const float> y) {
+void expect_close(View<const float> x, const Weight& w, Way way, View<const float> y) {
   std::vector<float> row(w.cols);
   const size_t step = 1 + x.rows / 16;  // with many tokens some rows will do
   for (size_t r = 0; r < w.rows; r += step) {
@@ -51,7 +86,7 @@ void expect_close(View<const float> x, const Weight& w, bool tiles, View<const f
     for (size_t t = 0; t < x.rows; ++t) {
       double sum = 0;
       for (size_t c = 0; c < w.cols; ++c) sum += static_cast<double>(x.at(t, c)) * row[c];
-      ASSERT_NEAR(y.at(t, r), sum, bound(x.row(t), row, tiles))
+      ASSERT_NEAR(y.at(t, r), sum, bound(x.row(t), row, way))
           << info(w.type).name << " " << w.rows << "x" << w.cols << ", token " << t << " of "
           << x.rows << ", row " << r;
     }
@@ -73,7 +108,7 @@ void expect_products(Rng& rng, const Weight& w, const Weight& rows) {
     matmul(x.view(), w, y1.view(), one);
     matmul(x.view(), w, y2.view(), two);
     matmul(x.view(), w, y3.view(), three);
-    expect_close(x.view(), rows, w.layout == Layout::tiles, y1.view());
+    expect_close(x.view(), rows, way_of(w, tokens), y1.view());
     ASSERT_EQ(std::memcmp(y1.data(), y2.data(), tokens * w.rows * sizeof(float)), 0);
     ASSERT_EQ(std::memcmp(y1.data(), y3.data(), tokens * w.rows * sizeof(float)), 0);
   }
@@ -115,7 +150,7 @@ TEST(Matmul, SizesWithoutBlocks) {
           const Matrix<float> x = random_matrix(rng, tokens, cols);
           Matrix<float> y(tokens, 3);
           matmul(x.view(), random.weight, y.view(), workers);
-          expect_close(x.view(), random.weight, false, y.view());
+          expect_close(x.view(), random.weight, Way::floats, y.view());
         }
       }
     }
@@ -137,7 +172,8 @@ TEST(Matmul, StridedViewsAndManyPanels) {
       for (float& v : y.span()) v = 7.0f;
       const View<const float> in(x.data(), tokens, 1536, 1600);
       matmul(in, w, View<float>(y.data(), tokens, 300, 310), workers);
-      expect_close(in, random.weight, tiles, View<const float>(y.data(), tokens, 300, 310));
+      expect_close(in, random.weight, way_of(w, tokens),
+                   View<const float>(y.data(), tokens, 300, 310));
       for (size_t t = 0; t < tokens; ++t) {
         for (size_t c = 300; c < 310; ++c) ASSERT_EQ(y.at(t, c), 7.0f);
       }
@@ -156,6 +192,22 @@ void expect_independent_tokens(Rng& rng, const Weight& w, size_t tokens, Workers
   }
 }
 
+// The same for panels, which take no token alone: beside others, and in another place.
+void expect_independent_of_order(Rng& rng, const Weight& w, Workers& workers) {
+  constexpr size_t kTokens = 31, kTurned = 29;
+  const Matrix<float> x = random_matrix(rng, kTokens, w.cols);
+  Matrix<float> turned(kTurned, w.cols), y(kTokens, w.rows), y_turned(kTurned, w.rows);
+  for (size_t t = 0; t < kTurned; ++t) {
+    std::ranges::copy(x.row(kTurned - 1 - t), turned.row(t).begin());
+  }
+  matmul(x.view(), w, y.view(), workers);
+  matmul(turned.view(), w, y_turned.view(), workers);
+  for (size_t t = 0; t < kTurned; ++t) {
+    ASSERT_TRUE(std::ranges::equal(y_turned.row(t), y.row(kTurned - 1 - t)))
+        << info(w.type).name << " token " << t;
+  }
+}
+
 // The few-token path gives a token the same bits whatever stands beside it; where panels are of
 // integers as well, so do they.
 TEST(Matmul, TokensDoNotDependOnEachOther) {
@@ -166,8 +218,68 @@ TEST(Matmul, TokensDoNotDependOnEachOther) {
       const RandomWeight random(rng, type, 37, 768, -6, 1);
       expect_independent_tokens(rng, random.weight, 7, workers);
       if (!has_tiles(type)) continue;
-      const size_t tokens = has_integer_panels() && !has_brain_panels() ? 29 : 7;
-      expect_independent_tokens(rng, TiledWeight(random.weight).weight, tokens, workers);
+      const bool panels = has_integer_panels() && !has_brain_panels();
+      const TiledWeight tiled(random.weight);
+      const size_t few = panels ? few_for_integer_panels() : 7;
+      expect_independent_tokens(rng, tiled.weight, few, workers);
+      if (panels) expect_independent_of_order(rng, tiled.weight, workers);
+    }
+  });
+}
+
+// A row of one value everywhere, and activations that all add up.
+TEST(Matmul, LargestWordsAddUp) {
+  Workers workers(1);
+  constexpr size_t kCols = 256, kTokens = 25;
+  for_each_instruction_set([&] {
+    Rng rng(7);
+    for (const DType type : testing::kQuantisedTypes) {
+      RandomWeight random(rng, type, 1, kCols, 0, 0);
+      const size_t block = info(type).block_bytes;
+      for (size_t i = block; i < random.weight.bytes(); ++i) {  // all blocks alike
+        random.storage[1 + i] = random.storage[1 + i % block];
+      }
+      std::vector<float> row(kCols);
+      reference::dequantize_row(random.weight, 0, row);
+      Matrix<float> x(kTokens, kCols), y(kTokens, 1);
+      double sum = 0;
+      for (size_t c = 0; c < kCols; ++c) {
+        for (size_t t = 0; t < kTokens; ++t) x.at(t, c) = row[c] < 0 ? -3.0f : 3.0f;
+        sum += 3 * std::abs(static_cast<double>(row[c]));
+      }
+      matmul(x.view(), TiledWeight(random.weight).weight, y.view(), workers);
+      for (size_t t = 0; t < kTokens; ++t) {
+        ASSERT_NEAR(y.at(t, 0), sum, 1e-3 * sum) << info(type).name << " token " << t;
+      }
+    }
+  });
+}
+
+// What is no number shows in its token and in its row, and there alone.
+TEST(Matmul, NanShows) {
+  Workers workers(2);
+  constexpr size_t kRows = 40, kCols = 256, kBadToken = 3, kBadRow = 17;
+  for_each_instruction_set([&] {
+    Rng rng(8);
+    for (const float bad : {HUGE_VALF, std::nanf("")}) {
+      for (const DType type : testing::kQuantisedTypes) {
+        RandomWeight random(rng, type, kRows, kCols, -6, 1);
+        const uint16_t half = f32_to_f16(bad);
+        const size_t row = kBadRow * row_bytes(type, kCols) + testing::half_offsets(type)[0];
+        std::memcpy(random.storage.data() + 1 + row, &half, sizeof(half));
+        const TiledWeight tiled(random.weight);
+        for (const size_t tokens : {5, 30}) {
+          Matrix<float> x = random_matrix(rng, tokens, kCols), y(tokens, kRows);
+          x.at(kBadToken, 100) = bad;
+          matmul(x.view(), tiled.weight, y.view(), workers);
+          for (size_t t = 0; t < tokens; ++t) {
+            for (size_t r = 0; r < kRows; ++r) {
+              ASSERT_EQ(std::isfinite(y.at(t, r)), t != kBadToken && r != kBadRow)
+                  << info(type).name << " token " << t << " of " << tokens << ", row " << r;
+            }
+          }
+        }
+      }
     }
   });
 }
