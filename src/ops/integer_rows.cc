@@ -88,7 +88,7 @@ void ToIntegerRows(View<const float> x, size_t first, size_t last, IntegerRows& 
       int32_t* sums = out.integer_sums.data() + i * 2;
       to_integers(from, words, out.scales[i], sums);
       out.sums[i] = out.scales[i] * static_cast<float>(sums[0] + sums[1]);
-      split_words(words, out.bytes.data() + i * 2 * kIntegerGroup);
+      if (out.split) split_words(words, out.bytes.data() + i * 2 * kIntegerGroup);
     }
   }
 }
@@ -125,10 +125,10 @@ HWY_INLINE void to_words(const float* x, size_t size, int16_t* words, float& sca
 }
 
 void ToWordRows(View<const float> x, size_t first, size_t last, WordRows& out) {
-  const size_t size = out.together * kIntegerGroup;
+  const size_t size = out.together * kIntegerGroup, runs = out.groups / out.together;
   for (size_t t = first; t < last; ++t) {
     const float* from = x.row(t).data();
-    for (size_t i = t * out.runs(); i < (t + 1) * out.runs(); ++i, from += size) {
+    for (size_t i = t * runs; i < (t + 1) * runs; ++i, from += size) {
       to_words(from, size, out.values.data() + i * size, out.scales[i]);
     }
   }
@@ -153,15 +153,16 @@ void grow(Buffer<T>& buffer, size_t size) {
 }
 }  // namespace
 
-void IntegerRows::reshape(size_t token_count, size_t cols) {
+void IntegerRows::reshape(size_t token_count, size_t cols, Split wanted) {
   MKV_CHECK(cols % kIntegerGroup == 0);
   tokens = token_count;
   groups = cols / kIntegerGroup;
+  split = wanted == Split::yes;
   grow(values, tokens * cols);
   grow(scales, tokens * groups);
   grow(sums, tokens * groups);
   grow(integer_sums, tokens * groups * 2);
-  grow(bytes, tokens * cols * 2);
+  if (split) grow(bytes, tokens * cols * 2);
 }
 
 void WordRows::reshape(size_t token_count, size_t cols) {
@@ -171,7 +172,7 @@ void WordRows::reshape(size_t token_count, size_t cols) {
   together = kMostTogether;
   while (groups % together != 0) --together;
   grow(values, tokens * cols);
-  grow(scales, tokens * runs());
+  grow(scales, tokens * groups / together);
 }
 
 bool has_integer_products() { return HWY_DYNAMIC_DISPATCH(HasIntegerProducts)(); }

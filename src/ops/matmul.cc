@@ -76,7 +76,7 @@ Cut cut(const Weight& w, size_t tokens) {
     cut.way = Way::brain;
     cut.rows = brain_panel_rows(w.rows, tokens * cols);
   } else if (panels) {
-    cut.way = Way::words;
+    cut.way = has_exact_words(w.type) ? Way::integers : Way::words;
     cut.rows = integer_panel_rows();
   } else {
     const size_t fitting = kPanelBytes / sizeof(float) / cols;
@@ -104,6 +104,7 @@ void multiply_floats(View<const float> x, const Weight& w, const Cut& cut, size_
 void multiply_integers(const IntegerRows& x, const Weight& w, const Cut& cut, size_t task,
                        View<float> y) {
   const size_t row = task * cut.rows;
+  if (!cut.few) return multiply_exact_panel(x, w, row, y);
   const size_t last = std::min((row + cut.rows) / kTileRows, w.tiles());
   multiply_integer_tiles(x, w, row / kTileRows, last, y);
 }
@@ -117,15 +118,22 @@ const BrainRows& split_to_brain(View<const float> x, size_t parts, Workers& work
   return rows;
 }
 
-// x as integers, for few tokens or for panels, in a buffer of the calling thread that the workers
-// read.
-template <class Rows, void round(View<const float>, size_t, size_t, Rows&)>
-const Rows& round_to(View<const float> x, Workers& workers) {
-  thread_local Rows kept;
-  Rows& rows = kept;
+// x as integers, in a buffer of the calling thread that the workers read.
+const IntegerRows& round_to_integers(View<const float> x, Split split, Workers& workers) {
+  thread_local IntegerRows kept;
+  IntegerRows& rows = kept;
+  rows.reshape(x.rows, x.cols, split);
+  workers.run_ranges(x.rows, kRoundingGrain, [&](size_t begin, size_t end, size_t) {
+    to_integer_rows(x, begin, end, rows);
+  });
+  return rows;
+}
+const WordRows& round_to_words(View<const float> x, Workers& workers) {
+  thread_local WordRows kept;
+  WordRows& rows = kept;
   rows.reshape(x.rows, x.cols);
   workers.run_ranges(x.rows, kRoundingGrain,
-                     [&](size_t begin, size_t end, size_t) { round(x, begin, end, rows); });
+                     [&](size_t begin, size_t end, size_t) { to_word_rows(x, begin, end, rows); });
   return rows;
 }
 
@@ -140,7 +148,7 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
   if (x.rows == 0) return;
   std::array<Cut, kMaxProducts> cuts;
   size_t tasks = 0;
-  bool integers = false, words = false;
+  bool integers = false, split = false, words = false;
   size_t parts = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const Weight& w = *products[i].weight;
@@ -149,12 +157,13 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
     cuts[i] = cut(w, x.rows);
     tasks += cuts[i].tasks;
     integers |= cuts[i].way == Way::integers;
+    split |= cuts[i].way == Way::integers && cuts[i].few;
     words |= cuts[i].way == Way::words;
     if (cuts[i].way == Way::brain) parts = std::max(parts, left_parts(brain_parts(w.type)));
   }
   const IntegerRows* rounded =
-      integers ? &round_to<IntegerRows, to_integer_rows>(x, workers) : nullptr;
-  const WordRows* word_rows = words ? &round_to<WordRows, to_word_rows>(x, workers) : nullptr;
+      integers ? &round_to_integers(x, split ? Split::yes : Split::no, workers) : nullptr;
+  const WordRows* word_rows = words ? &round_to_words(x, workers) : nullptr;
   const BrainRows* brain = parts > 0 ? &split_to_brain(x, parts, workers) : nullptr;
   workers.run(tasks, [&](size_t task, size_t) {
     size_t i = 0;
@@ -167,7 +176,7 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
       case Way::integers:
         return multiply_integers(*rounded, w, cuts[i], task, products[i].y);
       case Way::words:
-        return multiply_integer_panel(*word_rows, w, row, products[i].y);
+        return multiply_word_panel(*word_rows, w, row, products[i].y);
       case Way::brain:
         return multiply_brain_panel(*brain, w, row, std::min(cuts[i].rows, w.rows - row),
                                     products[i].y);

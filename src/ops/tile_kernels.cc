@@ -237,7 +237,7 @@ HWY_EXPORT(MultiplyIntegerTiles);
 void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                             View<float> y) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);
-  MKV_CHECK(w.layout == Layout::tiles);
+  MKV_CHECK(x.split && w.layout == Layout::tiles);
   MKV_CHECK(y.cols == w.rows && x.tokens == y.rows && last <= w.tiles());
   HWY_DYNAMIC_DISPATCH(MultiplyIntegerTiles)(x, w, first, last, y);
 }
