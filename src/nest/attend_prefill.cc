@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hwy/cache_control.h"
 #include "nest/block_kernels.h"
 #include "nest/flash_codes.h"
 #include "nest/flash_kernels.h"
@@ -21,6 +22,7 @@ using prefill::make_tiles, prefill::rows_of, prefill::Tile;
 constexpr size_t kSpanBlocks = 4, kSpanBlocksOfCodes = 8;
 constexpr size_t kSpanTokens = kSpanBlocks * kBlockTokens;
 constexpr size_t kProductBlocks = 2;  // of a span, decoded together
+constexpr size_t kTokensAhead = 4;    // whose queries are asked of the memory
 
 class Prefill {
  public:
@@ -132,9 +134,15 @@ class Prefill {
       const size_t columns = repeats_ * head_dim_;
       const flash::Tile packed = flash_tile(head, tile);
       for (size_t row = 0; row < tile.count * repeats_; ++row) {
+        const size_t token = row / repeats_;
         const std::span<const float> query =
-            input_.queries.row(tile.token + row / repeats_)
+            input_.queries.row(tile.token + token)
                 .subspan(head * columns + row % repeats_ * head_dim_, head_dim_);
+        // Its like of some tokens later: no prefetcher foresees a head's part of a token.
+        const size_t later = std::min(token + kTokensAhead, tile.count - 1) - token;
+        for (size_t c = 0; c < head_dim_; c += 64 / sizeof(float)) {
+          hwy::Prefetch(query.data() + later * input_.queries.stride + c);
+        }
         if (as_codes) {
           codes_->pack_query(query, input_.scale, order_of(head), packed, row);
         } else if (flash_ != nullptr) {
