@@ -304,9 +304,9 @@ class Prefill {
   void expand_codes(size_t first, size_t count) {
     const size_t dims = state_.nest->dims(), spaces = state_.groups() * 2;
     const size_t heads = state_.nest->config().group_size;
-    const bool by_amx = decoders_ != nullptr && decoders_->by_amx;
+    const bool by_product = decoders_ == nullptr || !(decoders_->by_amx || decoders_->by_sums);
     // oneDNN's products want many tokens at once.
-    const size_t step = by_amx ? 1 : kProductBlocks, steps = (count + step - 1) / step;
+    const size_t step = by_product ? kProductBlocks : 1, steps = (count + step - 1) / step;
     workers_.run(spaces * steps, [&](size_t task, size_t worker) {
       thread_local DecodeScratch scratch;
       const size_t space = task / steps, block = task % steps * step;

@@ -10,6 +10,8 @@
 
 namespace mkv::prefill {
 
+inline constexpr size_t kTileTokens = 32;
+
 // New tokens of one block (or, before row 0, the sinks themselves): they share a view.
 struct Tile {
   size_t token = 0, count = 0;  // among the new tokens
@@ -36,7 +38,7 @@ inline std::vector<Tile> make_tiles(const KvCache::State& state, size_t tokens, 
     } else {
       tile.row = position - state.sinks;
       tile.block = tile.row / kBlockTokens;
-      tile.count = std::min(tokens - t, (tile.block + 1) * kBlockTokens - tile.row);
+      tile.count = std::min({tokens - t, (tile.block + 1) * kBlockTokens - tile.row, kTileTokens});
     }
     tiles.push_back(tile);
     t += tile.count;
