@@ -128,20 +128,28 @@ class LayerPass {
   // Queries, if asked for, keys and values of all tokens.
   void project(const LayerWeights& w, bool with_queries) {
     for_pieces(tokens_, [&](size_t first, size_t count) {
-      norm_piece(w.attention_norm, first, count);
       const auto rows = [&](View<float> of) { return of.rows_from(first, count); };
       const Product projections[] = {
           {&w.query, rows(queries_)}, {&w.key, rows(keys_)}, {&w.value, rows(values_)}};
-      matmul(s_.normed.view(), std::span(projections).subspan(with_queries ? 0 : 1), workers_);
+      project_normed(w, first, count, std::span(projections).subspan(with_queries ? 0 : 1));
     });
   }
 
   // Of those who ask, once they are the first.
   void project_queries(const LayerWeights& w) {
     for_pieces(asking_, [&](size_t first, size_t count) {
-      norm_piece(w.attention_norm, first, count);
-      matmul(s_.normed.view(), w.query, queries_.rows_from(first, count), workers_);
+      const Product projection{&w.query, queries_.rows_from(first, count)};
+      project_normed(w, first, count, {&projection, 1});
     });
+  }
+
+  void project_normed(const LayerWeights& w, size_t first, size_t count,
+                      std::span<const Product> products) {
+    s_.normed.reshape(count, config_.hidden_size);
+    const auto make = [&](size_t t) {
+      norm(hidden_.row(first + t), w.attention_norm, s_.normed.row(t));
+    };
+    matmul(s_.normed.view(), products, workers_, make);
   }
 
   // What follows attention, for some rows of hidden.
@@ -150,19 +158,19 @@ class LayerPass {
     const View<float> projected = projected_.rows_from(0, count);
     s_.normed.reshape(count, config_.hidden_size);
     matmul(s_.attended.view().rows_from(first, count), w.output, projected, workers_);
-    for_tokens(count, [&](size_t t) {
+    const auto make_normed = [&](size_t t) {
       const std::span<float> hidden = hidden_.row(first + t);
       add_projected(projected.row(t), w.output_bias, w.attention_post_norm, hidden);
       norm(hidden, w.ffn_norm, s_.normed.row(t));
-    });
+    };
     const Product widened[] = {{&w.gate, gate}, {&w.up, up}};
-    matmul(s_.normed.view(), widened, workers_);
-    for_tokens(count, [&](size_t t) {
+    matmul(s_.normed.view(), widened, workers_, make_normed);
+    const auto make_activated = [&](size_t t) {
       add(w.gate_bias, gate.row(t));
       add(w.up_bias, up.row(t));
       activate(gate.row(t), up.row(t));
-    });
-    matmul(gate, w.down, projected, workers_);
+    };
+    matmul(gate, w.down, projected, workers_, make_activated);
     for_tokens(count, [&](size_t t) {
       add_projected(projected.row(t), w.down_bias, w.ffn_post_norm, hidden_.row(first + t));
     });
@@ -199,11 +207,6 @@ class LayerPass {
   void norm(std::span<const float> row, std::span<const float> weight, std::span<float> out) {
     rms_norm(row, weight, config_.rms_norm_epsilon, out);
   }
-  void norm_piece(std::span<const float> weight, size_t first, size_t count) {
-    s_.normed.reshape(count, config_.hidden_size);
-    for_tokens(count, [&](size_t t) { norm(hidden_.row(first + t), weight, s_.normed.row(t)); });
-  }
-
   void add_projected(std::span<float> projected, std::span<const float> bias,
                      std::span<const float> post_norm, std::span<float> hidden) {
     add(bias, projected);

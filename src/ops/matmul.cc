@@ -22,8 +22,8 @@ constexpr size_t kTaskBytes = size_t{32} << 10;
 constexpr size_t kPanelBytes = size_t{1024} << 10;
 constexpr size_t kMaxPanelRows = 128, kPanelRowsStep = 16;
 constexpr size_t kTokenBlock = 512;
-// Tokens that one task rounds to integers.
-constexpr size_t kRoundingGrain = 32;
+// Tokens that one task makes and rounds.
+constexpr size_t kTokenGrain = 8;
 
 // A panel of float32 rows: the weight itself if it is float32, else dequantised to scratch.
 View<const float> panel_of(const Weight& w, size_t first, size_t rows) {
@@ -118,22 +118,20 @@ const BrainRows& split_to_brain(View<const float> x, size_t parts, Workers& work
   return rows;
 }
 
-// x as integers, in a buffer of the calling thread that the workers read.
-const IntegerRows& round_to_integers(View<const float> x, Split split, Workers& workers) {
-  thread_local IntegerRows kept;
-  IntegerRows& rows = kept;
-  rows.reshape(x.rows, x.cols, split);
-  workers.run_ranges(x.rows, kRoundingGrain, [&](size_t begin, size_t end, size_t) {
-    to_integer_rows(x, begin, end, rows);
+// Makes the rows of x, and rounds them to Rows, in a buffer of the calling thread that the workers
+// read.
+template <class Rows, class... Args>
+const Rows& make_and_round(View<const float> x, const RowMaker& make, Workers& workers,
+                           void (*round)(View<const float>, size_t, size_t, Rows&), Args... args) {
+  thread_local Rows kept;
+  Rows& rows = kept;
+  rows.reshape(x.rows, x.cols, args...);
+  workers.run_ranges(x.rows, kTokenGrain, [&](size_t begin, size_t end, size_t) {
+    for (size_t t = begin; t < end; ++t) {
+      if (make) make(t);
+      round(x, t, t + 1, rows);
+    }
   });
-  return rows;
-}
-const WordRows& round_to_words(View<const float> x, Workers& workers) {
-  thread_local WordRows kept;
-  WordRows& rows = kept;
-  rows.reshape(x.rows, x.cols);
-  workers.run_ranges(x.rows, kRoundingGrain,
-                     [&](size_t begin, size_t end, size_t) { to_word_rows(x, begin, end, rows); });
   return rows;
 }
 
@@ -143,7 +141,8 @@ void dequantize_row(const Weight& w, size_t row, std::span<float> out) {
   dequantize_rows(w, row, View<float>(out.data(), 1, out.size()));
 }
 
-void matmul(View<const float> x, std::span<const Product> products, Workers& workers) {
+void matmul(View<const float> x, std::span<const Product> products, Workers& workers,
+            const RowMaker& make) {
   MKV_CHECK(products.size() <= kMaxProducts);
   if (x.rows == 0) return;
   std::array<Cut, kMaxProducts> cuts;
@@ -161,9 +160,20 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
     words |= cuts[i].way == Way::words;
     if (cuts[i].way == Way::brain) parts = std::max(parts, left_parts(brain_parts(w.type)));
   }
-  const IntegerRows* rounded =
-      integers ? &round_to_integers(x, split ? Split::yes : Split::no, workers) : nullptr;
-  const WordRows* word_rows = words ? &round_to_words(x, workers) : nullptr;
+  // The first to read the rows makes them.
+  const bool by_words = make && words, by_integers = make && integers && !words;
+  if (make && !words && !integers) {
+    workers.run_ranges(x.rows, kTokenGrain, [&](size_t begin, size_t end, size_t) {
+      for (size_t t = begin; t < end; ++t) make(t);
+    });
+  }
+  const WordRows* word_rows = nullptr;
+  if (words) word_rows = &make_and_round(x, by_words ? make : RowMaker(), workers, to_word_rows);
+  const IntegerRows* rounded = nullptr;
+  if (integers) {
+    rounded = &make_and_round(x, by_integers ? make : RowMaker(), workers, to_integer_rows,
+                              split ? Split::yes : Split::no);
+  }
   const BrainRows* brain = parts > 0 ? &split_to_brain(x, parts, workers) : nullptr;
   workers.run(tasks, [&](size_t task, size_t) {
     size_t i = 0;
@@ -184,9 +194,10 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
   });
 }
 
-void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers) {
+void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers,
+            const RowMaker& make) {
   const Product product{&w, y};
-  matmul(x, {&product, 1}, workers);
+  matmul(x, {&product, 1}, workers, make);
 }
 
 }  // namespace mkv

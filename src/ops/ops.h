@@ -24,13 +24,33 @@ struct Product {
 
 inline constexpr size_t kMaxProducts = 4;
 
+// fn(token), by reference: what makes a row of activations.
+class RowMaker {
+ public:
+  RowMaker() = default;
+  template <class Fn>
+  RowMaker(const Fn& fn)
+      : call_([](const void* f, size_t token) { (*static_cast<const Fn*>(f))(token); }), fn_(&fn) {}
+
+  explicit operator bool() const { return call_ != nullptr; }
+  void operator()(size_t token) const { call_(fn_, token); }
+
+ private:
+  void (*call_)(const void* fn, size_t token) = nullptr;
+  const void* fn_ = nullptr;
+};
+
 // y[tokens x rows] = x[tokens x cols] * W^T for each product (kMaxProducts at most), in one run of
-// the workers. The split into tasks depends on the shapes only, so results are bit-equal for any
-// number of workers. Quantised weights are multiplied as integers, with activations rounded to 16
-// bits (ops/integer_products.h); other types as floats. Few tokens and many go different ways
-// (README.md), whose results differ by rounding.
-void matmul(View<const float> x, std::span<const Product> products, Workers& workers);
-void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers);
+// the workers. `make`, if any, is called by them once for each row of x, which it writes, before
+// anything reads the row: while it is in a cache it is rounded as well. The split into tasks
+// depends on the shapes only, so results are bit-equal for any number of workers. Quantised weights
+// are multiplied as integers, with activations rounded to 16 bits (ops/integer_products.h); other
+// types as floats. Few tokens and many go different ways (README.md), whose results differ by
+// rounding.
+void matmul(View<const float> x, std::span<const Product> products, Workers& workers,
+            const RowMaker& make = {});
+void matmul(View<const float> x, const Weight& w, View<float> y, Workers& workers,
+            const RowMaker& make = {});
 
 // sum_i a[i] * b[i]; equal sizes.
 float dot(std::span<const float> a, std::span<const float> b);

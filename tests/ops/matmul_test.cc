@@ -286,6 +286,41 @@ TEST(Matmul, NanShows) {
   });
 }
 
+// Whichever way the products go, of one type or of several.
+TEST(Matmul, RowsAreMadeOnceAndBefore) {
+  Workers workers(3);
+  for_each_instruction_set([&] {
+    Rng rng(9);
+    const RandomWeight words(rng, DType::q4_1, 20, 64, -6, 1),
+        exact(rng, DType::q8_0, 20, 64, -6, 1), floats(rng, DType::f32, 20, 64, -6, 1);
+    const TiledWeight tiled_words(words.weight), tiled_exact(exact.weight);
+    for (const std::vector<const Weight*>& weights :
+         {std::vector<const Weight*>{&tiled_words.weight},
+          {&tiled_exact.weight},
+          {&floats.weight},
+          {&floats.weight, &tiled_exact.weight, &tiled_words.weight}}) {
+      for (const size_t tokens : {1, 5, 40}) {
+        const Matrix<float> x = random_matrix(rng, tokens, 64);
+        Matrix<float> made(tokens, 64), y(tokens, 20 * weights.size()), expected = y.clone();
+        std::vector<Product> products, plain;
+        for (size_t i = 0; i < weights.size(); ++i) {
+          products.push_back({weights[i], View<float>(&y.at(0, i * 20), tokens, 20, y.cols())});
+          plain.push_back({weights[i], View<float>(&expected.at(0, i * 20), tokens, 20, y.cols())});
+        }
+        std::vector<int> calls(tokens);
+        const auto make = [&](size_t t) {
+          ++calls[t];
+          std::ranges::copy(x.row(t), made.row(t).begin());
+        };
+        matmul(made.view(), products, workers, make);
+        matmul(x.view(), plain, workers);
+        for (const int count : calls) ASSERT_EQ(count, 1);
+        ASSERT_TRUE(std::ranges::equal(y.span(), expected.span()));
+      }
+    }
+  });
+}
+
 TEST(Matmul, Empty) {
   Workers workers(2);
   const std::byte nothing{};
