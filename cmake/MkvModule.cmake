@@ -31,6 +31,11 @@ function(mkv_tests name)
     add_executable(test_${name} ${sources})
     target_link_libraries(test_${name} PRIVATE ${ARGN} GTest::gmock_main mkv_flags)
     target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+    # Most of the time goes to what templates of headers become, nearly the same in each file: so
+    # four are compiled as one, but in the build that one works on.
+    if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+      set_target_properties(test_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
+    endif()
     # Compiled in two thirds of the time of -O3, and with sanitizers in two thirds of that of -O1.
     target_compile_options(test_${name} PRIVATE $<$<CONFIG:Release>:-O1>)
     if(MKV_SANITIZE)

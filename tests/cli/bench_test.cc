@@ -11,7 +11,7 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 Json bench(std::vector<std::string> more) {
   std::vector<std::string> arguments{"bench",  golden_model("llama.gguf"),

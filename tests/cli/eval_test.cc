@@ -12,9 +12,9 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class EvalCommands : public testing::Test {
+class EvalCommands : public ::testing::Test {
  protected:
   std::string write(const std::string& name, const std::string& content) const {
     const std::filesystem::path path = folder_.path() / name;

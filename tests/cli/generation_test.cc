@@ -16,7 +16,7 @@ Json json_of(const std::string& text) {
   return json ? *json : Json::object();
 }
 
-class RunTest : public testing::TestWithParam<const char*> {};
+class RunTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(RunTest, GreedyTextIsThatOfTransformers) {
   const std::string golden_path =
@@ -39,8 +39,8 @@ TEST_P(RunTest, GreedyTextIsThatOfTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, RunTest,
-                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
-                                         "llama_spm"));
+                         ::testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
+                                           "llama_spm"));
 
 TEST(Run, SeedsDecide) {
   const auto text_of = [](const char* seed, const char* threads) {
@@ -92,7 +92,7 @@ TEST(Run, APromptLongerThanTheContextIsAnError) {
   const Outcome outcome =
       matryoshka({"run", golden_model("llama.gguf"), "-p", prompt, "--context", "64"});
   EXPECT_EQ(outcome.exit_code, 1);
-  EXPECT_THAT(outcome.err, testing::HasSubstr("64"));
+  EXPECT_THAT(outcome.err, ::testing::HasSubstr("64"));
 }
 
 TEST(Chat, EachLineIsATurnAndTheCacheIsReused) {
@@ -115,7 +115,7 @@ TEST(Chat, ATemplateThatRefusesIsCode1) {
   const Outcome outcome = matryoshka({"chat", model.string()}, {.input = "Hello\n"});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_EQ(count_lines(outcome.err), 1u) << outcome.err;
-  EXPECT_THAT(outcome.err, testing::HasSubstr("no chat"));
+  EXPECT_THAT(outcome.err, ::testing::HasSubstr("no chat"));
 }
 
 TEST(Chat, NoInputIsNoAnswer) {

@@ -11,9 +11,9 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class NestFiles : public testing::Test {
+class NestFiles : public ::testing::Test {
  protected:
   NestFiles() : model_(golden_model("llama.gguf")), nest_((folder_.path() / "nest").string()) {}
 
@@ -60,7 +60,7 @@ class NestFiles : public testing::Test {
   std::string model_, nest_;
 };
 
-class NestTest : public NestFiles, public testing::WithParamInterface<const char*> {};
+class NestTest : public NestFiles, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(NestTest, FitInspectEvaluateRun) {
   const Outcome outcome = fit(GetParam());
@@ -265,7 +265,7 @@ TEST(Inspect, ModelsOfBothFormatsAgree) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, NestTest, testing::Values("column", "code"));
+INSTANTIATE_TEST_SUITE_P(Kinds, NestTest, ::testing::Values("column", "code"));
 
 }  // namespace
 }  // namespace mkv

@@ -12,9 +12,9 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class PilotCommand : public testing::Test {
+class PilotCommand : public ::testing::Test {
  protected:
   PilotCommand() {
     std::ofstream file(path("text.txt"));

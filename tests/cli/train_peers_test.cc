@@ -16,8 +16,8 @@
 namespace mkv {
 namespace {
 
-using testing::AllOf;
-using testing::HasSubstr;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 // Nothing listens on it now.
 std::string free_port() {

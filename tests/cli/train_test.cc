@@ -17,7 +17,7 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 using Clock = std::chrono::steady_clock;
 
 // Whether this program can train: it says so before it looks at anything else.

@@ -11,7 +11,7 @@
 
 namespace mkv {
 
-class TrainingRun : public testing::Test {
+class TrainingRun : public ::testing::Test {
  protected:
   void fit_and_write_text() {
     const Outcome fitted =

@@ -9,8 +9,8 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
-using testing::StartsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 void expect_error(const Outcome& outcome, int exit_code, const std::string& words) {
   EXPECT_EQ(outcome.exit_code, exit_code) << outcome.err;

@@ -46,7 +46,7 @@ double mean_divergence(const Matrix<float>& expected, const Matrix<float>& found
 
 // The real model, the shipped nest at 2 bits and a cache of kContext tokens. Puts the instruction
 // set back, whatever a test does.
-class FastPaths : public testing::Test {
+class FastPaths : public ::testing::Test {
  protected:
   void SetUp() override {
     if (smollm2_path().empty()) GTEST_SKIP() << "no SmolLM2 in ~/.cache/mkv-models: get_model.sh";

@@ -49,7 +49,7 @@ double summed_kl(const Model& model, std::span<const TokenId> tokens, const Nest
   return sum;
 }
 
-class Gradients : public testing::TestWithParam<Case> {};
+class Gradients : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Gradients, PredictTheDivergenceOfASmallChange) {
   const Case& c = GetParam();
@@ -88,12 +88,12 @@ TEST_P(Gradients, PredictTheDivergenceOfASmallChange) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Gradients,
-                         testing::Values(Case{"llama", Side::key}, Case{"llama", Side::value},
-                                         Case{"qwen2", Side::key}, Case{"qwen3", Side::key},
-                                         Case{"qwen3", Side::value}, Case{"mistral", Side::key},
-                                         Case{"llama", Side::value, 4, 0},
-                                         Case{"gemma3", Side::key, 0, 0, 0.001},
-                                         Case{"gemma3", Side::value, 0, 0, 0.001}));
+                         ::testing::Values(Case{"llama", Side::key}, Case{"llama", Side::value},
+                                           Case{"qwen2", Side::key}, Case{"qwen3", Side::key},
+                                           Case{"qwen3", Side::value}, Case{"mistral", Side::key},
+                                           Case{"llama", Side::value, 4, 0},
+                                           Case{"gemma3", Side::key, 0, 0, 0.001},
+                                           Case{"gemma3", Side::value, 0, 0, 0.001}));
 
 }  // namespace
 }  // namespace mkv

@@ -28,7 +28,7 @@ NeedleOptions small_options() {
   return options;
 }
 
-class Needles : public testing::TestWithParam<const char*> {};
+class Needles : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Needles, HaveTheirLengthAndDepthAndSingleSpaces) {
   const Model model = tiny_model(GetParam());
@@ -68,7 +68,7 @@ TEST_P(Needles, AreTheSameForASeed) {
   EXPECT_NE(one[4].tokens, other[4].tokens);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tokenizers, Needles, testing::Values("llama", "llama_spm"));
+INSTANTIATE_TEST_SUITE_P(Tokenizers, Needles, ::testing::Values("llama", "llama_spm"));
 
 TEST(Needle, RefusesWhatDoesNotFit) {
   const Model model = tiny_model();

@@ -131,12 +131,12 @@ TEST(ChoiceLength, CountsCharactersWithoutOneSpace) {
   EXPECT_EQ(choice_length(" \u00e9\u4e2d "), 3u);
 }
 
-class TaskFiles : public testing::Test {
+class TaskFiles : public ::testing::Test {
  protected:
   std::filesystem::path write(const std::string& text) {
     // Tests run side by side: each has a folder of its own.
     const auto folder = std::filesystem::path(testing::TempDir()) /
-                        testing::UnitTest::GetInstance()->current_test_info()->name();
+                        ::testing::UnitTest::GetInstance()->current_test_info()->name();
     std::filesystem::create_directories(folder);
     const auto path = folder / "some_task.jsonl";
     std::ofstream(path, std::ios::binary) << text;

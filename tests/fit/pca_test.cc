@@ -88,7 +88,7 @@ TEST(FitNest, BasesAreOrthogonalAndFullRankIsExact) {
 }
 
 // Nests of 16-bit columns for a tiny model, without a recent window, and what they cost.
-class ColumnAxesTest : public testing::Test {
+class ColumnAxesTest : public ::testing::Test {
  protected:
   void SetUp() override { options.recent = 0; }
   Nest fit() { return must(fit_nest(model, sequences, options, {}, workers)); }

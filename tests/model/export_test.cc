@@ -18,7 +18,7 @@ namespace mkv {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 Matrix<float> random_matrix(size_t rows, size_t cols, Rng& rng) {
   Matrix<float> out(rows, cols);
@@ -45,7 +45,7 @@ WeightChanges random_changes(const Model& model) {
   return changes;
 }
 
-class Export : public testing::TestWithParam<std::string> {
+class Export : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     std::string name = (fs::temp_directory_path() / "mkv_export_XXXXXX").string();
@@ -175,7 +175,7 @@ TEST_P(Export, WhatDoesNotFitIsAnError) {
               HasSubstr("Q8_0"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Export, testing::ValuesIn(golden::kNames));
+INSTANTIATE_TEST_SUITE_P(Models, Export, ::testing::ValuesIn(golden::kNames));
 
 }  // namespace
 }  // namespace mkv

@@ -29,7 +29,7 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
-class GoldenTest : public testing::TestWithParam<Case> {
+class GoldenTest : public ::testing::TestWithParam<Case> {
  protected:
   GoldenTest()
       : model_(golden::load(GetParam().gguf ? golden::gguf_of(GetParam().name)
@@ -223,7 +223,7 @@ TEST_P(GoldenTest, SameBitsForAnyNumberOfWorkers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::ValuesIn(all_cases()),
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, ::testing::ValuesIn(all_cases()),
                          testing::PrintToStringParamName());
 
 }  // namespace

@@ -91,7 +91,7 @@ size_t place(size_t token) {
   return token / amx::kPair * amx::kPair + amx::place_of(token % amx::kPair);
 }
 
-class AmxCodes : public testing::Test {
+class AmxCodes : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!amx::usable()) GTEST_SKIP() << "this machine has no AMX";

@@ -125,7 +125,7 @@ TEST(IntegerDecode, LeavesOutWhatIsNegligible) {
   });
 }
 
-class CodeCache : public testing::TestWithParam<Case> {
+class CodeCache : public ::testing::TestWithParam<Case> {
  protected:
   LayerTypes types_ = layers_alike(16, GetParam().window);
   Nest nest_ = make_code_nest(config_of(GetParam()), kSlabs, 3);
@@ -283,9 +283,10 @@ TEST_P(CodeCache, MoreSlabsAreCloserToExact) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CodeCache,
-                         testing::Values(Case{}, Case{.recent = 0}, Case{.recent = 128},
-                                         Case{.group_size = 1}, Case{.group_size = 1, .recent = 0},
-                                         Case{.window = 150}, Case{.recent = 0, .window = 150}));
+                         ::testing::Values(Case{}, Case{.recent = 0}, Case{.recent = 128},
+                                           Case{.group_size = 1},
+                                           Case{.group_size = 1, .recent = 0}, Case{.window = 150},
+                                           Case{.recent = 0, .window = 150}));
 
 }  // namespace
 }  // namespace mkv

@@ -56,7 +56,7 @@ TEST(CodeSums, AreTheLatentsTimesTheBasisUpToTheirRounding) {
     ++sets;
     for (const size_t dims : {64u, 128u, 192u, 384u}) {
       for (const size_t count : {1u, 5u, 6u, 7u, 25u, 60u}) {
-        SCOPED_TRACE(testing::Message() << dims << " " << count);
+        SCOPED_TRACE(::testing::Message() << dims << " " << count);
         const Matrix<float> decode = random_matrix(dims, dims, dims);
         const std::vector<CodeSlab> slabs = random_slabs(count, dims);
         std::vector<float> scale(dims);

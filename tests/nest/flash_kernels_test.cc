@@ -145,7 +145,7 @@ TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
     for (const size_t dim : {64u, 128u}) {
       for (const size_t tokens : {1u, 5u, 64u}) {
         for (const size_t window : {200u, 100u, 64u, 20u, 1u}) {
-          SCOPED_TRACE(testing::Message() << dim << " " << tokens << " " << window);
+          SCOPED_TRACE(::testing::Message() << dim << " " << tokens << " " << window);
           // Weights are rounded too: with bf16 2^-9 each, of values of some units.
           const double bound = has_vnni() ? 6e-3 : 4e-3;
           expect_softmax_of_rounded_values(false, dim, tokens, window, bound);
@@ -175,7 +175,7 @@ TEST(FlashKernels, ScoresOfCodesStayInTheirWords) {
       };
       for (size_t kind = 0; kind < 5; ++kind) {
         for (const float size : {1e-30f, 1e-3f, 0.5f, 20.0f, 1e15f}) {
-          SCOPED_TRACE(testing::Message() << dim << " " << kind << " " << size);
+          SCOPED_TRACE(::testing::Message() << dim << " " << kind << " " << size);
           Matrix<float> queries(2, dim), keys(dim, 64), values(dim, 64);
           for (size_t c = 0; c < dim; ++c) {
             const float sign = c % 3 == 0 ? -1.0f : 1.0f;

@@ -178,7 +178,7 @@ double largest_difference(const Matrix<float>& a, const Matrix<float>& b) {
   return worst;
 }
 
-class CacheOracle : public testing::TestWithParam<Case> {};
+class CacheOracle : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CacheOracle, PrefillAndDecodeSeeWhatTheyShould) {
   const Case& c = GetParam();
@@ -202,24 +202,24 @@ TEST_P(CacheOracle, PrefillAndDecodeSeeWhatTheyShould) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, CacheOracle,
-    testing::Values(Case{.coded = false, .sinks = 0}, Case{}, Case{.recent = 0},
-                    Case{.recent = 64, .key_mean = KeyMean::plain},
-                    Case{.recent = 0, .key_mean = KeyMean::none}, Case{.group_size = 2},
-                    Case{.group_size = 4, .sinks = 0, .recent = 0},
-                    Case{.group_size = 4, .sinks = 7, .recent = 64},
-                    // windows longer and shorter than what is exact, than a
-                    // block, and than the sinks; at its edges and between
-                    Case{.coded = false, .sinks = 0, .window = 64},
-                    Case{.coded = false, .sinks = 0, .window = 97}, Case{.window = 200},
-                    Case{.window = 100}, Case{.recent = 64, .window = 128},
-                    Case{.recent = 64, .window = 129}, Case{.recent = 64, .window = 17},
-                    Case{.recent = 0, .window = 130}, Case{.recent = 0, .window = 64},
-                    Case{.group_size = 2, .sinks = 7, .recent = 0, .window = 5},
-                    Case{.sinks = 7, .recent = 64, .window = 1},
-                    // all planted tokens, and some of them
-                    Case{.later_sinks = 8}, Case{.recent = 0, .later_sinks = 8},
-                    Case{.group_size = 2, .recent = 64, .later_sinks = 3},
-                    Case{.group_size = 4, .recent = 0, .later_sinks = 1}));
+    ::testing::Values(Case{.coded = false, .sinks = 0}, Case{}, Case{.recent = 0},
+                      Case{.recent = 64, .key_mean = KeyMean::plain},
+                      Case{.recent = 0, .key_mean = KeyMean::none}, Case{.group_size = 2},
+                      Case{.group_size = 4, .sinks = 0, .recent = 0},
+                      Case{.group_size = 4, .sinks = 7, .recent = 64},
+                      // windows longer and shorter than what is exact, than a
+                      // block, and than the sinks; at its edges and between
+                      Case{.coded = false, .sinks = 0, .window = 64},
+                      Case{.coded = false, .sinks = 0, .window = 97}, Case{.window = 200},
+                      Case{.window = 100}, Case{.recent = 64, .window = 128},
+                      Case{.recent = 64, .window = 129}, Case{.recent = 64, .window = 17},
+                      Case{.recent = 0, .window = 130}, Case{.recent = 0, .window = 64},
+                      Case{.group_size = 2, .sinks = 7, .recent = 0, .window = 5},
+                      Case{.sinks = 7, .recent = 64, .window = 1},
+                      // all planted tokens, and some of them
+                      Case{.later_sinks = 8}, Case{.recent = 0, .later_sinks = 8},
+                      Case{.group_size = 2, .recent = 64, .later_sinks = 3},
+                      Case{.group_size = 4, .recent = 0, .later_sinks = 1}));
 
 TEST(KvCache, ResultsDoNotDependOnTheNumberOfWorkers) {
   const LayerTypes types = sliding_layers(kHeadDim, kLayers, 150);

@@ -13,14 +13,9 @@
 namespace mkv {
 namespace {
 
+using testing::random_matrix;
 using testing::RandomWeight;
 using testing::TiledWeight;
-
-Matrix<float> random_matrix(Rng& rng, size_t rows, size_t cols) {
-  Matrix<float> m(rows, cols);
-  for (float& v : m.span()) v = static_cast<float>(rng.normal());
-  return m;
-}
 
 Matrix<float> multiply(const Matrix<float>& x, const Weight& w, size_t height) {
   BrainRows rows;

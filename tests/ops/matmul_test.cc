@@ -15,6 +15,7 @@
 namespace mkv {
 namespace {
 
+using testing::random_matrix;
 using testing::RandomWeight;
 using testing::TiledWeight;
 
@@ -92,12 +93,6 @@ void expect_close(View<const float> x, const Weight& w, Way way, View<const floa
           << x.rows << ", row " << r;
     }
   }
-}
-
-Matrix<float> random_matrix(Rng& rng, size_t rows, size_t cols) {
-  Matrix<float> m(rows, cols);
-  for (float& v : m.span()) v = static_cast<float>(rng.normal());
-  return m;
 }
 
 // w's products equal those of `rows`, the same weight in rows, and do not depend on the workers.

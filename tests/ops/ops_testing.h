@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/buffer.h"
 #include "base/dtype.h"
 #include "base/half.h"
 #include "base/rng.h"
@@ -28,6 +29,12 @@ inline std::vector<float> normals(Rng& rng, size_t size, double scale = 1.0) {
   std::vector<float> values(size);
   for (float& v : values) v = static_cast<float>(rng.normal() * scale);
   return values;
+}
+
+inline Matrix<float> random_matrix(Rng& rng, size_t rows, size_t cols) {
+  Matrix<float> m(rows, cols);
+  for (float& v : m.span()) v = static_cast<float>(rng.normal());
+  return m;
 }
 
 // `size` normals one float after an aligned address, for loads that straddle cache lines.

@@ -36,7 +36,7 @@ TEST(SmallestWithin, ConfidenceAsksForMore) {
   EXPECT_NEAR(points[1].perplexity_increase(kConfidentErrors), 1.005 * std::exp(0.00658) - 1, 1e-9);
 }
 
-class Quality : public testing::Test {
+class Quality : public ::testing::Test {
  protected:
   Result<std::vector<QualityPoint>> measure(const QualityOptions& options) {
     const WindowOptions cut{.context = 128, .limit = 2};
@@ -54,7 +54,7 @@ TEST_F(Quality, MeasuresPeersAndSizes) {
   const auto points = must(measure({.shares = {1, 0.5, 0.25}, .refinements = 0, .eval = {}}));
   std::vector<std::string> budgets;
   for (const QualityPoint& each : points) budgets.push_back(each.budget);
-  EXPECT_THAT(budgets, testing::ElementsAre("exact", "q8_0", "q4_0", "max", "8bits", "4bits"));
+  EXPECT_THAT(budgets, ::testing::ElementsAre("exact", "q8_0", "q4_0", "max", "8bits", "4bits"));
   EXPECT_EQ(points[0].quality.kl, 0);
   EXPECT_FALSE(points[2].rung);
   for (size_t i = 3; i < points.size(); ++i) {
@@ -98,7 +98,7 @@ TEST_F(Quality, TellsEachCache) {
     told.emplace_back(progress.detail.substr(0, progress.detail.find(':')));
   };
   must(measure(options));
-  EXPECT_THAT(told, testing::ElementsAre("exact", "q8_0", "q4_0", "max", ""));
+  EXPECT_THAT(told, ::testing::ElementsAre("exact", "q8_0", "q4_0", "max", ""));
   EXPECT_EQ(last, 4u);
 }
 

@@ -23,7 +23,7 @@ Nest measured_nest(const Model& model) {
   return nest;
 }
 
-class RefitTest : public testing::Test {
+class RefitTest : public ::testing::Test {
  protected:
   Refit make(size_t tokens = 4 * kText) {
     RefitOptions options;

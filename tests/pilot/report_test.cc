@@ -10,10 +10,10 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
-using testing::Not;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
-class Pilot : public testing::Test {
+class Pilot : public ::testing::Test {
  protected:
   Pilot() {
     // A model of random weights does worse on random text when its cache is cut; on English better.

@@ -48,7 +48,7 @@ void check_file(const std::string& name) {
       EXPECT_FALSE(text) << "gave: " << (text ? *text : "");
       if (text) continue;
       EXPECT_THAT(text.error().message,
-                  testing::HasSubstr(entry.at("error_contains").get<std::string>()));
+                  ::testing::HasSubstr(entry.at("error_contains").get<std::string>()));
       EXPECT_EQ(text.error().message.find('\n'), std::string::npos);
     } else if (!text && entry.value("optional", false)) {
       ++refused;

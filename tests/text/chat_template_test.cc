@@ -8,7 +8,7 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 Result<std::string> render(const std::string& source, const ChatLimits& limits = {}) {
   MKV_ASSIGN(const ChatTemplate chat, ChatTemplate::parse(source, limits));

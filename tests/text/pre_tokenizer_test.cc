@@ -8,7 +8,7 @@
 namespace mkv {
 namespace {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 using Kind = PreTokenizerStep::Kind;
 
 std::vector<std::string> cut(std::string_view text, std::vector<PreTokenizerStep> steps,
@@ -81,7 +81,7 @@ TEST(PreTokenizer, NamesOfGguf) {
   }
   const auto unknown = pre_tokenizer_named("chameleon");
   ASSERT_FALSE(unknown);
-  EXPECT_THAT(unknown.error().message, testing::HasSubstr("chameleon"));
+  EXPECT_THAT(unknown.error().message, ::testing::HasSubstr("chameleon"));
 }
 
 bool matches(const char* pattern, std::string_view text) {

@@ -74,8 +74,8 @@ size_t check_files(const std::filesystem::path& model, const std::string& golden
     EXPECT_EQ(count, expected.at("ids").get<size_t>());
     EXPECT_EQ(hash.hex(), expected.at("fnv1a64").get<std::string>());
   }
-  testing::Test::RecordProperty("bytes", std::to_string(total_bytes));
-  testing::Test::RecordProperty("encode_seconds", std::to_string(seconds));
+  ::testing::Test::RecordProperty("bytes", std::to_string(total_bytes));
+  ::testing::Test::RecordProperty("encode_seconds", std::to_string(seconds));
   return total_bytes;
 }
 

@@ -27,7 +27,7 @@ void check_case(const Tokenizer& tokenizer, const OrderedJson& entry, bool witho
   }
 }
 
-class TokenizerGolden : public testing::TestWithParam<std::string> {};
+class TokenizerGolden : public ::testing::TestWithParam<std::string> {};
 
 void check_all(const std::string& name, const std::filesystem::path& path) {
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(path);
@@ -47,8 +47,8 @@ TEST_P(TokenizerGolden, FromGguf) {
 }
 
 INSTANTIATE_TEST_SUITE_P(TinyModels, TokenizerGolden,
-                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
-                                         "llama_spm", "gemma3"),
+                         ::testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
+                                           "llama_spm", "gemma3"),
                          [](const auto& test) { return test.param; });
 
 TEST(TokenizerGoldenReal, SmolLm2) {

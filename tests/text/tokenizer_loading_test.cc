@@ -6,12 +6,12 @@
 namespace mkv {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class HfFolder : public testing::Test {
+class HfFolder : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto* const test = testing::UnitTest::GetInstance()->current_test_info();
+    const auto* const test = ::testing::UnitTest::GetInstance()->current_test_info();
     folder_ = std::filesystem::path(testing::TempDir()) / (std::string("mkv_hf_") + test->name());
     std::filesystem::create_directories(folder_);
     tokenizer_ = OrderedJson::parse(read_text(golden_path("models/llama3/tokenizer.json")));
@@ -134,7 +134,7 @@ TEST(GgufTokenizer, SpecialTokens) {
   const Result<TokenizerData> data = load_data(golden_path("models/llama.gguf"));
   ASSERT_TRUE(data) << data.error().message;
   ASSERT_TRUE(data->special.eos);
-  EXPECT_THAT(data->special.end_of_generation, testing::Contains(*data->special.eos));
+  EXPECT_THAT(data->special.end_of_generation, ::testing::Contains(*data->special.eos));
   EXPECT_FALSE(data->chat_template.empty());
 }
 

@@ -11,8 +11,8 @@
 namespace mkv {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using Ids = std::vector<TokenId>;
 
 // Byte-level BPE with all 256 bytes (their own ids), a few merges, and whatever a test adds.

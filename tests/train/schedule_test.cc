@@ -29,7 +29,7 @@ PrefixSampler sampler_of(const Nest& nest, PrefixSchedule schedule, uint64_t see
   return std::move(made).value();
 }
 
-class Schedules : public testing::TestWithParam<PrefixSchedule> {};
+class Schedules : public ::testing::TestWithParam<PrefixSchedule> {};
 
 TEST_P(Schedules, DrawWholeStepsBetweenFloorAndFull) {
   const Nest nest = small_nest();
@@ -65,9 +65,9 @@ TEST_P(Schedules, DependOnSeedStepAndWindowAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Schedules,
-                         testing::Values(PrefixSchedule::independent, PrefixSchedule::sandwich,
-                                         PrefixSchedule::ladder, PrefixSchedule::curriculum,
-                                         PrefixSchedule::automatic, PrefixSchedule::scattered));
+                         ::testing::Values(PrefixSchedule::independent, PrefixSchedule::sandwich,
+                                           PrefixSchedule::ladder, PrefixSchedule::curriculum,
+                                           PrefixSchedule::automatic, PrefixSchedule::scattered));
 
 TEST(PrefixSampler, AlongTheLadderSpacesShrinkTogether) {
   const Nest nest = small_nest();
@@ -106,10 +106,10 @@ TEST(PrefixSampler, CurriculumBeginsNearFullSize) {
 TEST(PrefixSampler, AutomaticFollowsWhatStillFalls) {
   const Nest nest = small_nest();
   PrefixSampler sampler = sampler_of(nest, PrefixSchedule::automatic);
-  EXPECT_THAT(sampler.weights(), testing::ElementsAre(0.5, 0.5));
+  EXPECT_THAT(sampler.weights(), ::testing::ElementsAre(0.5, 0.5));
   sampler.observe(std::vector<double>{1.0, 2.0});
   sampler.observe(std::vector<double>{1.0, 1.0});
-  EXPECT_THAT(sampler.weights(), testing::ElementsAre(0.125, 0.875));
+  EXPECT_THAT(sampler.weights(), ::testing::ElementsAre(0.125, 0.875));
   PrefixSampler restored = sampler_of(nest, PrefixSchedule::automatic);
   restored.restore(sampler.weights(), {sampler.last_seen().begin(), sampler.last_seen().end()});
   EXPECT_EQ(restored.sample(3, 0), sampler.sample(3, 0));
@@ -120,11 +120,11 @@ TEST(PrefixSampler, RefusesWhatItCannotDraw) {
   for (const double floor : {0.0, 1.0, -1.0}) {
     const auto made = PrefixSampler::create(nest, {.floor = floor}, {8}, 10);
     ASSERT_FALSE(made);
-    EXPECT_THAT(made.error().message, testing::HasSubstr("floor"));
+    EXPECT_THAT(made.error().message, ::testing::HasSubstr("floor"));
   }
   const auto none = PrefixSampler::create(nest, {.schedule = PrefixSchedule::automatic}, {}, 10);
   ASSERT_FALSE(none);
-  EXPECT_THAT(none.error().message, testing::HasSubstr("budgets"));
+  EXPECT_THAT(none.error().message, ::testing::HasSubstr("budgets"));
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ Nest oblique_nest(const Model& model, size_t recent) {
   return nest;
 }
 
-class Twins : public testing::TestWithParam<std::string> {
+class Twins : public ::testing::TestWithParam<std::string> {
  protected:
   // A nest's cache of 200 tokens in both programs.
   struct Coded {
@@ -129,8 +129,8 @@ TEST_P(Twins, LogitsOfObliqueColumnsAreTheEngines) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Twins,
-                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
-                                         "llama_spm"));
+                         ::testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3",
+                                           "llama_spm"));
 
 // The loss of two windows, from the model itself.
 struct LossCase {
@@ -138,7 +138,7 @@ struct LossCase {
   bool oblique;
   Objective objective;
 };
-class LossTest : public testing::TestWithParam<LossCase> {
+class LossTest : public ::testing::TestWithParam<LossCase> {
  protected:
   LossTest()
       : model_(golden::load(golden::gguf_of("llama"))),
@@ -252,10 +252,10 @@ TEST_P(LossTest, InBf16AreAboutTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, LossTest,
-                         testing::Values(LossCase{0, false, Objective::end_to_end},
-                                         LossCase{64, false, Objective::end_to_end},
-                                         LossCase{64, true, Objective::end_to_end},
-                                         LossCase{64, false, Objective::layerwise}));
+                         ::testing::Values(LossCase{0, false, Objective::end_to_end},
+                                           LossCase{64, false, Objective::end_to_end},
+                                           LossCase{64, true, Objective::end_to_end},
+                                           LossCase{64, false, Objective::layerwise}));
 
 // Forward and backward, the window's exact keys and values among it.
 TEST(Attention, InBf16IsThatInFloat32) {
