@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "base/buffer.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "ops/integer_products.h"
 #include "ops/tiles-inl.h"
@@ -127,6 +128,9 @@ void unpack_exact_tile(const uint8_t* block, size_t groups, size_t row, Panel& p
   }
 }
 
+// Bytes of a tile that are asked of the memory before they are read.
+constexpr size_t kAhead = 2048;
+
 // The factors of a tile's groups, and for each row the bits of the largest value they allow.
 template <class Tile>
 HWY_INLINE void read_factors(const uint8_t* block, size_t groups, float* to,
@@ -134,6 +138,8 @@ HWY_INLINE void read_factors(const uint8_t* block, size_t groups, float* to,
   constexpr float kLow = -Tile::kCenter, kHigh = (1 << Tile::Codes::kBits) - 1 - Tile::kCenter;
   for (IntV& bits : largest) bits = hn::Zero(Ints());
   for (size_t first = 0; first < groups; first += Tile::kGroups, block += Tile::kBytes) {
+    // Codes as well, which are read once all factors are.
+    for (size_t i = 0; i < Tile::kBytes; i += 64) hwy::Prefetch(block + kAhead + i);
     const typename Tile::Factors factors(block);
     for (size_t i = 0; i < Tile::kGroups; ++i, to += kFactors<Tile> * kTileRows) {
       for (size_t part = 0; part < kParts; ++part) {
