@@ -12,8 +12,7 @@ class Documents : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* const test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ =
-        std::filesystem::path(testing::TempDir()) / (std::string("mkv_docs_") + test->name());
+    folder_ = std::filesystem::path(testing::TempDir()) / (std::string("mkv_docs_") + test->name());
     std::filesystem::create_directories(folder_);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
