@@ -90,7 +90,7 @@ HWY_INLINE void add_run(const int32_t* from, const int16_t* x, size_t stride, si
                         const float* x_scale, size_t runs, const float* scale,
                         TokenSums<kTokens>& sums) {
   IntLanesV total[kTokens][kVectors], w[kVectors];
-  const auto load = [&] HWY_ATTR {
+  const auto load = [&]() HWY_ATTR {
     for (size_t v = 0; v < kVectors; ++v) w[v] = hn::Load(IntLanes(), from + v * kLanes);
   };
   load();
