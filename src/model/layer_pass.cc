@@ -207,6 +207,7 @@ class LayerPass {
   void norm(std::span<const float> row, std::span<const float> weight, std::span<float> out) {
     rms_norm(row, weight, config_.rms_norm_epsilon, out);
   }
+
   void add_projected(std::span<float> projected, std::span<const float> bias,
                      std::span<const float> post_norm, std::span<float> hidden) {
     add(bias, projected);

@@ -10,6 +10,7 @@
 
 namespace mkv::prefill {
 
+// Most tokens of a tile: few enough for workers to end together.
 inline constexpr size_t kTileTokens = 32;
 
 // New tokens of one block (or, before row 0, the sinks themselves): they share a view.

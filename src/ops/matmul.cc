@@ -1,6 +1,7 @@
 // y = x * W^T, split into tasks for the workers. Every size below depends on the shapes only.
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/buffer.h"
 #include "ops/brain_panels.h"
@@ -160,19 +161,18 @@ void matmul(View<const float> x, std::span<const Product> products, Workers& wor
     words |= cuts[i].way == Way::words;
     if (cuts[i].way == Way::brain) parts = std::max(parts, left_parts(brain_parts(w.type)));
   }
-  // The first to read the rows makes them.
-  const bool by_words = make && words, by_integers = make && integers && !words;
-  if (make && !words && !integers) {
-    workers.run_ranges(x.rows, kTokenGrain, [&](size_t begin, size_t end, size_t) {
-      for (size_t t = begin; t < end; ++t) make(t);
-    });
-  }
+  RowMaker left = make;  // the first to read the rows makes them
   const WordRows* word_rows = nullptr;
-  if (words) word_rows = &make_and_round(x, by_words ? make : RowMaker(), workers, to_word_rows);
+  if (words) word_rows = &make_and_round(x, std::exchange(left, {}), workers, to_word_rows);
   const IntegerRows* rounded = nullptr;
   if (integers) {
-    rounded = &make_and_round(x, by_integers ? make : RowMaker(), workers, to_integer_rows,
+    rounded = &make_and_round(x, std::exchange(left, {}), workers, to_integer_rows,
                               split ? Split::yes : Split::no);
+  }
+  if (left) {
+    workers.run_ranges(x.rows, kTokenGrain, [&](size_t begin, size_t end, size_t) {
+      for (size_t t = begin; t < end; ++t) left(t);
+    });
   }
   const BrainRows* brain = parts > 0 ? &split_to_brain(x, parts, workers) : nullptr;
   workers.run(tasks, [&](size_t task, size_t) {
