@@ -184,9 +184,13 @@ void MultiplyPanel(const WordsView& x, const Weight& w, size_t first, View<float
   thread_local Panel panel;
   panel.reshape(x.groups);
   const size_t rows = std::min(kPanelRows, w.rows - first);
-  with_tile(w.type,
-            [&](auto tile) { unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel); });
-  if (has_exact_words(w.type)) return multiply_panel<true>(panel, x, first, rows, y);
+  bool exact = false;
+  with_tile(w.type, [&](auto tile) {
+    exact = kExactWords<decltype(tile)>;
+    unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel);
+  });
+  MKV_CHECK(exact == has_exact_words(w.type));
+  if (exact) return multiply_panel<true>(panel, x, first, rows, y);
   multiply_panel<false>(panel, x, first, rows, y);
 }
 

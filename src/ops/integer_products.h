@@ -1,11 +1,11 @@
 // Products of quantised weights with activations as 16-bit integers: both sides stay integers
-// within a group of 32 elements, whose sum is exact, and one float multiplication brings it to
-// scale.
+// within a group of 32 elements (IntegerRows) or a run of some groups (WordRows), whose sum is
+// exact, and one float multiplication brings it to scale.
 //
-// The activations of a group are scale * value with |value| <= kLargestWord, scale = largest /
-// kLargestWord. Their rounding is at most 1/65278 of the group's largest element.
+// The activations of a group of IntegerRows are scale * value with |value| <= kLargestWord, scale =
+// largest / kLargestWord. Their rounding is at most 1/65278 of the group's largest element.
 // docs/decisions/0008 has the reason for 16 bits: with 8 the model's output changes by a KL of
-// 0.003.
+// 0.003; docs/decisions/0029 that for runs.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@
 
 namespace mkv {
 
-inline constexpr size_t kIntegerGroup = 32;  // elements with one scale
+inline constexpr size_t kIntegerGroup = 32;  // elements
 
 // A word splits in two signed bytes, 256 * high + low, both at most 127.
 inline constexpr int kLargestWord = 127 * 256 + 127;
