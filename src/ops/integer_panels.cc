@@ -2,6 +2,7 @@
 // unpacked to words once for all tokens.
 #include <algorithm>
 
+#include "base/prefetch.h"
 #include "ops/instruction_set.h"
 #include "ops/integer_products.h"
 #include "ops/word_pairs.h"
@@ -29,6 +30,7 @@ void MultiplyPanel(const WordsView&, const Weight&, size_t, View<float>) { MKV_C
 using IntLanesV = hn::Vec<IntLanes>;
 using FloatLanesV = hn::Vec<FloatLanes>;
 constexpr size_t kTileTokens = 6;  // 2 x 6 sums of integers: of 16 registers
+constexpr size_t kLine = 64 / sizeof(float);
 
 // With AVX-512 but no VNNI two instructions multiply and add 32 words, and so many floats.
 bool HasIntegerPanels() { return HWY_TARGET != HWY_AVX3 || has_vnni(); }
@@ -125,6 +127,12 @@ HWY_INLINE void store_row(const FloatLanesV (&row)[kVectors], float* to) {
 template <size_t kTokens, bool kVnni, bool kExact>
 void multiply_tile(const Panel& panel, const WordsView& x, size_t strip, size_t token, size_t first,
                    View<float> y) {
+  const size_t rows = y.cols - first;
+  if (rows >= kStripRows) {
+    for (size_t t = 0; t < kTokens; ++t) {
+      for (size_t r = 0; r < kStripRows; r += kLine) prefetch_to_write(&y.at(token + t, first + r));
+    }
+  }
   FloatLanesV sums[kTokens][kVectors];
   for (auto& row : sums) {
     for (FloatLanesV& sum : row) sum = hn::Zero(FloatLanes());
@@ -141,7 +149,6 @@ void multiply_tile(const Panel& panel, const WordsView& x, size_t strip, size_t 
     const FloatLanesV scale = hn::LoadU(FloatLanes(), panel.scales.data() + strip + v * kLanes);
     for (size_t t = 0; t < kTokens; ++t) sums[t][v] = hn::Mul(sums[t][v], scale);
   }
-  const size_t rows = y.cols - first;
   if (rows >= kStripRows) {
     for (size_t t = 0; t < kTokens; ++t) store_row(sums[t], &y.at(token + t, first));
     return;
