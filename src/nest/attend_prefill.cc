@@ -16,7 +16,7 @@
 namespace mkv {
 namespace {
 
-using prefill::make_tiles, prefill::rows_of, prefill::Tile;
+using prefill::make_tiles, prefill::rows_of, prefill::Seen, prefill::Tile;
 
 // Blocks that are expanded at once; of codes_, which take less, twice as many.
 constexpr size_t kSpanBlocks = 4, kSpanBlocksOfCodes = 8;
@@ -76,9 +76,6 @@ class Prefill {
   }
 
   void run() {
-    std::fill_n(sums_, kv_heads_ * head_rows_ * head_dim_, 0.0f);
-    std::fill_n(tops_, kv_heads_ * head_rows_, -HUGE_VALF);
-    std::fill_n(totals_, kv_heads_ * head_rows_, 0.0f);
     const size_t rows = state_.rows_of(state_.length + input_.queries.rows);
     const size_t last = rows == 0 ? 0 : (rows - 1) / kBlockTokens;
     const size_t seen = state_.first_seen_block(layer_, state_.length);
@@ -126,6 +123,13 @@ class Prefill {
   }
   const uint16_t* order_of(size_t head) const { return order_.data() + head * head_dim_; }
 
+  // Of the softmax, in the tasks that begin: there are megabytes of sums.
+  void start_rows(size_t row, size_t count) {
+    std::fill_n(sums_ + row * head_dim_, count * head_dim_, 0.0f);
+    std::fill_n(tops_ + row, count, -HUGE_VALF);
+    std::fill_n(totals_ + row, count, 0.0f);
+  }
+
   // Packs the queries as codes_ or as flash_ reads them, or scales them.
   void gather_queries(bool as_codes) {
     as_codes_ = as_codes;
@@ -133,6 +137,7 @@ class Prefill {
     for_tiles([&](size_t head, const Tile& tile, size_t) {
       const size_t columns = repeats_ * head_dim_;
       const flash::Tile packed = flash_tile(head, tile);
+      if (!as_codes) start_rows(first_row(head, tile), rows_of(tile, repeats_));
       for (size_t row = 0; row < tile.count * repeats_; ++row) {
         const size_t token = row / repeats_;
         const std::span<const float> query =
@@ -155,18 +160,6 @@ class Prefill {
     });
   }
 
-  // Of some keys, those that token t of a tile sees: [from + t, to + step * t), cut to what there
-  // is.
-  struct Seen {
-    ptrdiff_t from = 0;
-    size_t to = 0, step = 0;
-
-    size_t begin(size_t t, size_t keys) const {
-      return static_cast<size_t>(
-          std::clamp<ptrdiff_t>(from + static_cast<ptrdiff_t>(t), 0, static_cast<ptrdiff_t>(keys)));
-    }
-    size_t end(size_t t, size_t keys) const { return std::min(keys, to + step * t); }
-  };
   // For keys at `position` and after it, of which the first token sees `to`.
   Seen seen_by(const Tile& tile, size_t position, size_t to, size_t step) const {
     const auto first = static_cast<ptrdiff_t>(state_.length + tile.token + 1);

@@ -256,6 +256,29 @@ void WidenBlock(const ColumnBlocks& block, size_t columns, View<float> out, size
   widen_all(block_at<uint16_t>(block, 0), columns, out, first);
 }
 
+void StoreTokens(View<const uint16_t> rows, uint16_t* block) {
+  size_t c = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::CappedTag<uint16_t, kStoredTokens> d;
+  using Row = hn::Vec<decltype(d)>;
+  for (; hn::Lanes(d) == kStoredTokens && c + kStoredTokens <= rows.cols; c += kStoredTokens) {
+    Row x[kStoredTokens], y[kStoredTokens];
+    for (size_t i = 0; i < kStoredTokens; ++i) x[i] = hn::LoadU(d, rows.row(i).data() + c);
+    for (size_t round = 0; round < 3; ++round) {  // of log2(8): transposes
+      for (size_t i = 0; i < kStoredTokens / 2; ++i) {
+        y[2 * i] = hn::InterleaveLower(d, x[i], x[i + kStoredTokens / 2]);
+        y[2 * i + 1] = hn::InterleaveUpper(d, x[i], x[i + kStoredTokens / 2]);
+      }
+      std::copy_n(y, kStoredTokens, x);
+    }
+    for (size_t i = 0; i < kStoredTokens; ++i) hn::StoreU(x[i], d, block + (c + i) * kTokens);
+  }
+#endif
+  for (; c < rows.cols; ++c) {
+    for (size_t t = 0; t < kStoredTokens; ++t) block[c * kTokens + t] = rows.at(t, c);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace mkv
 HWY_AFTER_NAMESPACE();
@@ -272,6 +295,7 @@ HWY_EXPORT(ExpAndSum);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(ScaleBy);
 HWY_EXPORT(WidenBlock);
+HWY_EXPORT(StoreTokens);
 
 void score_columns(View<const float> queries, const ColumnBlocks& blocks, View<float> scores) {
   MKV_CHECK(scores.rows == queries.rows && scores.cols % kTokens == 0);
@@ -290,6 +314,10 @@ void scale_by(std::span<float> x, float factor) {
 }
 void widen_block(const ColumnBlocks& block, size_t columns, View<float> out, size_t first) {
   HWY_DYNAMIC_DISPATCH(WidenBlock)(block, columns, out, first);
+}
+void store_tokens(View<const uint16_t> rows, uint16_t* block) {
+  MKV_CHECK(rows.rows == kStoredTokens);
+  HWY_DYNAMIC_DISPATCH(StoreTokens)(rows, block);
 }
 }  // namespace mkv
 #endif  // HWY_ONCE

@@ -31,6 +31,11 @@ float max_of(std::span<const float> x);  // -inf when empty
 inline constexpr int kNegligible = 15;
 void scale_by(std::span<float> x, float factor);
 
+// Rows of 16-bit elements of some tokens to the columns of a block, from the first of their tokens
+// on: block[c * 64 + t] = rows[t][c].
+inline constexpr size_t kStoredTokens = 8;
+void store_tokens(View<const uint16_t> rows, uint16_t* block);
+
 // A block's leading columns as float32 rows: out[c][first ... first+63].
 void widen_block(const ColumnBlocks& block, size_t columns, View<float> out, size_t first);
 

@@ -141,9 +141,12 @@ View<const float> kept_columns(const KvCache::State& state, GroupId id, Matrix<f
   return {basis.decode.data(), basis.decode.rows(), columns, basis.decode.cols()};
 }
 
-View<const float> encode_of(const Basis& basis, Matrix<float>& floats) {
-  if (!is_compact(basis)) return basis.encode.view();
-  (void)widened(basis.half_encode, basis.half_encode.cols(), floats);
+// The leading rows of encode, [rows x dims]; room for them at `floats`.
+View<const float> encode_of(const Basis& basis, size_t rows, Matrix<float>& floats) {
+  if (!is_compact(basis)) return basis.encode.view().rows_from(0, rows);
+  const Matrix<uint16_t>& halves = basis.half_encode;
+  floats.reshape(rows, halves.cols());
+  f16_to_f32(halves.span().first(floats.span().size()), floats.span());
   scale_by(floats.span(), 1.0f / basis.half_encode_factor);
   return floats.view();
 }
@@ -154,7 +157,10 @@ void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scra
   const size_t dims = state.nest->dims();
   scratch.by_amx =
       state.arithmetic == Arithmetic::fast && has_brain_panels() && dims % kBrainRows == 0;
-  scratch.encode = encode_of(state.nest->basis(id), scratch.floats);
+  // What no slab reaches is not needed, but for whole tiles.
+  size_t rows = state.plan(id).columns;
+  if (scratch.by_amx) rows = (rows + kBrainRows - 1) / kBrainRows * kBrainRows;
+  scratch.encode = encode_of(state.nest->basis(id), rows, scratch.floats);
   if (scratch.by_amx) split_matrix(scratch.encode, scratch.split_encode);
 }
 
@@ -166,7 +172,7 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   if (rank == 0) return;
   LayerCache& layer = state.layers[id.layer];
   scratch.columns.reshape(dims, kBlockTokens);
-  scratch.latents.reshape(dims, kBlockTokens);
+  scratch.latents.reshape(scratch.encode.rows, kBlockTokens);
   widen_block(layer.exact[side].columns(block, id.group * dims), dims, scratch.columns.view(), 0);
   add_mean(state, id, block, -1.0f, scratch.columns.data(), kBlockTokens);
   if (scratch.by_amx) {

@@ -313,7 +313,7 @@ class CodeBlock {
     const __m256 nothing = _mm256_castsi256_ps(_mm256_cmpeq_epi32(totals, _mm256_setzero_si256()));
     const __m256 tops = _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(words.tops)));
     _mm256_store_ps(rows.tops, _mm256_blendv_ps(tops, _mm256_set1_ps(-HUGE_VALF), nothing));
-    add_values<kCount>(tile_, at, rows, weights[0], values_, value_steps_);
+    add_values<kCount>(tile_, at, rows, weights[0], values_, value_steps_, kTokens);
   }
 
  private:

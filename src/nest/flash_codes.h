@@ -39,7 +39,8 @@ inline constexpr int kScoreShift = 3;                        // from the bytes' 
 inline constexpr float kScoreUnit = 8.0f;
 
 // order = columns [head_dim], those with the largest queries [rows][repeats * head_dim] first: by
-// the sum of their squares.
+// the sum of the squares of at most kMostOrdered rows, evenly apart.
+inline constexpr size_t kMostOrdered = 64;
 void order_columns(View<const float> queries, std::span<uint16_t> order);
 
 // As flash::Kernels, whose sums, tops and totals of a tile they share; its queries and steps are

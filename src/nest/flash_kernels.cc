@@ -29,8 +29,9 @@ void finish_rows(const Tile& tile, size_t row, std::span<float> out) {
 }
 
 void order_columns(View<const float> queries, std::span<uint16_t> order) {
+  const size_t step = (queries.rows + kMostOrdered - 1) / kMostOrdered;
   std::vector<float> squares(order.size());
-  for (size_t r = 0; r < queries.rows; ++r) {
+  for (size_t r = 0; r < queries.rows; r += step) {
     const std::span<const float> row = queries.row(r);
     for (size_t begin = 0; begin < row.size(); begin += order.size()) {
       for (size_t c = 0; c < order.size(); ++c) squares[c] += row[begin + c] * row[begin + c];

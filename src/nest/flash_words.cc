@@ -91,16 +91,20 @@ class WordBlock {
   static constexpr size_t kMost = 48;
 
   WordBlock(const Tile& tile, const uint16_t* keys, const uint16_t* values)
-      : tile_(tile), keys_(keys), values_(values) {}
+      : tile_(tile), keys_(keys), values_(values) {
+    const size_t seen = Visible(tile, tile.rows - 1).end;  // by the last row, which sees most
+    tokens_ = (seen + kWordLanes - 1) / kWordLanes * kWordLanes;
+  }
 
   // As powers of 2.
   template <size_t kCount>
   HWY_INLINE void score(size_t first, size_t row) {
     constexpr size_t kWidth = kVectors * kLanes;
+    static_assert(kWidth == kWordLanes);
     const size_t dim = tile_.head_dim;
     const float* key_steps = steps_of(keys_, dim);
     __m256 sums[kCount][kVectors];
-    for (size_t t = 0; t < kTokens; t += kWidth) {
+    for (size_t t = 0; t < tokens_; t += kWidth) {
       multiply<kCount>(tile_.queries + (first + row) * dim, dim, keys_ + 2 * t, 2 * kTokens, dim,
                        sums);
       for (size_t v = 0; v < kVectors; ++v) {
@@ -126,32 +130,33 @@ class WordBlock {
       rows.tops[r] = tops_[at[r] - first];
       soften(scores_[at[r] - first], r, rows, weights[r]);
     }
-    add_values<kCount>(tile_, at, rows, weights[0], values_, steps_of(values_, tile_.head_dim));
+    add_values<kCount>(tile_, at, rows, weights[0], values_, steps_of(values_, tile_.head_dim),
+                       tokens_);
   }
 
  private:
   // What a row does not see becomes -infinity.
-  static HWY_INLINE float largest_of_seen(float* scores, const Visible& seen) {
+  HWY_INLINE float largest_of_seen(float* scores, const Visible& seen) const {
     std::fill_n(scores, seen.begin, -HUGE_VALF);
-    std::fill(scores + seen.end, scores + kTokens, -HUGE_VALF);
+    std::fill(scores + seen.end, scores + tokens_, -HUGE_VALF);
     __m256 largest = _mm256_loadu_ps(scores);
-    for (size_t t = kLanes; t < kTokens; t += kLanes) {
+    for (size_t t = kLanes; t < tokens_; t += kLanes) {
       largest = _mm256_max_ps(largest, _mm256_loadu_ps(scores + t));
     }
     return largest_lane(largest);
   }
 
-  // Scores [64] of row r become weights [64], integers; weights are rounded against the block's own
+  // Scores of row r become weights, integers; weights are rounded against the block's own
   // largest: they may all be small against the row's.
-  static HWY_INLINE void soften(const float* scores, size_t r, Softened& out, uint16_t* weights) {
+  HWY_INLINE void soften(const float* scores, size_t r, Softened& out, uint16_t* weights) const {
     if (out.tops[r] == -HUGE_VALF) {
-      std::fill_n(weights, kTokens, uint16_t{0});
+      std::fill_n(weights, tokens_, uint16_t{0});
       return;
     }
     const float most = most_of(kTokens);
     const __m256 shift = _mm256_set1_ps(out.tops[r]), factor = _mm256_set1_ps(most);
     __m256 sum = _mm256_setzero_ps();
-    for (size_t t = 0; t < kTokens; t += 2 * kLanes) {
+    for (size_t t = 0; t < tokens_; t += 2 * kLanes) {
       const __m256 x = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t), shift));
       const __m256 y = exp2_negative(_mm256_sub_ps(_mm256_loadu_ps(scores + t + kLanes), shift));
       sum = _mm256_add_ps(sum, _mm256_add_ps(x, y));
@@ -163,6 +168,7 @@ class WordBlock {
 
   const Tile& tile_;
   const uint16_t *keys_, *values_;
+  size_t tokens_;  // the leading ones that some row sees, in whole vectors of words
   alignas(32) float scores_[kMost][kTokens];
   alignas(32) float tops_[kMost] = {};
 };

@@ -91,50 +91,8 @@ void ensure_block_angles(KvCache::State& state, size_t layer, size_t blocks) {
   }
 }
 
-void store_row(ExactBlocks& exact, size_t row, std::span<const float> values) {
-  std::byte* block = exact.store.block(row / kBlockTokens - exact.first);
-  if (exact.type == DType::f32) {
-    float* to = reinterpret_cast<float*>(block) + row % kBlockTokens;
-    for (size_t c = 0; c < values.size(); ++c) to[c * kBlockTokens] = values[c];
-    return;
-  }
-  auto* to = reinterpret_cast<uint16_t*>(block) + row % kBlockTokens;
-  std::array<uint16_t, 256> halves;
-  for (size_t begin = 0; begin < values.size(); begin += halves.size()) {
-    const size_t count = std::min(halves.size(), values.size() - begin);
-    f32_to_f16(values.subspan(begin, count), std::span(halves).first(count));
-    for (size_t c = 0; c < count; ++c) to[(begin + c) * kBlockTokens] = halves[c];
-  }
-}
-
-// Writes the new tokens' values of one side: sinks to their rows, the rest into exact blocks.
-void store_exact(KvCache::State& state, LayerCache& layer, Side side, View<const float> values) {
-  const size_t start = state.length;
-  const size_t end = start + values.rows;
-  ExactBlocks& exact = layer.exact[static_cast<size_t>(side)];
-  if (state.rows_of(end) > 0) {
-    const size_t last_block = (state.rows_of(end) - 1) / kBlockTokens;
-    if (exact.store.blocks() == 0) exact.first = state.rows_of(start) / kBlockTokens;
-    exact.store.grow_to(last_block + 1 - exact.first);
-  }
-  std::vector<float> rounded(state.rounding == Rounding::none ? 0 : values.cols);
-  for (size_t t = 0; t < values.rows; ++t) {
-    const size_t position = start + t;
-    std::span<const float> row = values.row(t);
-    if (!rounded.empty()) {
-      std::ranges::copy(row, rounded.begin());
-      round_row(state.rounding, state.shape.head_dim, rounded);
-      row = rounded;
-    }
-    if (position < state.sinks) {
-      layer.sinks.store(side, position, row);
-    } else {
-      store_row(exact, position - state.sinks, row);
-    }
-  }
-}
-
-// Codes the rows of a layer that leave the window with the new tokens, one task a space.
+// Codes the rows of a layer that leave the window with the new tokens, one task a space, and finds
+// the later sinks among them.
 void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Workers& workers) {
   LayerCache& cache = state.layers[layer];
   // Blocks that none of the new tokens sees any more are not worth coding.
@@ -143,8 +101,9 @@ void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Worke
   const size_t end = state.coded_rows(state.length + tokens);
   if (end <= begin) return;
   if (cache.coded.front().blocks() == 0) cache.first_coded = begin / kBlockTokens;
-  find_later_sinks(state, layer, begin, end);
-  workers.run(state.groups() * 2, [&](size_t task, size_t) {
+  const size_t spaces = state.groups() * 2;
+  workers.run(spaces + 1, [&](size_t task, size_t) {
+    if (task == spaces) return find_later_sinks(state, layer, begin, end);
     thread_local CodingScratch scratch;
     const GroupId id{layer, task / 2, task % 2 == 0 ? Side::key : Side::value};
     const size_t blocks = (end + kBlockTokens - 1) / kBlockTokens;
@@ -161,7 +120,7 @@ void code_leaving_rows(KvCache::State& state, size_t layer, size_t tokens, Worke
 
 // Frees what no later token sees in the form it has: exact blocks that were coded, and all that a
 // sliding window has left behind.
-void drop_unseen(KvCache::State& state, size_t layer, size_t tokens) {
+void drop_unseen(KvCache::State& state, size_t layer, size_t tokens, AttentionScratch& scratch) {
   LayerCache& cache = state.layers[layer];
   const size_t next = state.length + tokens;
   const size_t seen = state.first_seen_block(layer, next);
@@ -174,11 +133,12 @@ void drop_unseen(KvCache::State& state, size_t layer, size_t tokens) {
     if (sink.row < state.first_seen_row(layer, next)) sink.token.data.resize_exactly(0);
   }
   const size_t first = std::max(seen, state.coded_rows(next) / kBlockTokens);
-  for (ExactBlocks& exact : cache.exact) {
+  for (size_t side = 0; side < 2; ++side) {
+    ExactBlocks& exact = cache.exact[side];
     if (state.window_blocks == 0) {
       exact.store.clear();
     } else if (first > exact.first) {
-      exact.store.drop_front(first - exact.first);
+      exact.store.drop_front(first - exact.first, scratch.passing[side]);
       exact.first = first;
     }
   }
@@ -205,26 +165,6 @@ void attend_one_by_one(KvCache::State& state, size_t layer, const AttentionInput
 }
 
 }  // namespace
-
-void Sinks::allocate() { data.resize(row_bytes(type, 2 * count * width)); }
-
-void Sinks::store(Side side, size_t sink, std::span<const float> values) {
-  std::byte* to = data.data() + at(side, sink);
-  if (type == DType::f32) {
-    std::ranges::copy(values, reinterpret_cast<float*>(to));
-  } else {
-    f32_to_f16(values, {reinterpret_cast<uint16_t*>(to), values.size()});
-  }
-}
-
-void Sinks::load(Side side, size_t sink, size_t first_column, std::span<float> out) const {
-  const std::byte* from = row(side, sink, first_column);
-  if (type == DType::f32) {
-    std::copy_n(reinterpret_cast<const float*>(from), out.size(), out.begin());
-  } else {
-    f16_to_f32({reinterpret_cast<const uint16_t*>(from), out.size()}, out);
-  }
-}
 
 KvCache::KvCache(KvShape shape, const LayerTypes& types, size_t capacity, KvOptions options)
     : state_(std::make_unique<State>()) {
@@ -303,27 +243,17 @@ void KvCache::attend(size_t layer, const AttentionInput& input, View<float> out,
   const size_t queries = input.queries.rows;
   MKV_CHECK(input.queries.cols % state.width() == 0 && (queries == tokens || queries == 1));
   if (tokens == 0) return;
-  LayerCache& cache = state.layers[layer];
   if (state.nest != nullptr) {
     ensure_block_angles(state, layer, state.rows_of(state.length + tokens) / kBlockTokens + 1);
   }
-  const auto store = [&](size_t side, size_t) {
-    store_exact(state, cache, side == 0 ? Side::key : Side::value,
-                side == 0 ? input.keys : input.values);
-  };
-  if (tokens == 1) {  // shorter than handing it out
-    store(0, 0);
-    store(1, 0);
-  } else {
-    workers.run(2, store);
-  }
+  store_exact(state, layer, input, scratch, workers);
   code_leaving_rows(state, layer, tokens, workers);
   if (queries <= few_queries(state)) {
     attend_one_by_one(state, layer, input, out, scratch, workers);
   } else {
     attend_prefill(state, layer, input, out, scratch, workers);
   }
-  drop_unseen(state, layer, tokens);
+  drop_unseen(state, layer, tokens, scratch);
 }
 
 void KvCache::commit(size_t tokens) {

@@ -10,6 +10,7 @@
 // what no later token sees is not kept.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <vector>
@@ -49,6 +50,8 @@ struct AttentionScratch {
   std::vector<Buffer<float>> floats;
   Buffer<std::byte> bytes;
   std::vector<SpaceDecoder> decoders;  // [group * 2 + side] of the layer
+  // By side: where a layer's exact tokens are while there are more than stay exact.
+  std::array<Buffer<std::byte>, 2> passing;
 };
 
 // How attention computes; what is stored is the same.

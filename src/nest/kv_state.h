@@ -157,6 +157,10 @@ struct KvCache::State {
   const SpacePlan& plan(GroupId id) const { return plans[nest->flat(id)]; }
 };
 
+// Writes the new tokens' keys and values of a layer: sinks to their rows, the rest to exact blocks.
+void store_exact(KvCache::State& state, size_t layer, const AttentionInput& input,
+                 AttentionScratch& scratch, Workers& workers);
+
 // Adds sign * R_t mean to the 64 tokens of a block, columns [head_dim][...] with `stride`, for one
 // head: t = the block's positions. `mean` [head_dim] is a key before RoPE.
 void add_position_mean(const AngleTables& angles, size_t block, std::span<const float> mean,
@@ -174,7 +178,7 @@ struct CodingScratch {
 };
 void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, size_t end,
                CodingScratch& scratch);
-// Before that: the later sinks among a layer's rows [begin, end), which are about to be coded.
+// The later sinks among a layer's rows [begin, end), which are about to be coded.
 void find_later_sinks(KvCache::State& state, size_t layer, size_t begin, size_t end);
 // Before code_rows of a space's blocks.
 void prepare_coding(const KvCache::State& state, GroupId id, CodingScratch& scratch);

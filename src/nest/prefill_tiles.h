@@ -21,6 +21,19 @@ struct Tile {
   size_t slot = 0;            // its first row (token, repeat) among those of a head
 };
 
+// Of some keys, those that token t of a tile sees: [from + t, to + step * t), cut to what there
+// is.
+struct Seen {
+  ptrdiff_t from = 0;
+  size_t to = 0, step = 0;
+
+  size_t begin(size_t t, size_t keys) const {
+    return static_cast<size_t>(
+        std::clamp<ptrdiff_t>(from + static_cast<ptrdiff_t>(t), 0, static_cast<ptrdiff_t>(keys)));
+  }
+  size_t end(size_t t, size_t keys) const { return std::min(keys, to + step * t); }
+};
+
 // A tile's rows (token, repeat), in whole groups.
 inline size_t rows_of(const Tile& tile, size_t repeats) {
   const size_t groups = (tile.count * repeats + flash::kGroupRows - 1) / flash::kGroupRows;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 
 #include "base/buffer.h"
 
@@ -37,6 +38,20 @@ class SlabStore {
     data_.resize(needed);
     blocks_ = blocks;
   }
+  // The same, and drop_front the same, for blocks that are soon dropped again: the store moves to
+  // `spare` and back, so that many stores in turn use one memory for what they hold for a moment.
+  void grow_to(size_t blocks, Buffer<std::byte>& spare) {
+    const size_t needed = blocks * block_bytes();
+    if (needed > data_.bytes()) move_to(spare, 0, bytes(), needed);
+    grow_to(blocks);
+  }
+  void drop_front(size_t blocks, Buffer<std::byte>& spare) {
+    blocks = std::min(blocks, blocks_);
+    const size_t dropped = blocks * block_bytes(), kept = bytes() - dropped;
+    if (spare.bytes() >= data_.bytes()) return drop_front(blocks);
+    move_to(spare, dropped, kept, kept);
+    blocks_ -= blocks;
+  }
   void drop_front(size_t blocks) {
     blocks = std::min(blocks, blocks_);
     if (blocks == 0) return;
@@ -61,6 +76,14 @@ class SlabStore {
   }
 
  private:
+  void move_to(Buffer<std::byte>& spare, size_t first, size_t size, size_t room) {
+    spare.resize(0);
+    spare.reserve(room);
+    spare.resize(size);
+    if (size != 0) std::memcpy(spare.data(), data_.data() + first, size);
+    std::swap(data_, spare);
+  }
+
   Buffer<std::byte> data_;
   size_t slabs_ = 0, slab_bytes_ = 0, blocks_ = 0;
 };
