@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/prefetch.h"
 #include "hwy/cache_control.h"
 #include "nest/block_kernels.h"
 #include "nest/flash_codes.h"
@@ -130,6 +131,15 @@ class Prefill {
     std::fill_n(totals_ + row, count, 0.0f);
   }
 
+  // A query, and where another will be packed: no prefetcher foresees a head's part of a token.
+  void ask_for(const float* query, const flash::Tile& packed, size_t row) const {
+    constexpr size_t kLine = 64;  // bytes
+    for (size_t c = 0; c < head_dim_; c += kLine / sizeof(float)) hwy::Prefetch(query + c);
+    if (flash_ == nullptr) return;
+    const uint16_t* to = packed.queries + row * query_size_;
+    for (size_t i = 0; i < query_size_; i += kLine / sizeof(uint16_t)) prefetch_to_write(to + i);
+  }
+
   // Packs the queries as codes_ or as flash_ reads them, or scales them.
   void gather_queries(bool as_codes) {
     as_codes_ = as_codes;
@@ -143,11 +153,8 @@ class Prefill {
         const std::span<const float> query =
             input_.queries.row(tile.token + token)
                 .subspan(head * columns + row % repeats_ * head_dim_, head_dim_);
-        // Its like of some tokens later: no prefetcher foresees a head's part of a token.
         const size_t later = std::min(token + kTokensAhead, tile.count - 1) - token;
-        for (size_t c = 0; c < head_dim_; c += 64 / sizeof(float)) {
-          hwy::Prefetch(query.data() + later * input_.queries.stride + c);
-        }
+        ask_for(query.data() + later * input_.queries.stride, packed, row + kTokensAhead);
         if (as_codes) {
           codes_->pack_query(query, input_.scale, order_of(head), packed, row);
         } else if (flash_ != nullptr) {

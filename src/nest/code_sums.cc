@@ -3,8 +3,10 @@
 #include <hwy/base.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "ops/instruction_set.h"
 
 #if HWY_ARCH_X86_64
@@ -23,26 +25,36 @@ constexpr size_t kSlabsAtOnce = 6;          // whose rows stay in the first cach
 
 size_t part_of(size_t dims) { return dims % kWidest == 0 ? kWidest : 4 * kWordLanes; }
 
-// What entry `e` of a slab adds to 8 dims from d on; columns [4][dims] of decode.
-HWY_INLINE __m256 entry_of(const Codebook& codebook, size_t e, const Matrix<float>& columns,
-                           size_t d) {
+// What entry `e` of a slab adds to 8 dims; at: these of its first column, [4] rows of `dims`.
+HWY_INLINE __m256 entry_of(const Codebook& codebook, size_t e, const float* at, size_t dims) {
   __m256 sum = _mm256_setzero_ps();
   for (size_t c = 0; c < kSlabColumns; ++c) {
-    sum = _mm256_fmadd_ps(_mm256_set1_ps(codebook.entry[c][e]),
-                          _mm256_loadu_ps(columns.row(c).data() + d), sum);
+    sum =
+        _mm256_fmadd_ps(_mm256_set1_ps(codebook.entry[c][e]), _mm256_loadu_ps(at + c * dims), sum);
   }
   return sum;
 }
 
-// The four columns of a slab, scaled, as rows.
-void gather_columns(const CodeSlab& slab, View<const float> decode, std::span<const float> scale,
-                    Matrix<float>& columns) {
-  columns.reshape(kSlabColumns, decode.rows);
-  for (size_t d = 0; d < decode.rows; ++d) {
-    for (size_t c = 0; c < kSlabColumns; ++c) {
-      const size_t column = slab.first_column + c;
-      columns.at(c, d) = decode.row(d)[column] * scale[column];
+// What no entry of a slab adds more than to dims [dims], added to `most`.
+void add_most(const CodeSlab& slab, const Matrix<float>& columns, std::span<float> most) {
+  for (size_t c = 0; c < kSlabColumns; ++c) {
+    float largest = 0.0f;
+    for (const float x : slab.codebook.entry[c]) largest = std::max(largest, std::abs(x));
+    const float* column = columns.row(slab.first_column + c).data();
+    for (size_t d = 0; d < most.size(); d += kLanes) {
+      const __m256 x = flash::magnitude(_mm256_loadu_ps(column + d));
+      _mm256_storeu_ps(most.data() + d, _mm256_fmadd_ps(_mm256_set1_ps(largest), x,
+                                                        _mm256_loadu_ps(most.data() + d)));
     }
+  }
+}
+
+// The columns of decode, scaled, as rows.
+void scale_columns(View<const float> decode, std::span<const float> scale, Matrix<float>& columns) {
+  columns.reshape(decode.cols, decode.rows);
+  for (size_t d = 0; d < decode.rows; ++d) {
+    const std::span<const float> row = decode.row(d);
+    for (size_t c = 0; c < row.size(); ++c) columns.at(c, d) = row[c] * scale[c];
   }
 }
 
@@ -153,19 +165,9 @@ void make_code_sums(std::span<const CodeSlab> slabs, View<const float> decode,
   out.dims = dims;
   out.rows.resize(std::max(out.rows.size(), dims * slabs.size() * kCodebookEntries));
   out.unit.assign(dims, 0.0f);
-  Matrix<float> columns;
-  // The largest that each slab adds.
-  for (const CodeSlab& slab : slabs) {
-    gather_columns(slab, decode, scale, columns);
-    for (size_t d = 0; d < dims; d += kLanes) {
-      __m256 largest = _mm256_setzero_ps();
-      for (size_t e = 0; e < kCodebookEntries; ++e) {
-        largest = _mm256_max_ps(largest, flash::magnitude(entry_of(slab.codebook, e, columns, d)));
-      }
-      float* unit = out.unit.data() + d;
-      _mm256_storeu_ps(unit, _mm256_add_ps(_mm256_loadu_ps(unit), largest));
-    }
-  }
+  thread_local Matrix<float> columns;
+  scale_columns(decode, scale, columns);
+  for (const CodeSlab& slab : slabs) add_most(slab, columns, out.unit);
   // Rounding may add a half each.
   const float most = 32767.0f - 0.5f * static_cast<float>(slabs.size());
   std::vector<float> factor(dims);
@@ -174,17 +176,18 @@ void make_code_sums(std::span<const CodeSlab> slabs, View<const float> decode,
     factor[d] = flash::inverse_of(out.unit[d]);
   }
   for (size_t s = 0; s < slabs.size(); ++s) {
-    gather_columns(slabs[s], decode, scale, columns);
+    const Codebook& codebook = slabs[s].codebook;
     for (size_t d = 0; d < dims; d += kWordLanes) {
       const __m256 low = _mm256_loadu_ps(factor.data() + d),
                    high = _mm256_loadu_ps(factor.data() + d + kLanes);
+      const float* at = columns.row(slabs[s].first_column).data() + d;
       int16_t* to = out.rows.data() + (d / part * slabs.size() + s) * kCodebookEntries * part;
       for (size_t e = 0; e < kCodebookEntries; ++e) {
-        const Codebook& codebook = slabs[s].codebook;
+        prefetch_to_write(to + (kCodebookEntries + e) * part + d % part);  // of the next slab
         flash::store(
             to + e * part + d % part,
-            flash::ordered_words(_mm256_mul_ps(low, entry_of(codebook, e, columns, d)),
-                                 _mm256_mul_ps(high, entry_of(codebook, e, columns, d + kLanes))));
+            flash::ordered_words(_mm256_mul_ps(low, entry_of(codebook, e, at, dims)),
+                                 _mm256_mul_ps(high, entry_of(codebook, e, at + kLanes, dims))));
       }
     }
   }

@@ -58,8 +58,8 @@ struct IntegerRows {
 // row's, at most kMostTogether, so that less is brought to scale. What a run's words add up to,
 // without signs, times the largest word of a weight is below 2^31: sums of 32 bits hold all
 // products of a run, whatever their signs.
-inline constexpr size_t kMostTogether = 4;
-inline constexpr float kLargestWeightWord = 15000, kLargestWordSum = 142900;
+inline constexpr size_t kMostTogether = 8;
+inline constexpr float kLargestWeightWord = 10600, kLargestWordSum = 202000;
 static_assert((kLargestWordSum + kMostTogether * kIntegerGroup / 2 + 4) * (kLargestWeightWord + 2) <
               0x1p31f);  // rounding may add so much
 
