@@ -1,10 +1,15 @@
-// Memory asked for ahead, to be written: a store to a line of another core's waits for it, and what
-// follows for the store.
+// Memory asked for ahead.
 #pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
 
 namespace mkv {
 
-// The line at p; nothing is read, and nothing happens where there is no such memory.
+// The line at p, to be written: a store to a line that another core has waits for it, and what
+// follows for the store. Nothing is read, and nothing happens where there is no such memory.
 inline void prefetch_to_write(const void* p) {
 #if defined(__x86_64__)
   // GCC emits it for no target without "prfchw". Where a processor lacks it, it does nothing.
@@ -13,5 +18,26 @@ inline void prefetch_to_write(const void* p) {
   __builtin_prefetch(p, 1);
 #endif
 }
+
+// Asks for a share of some bytes at each step of a loop: all at once would fill the queue of
+// misses, and codes are read in an order that the processor does not foresee.
+class Prefetcher {
+ public:
+  Prefetcher(std::span<const uint8_t> bytes, size_t steps)
+      : at_(reinterpret_cast<const char*>(bytes.data())),
+        left_((bytes.size() + kLine - 1) / kLine),
+        lines_(steps == 0 ? 0 : (left_ + steps - 1) / steps) {}  // no slabs: no steps
+
+  void step() {
+    const size_t lines = std::min(lines_, left_);
+    for (size_t i = 0; i < lines; ++i, at_ += kLine) __builtin_prefetch(at_, 0, 2);
+    left_ -= lines;
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  const char* at_;
+  size_t left_, lines_;
+};
 
 }  // namespace mkv

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "base/prefetch.h"
 #include "nest/amx_codes.h"
-#include "nest/prefetch-inl.h"
 #include "ops/amx.h"
 #include "ops/instruction_set.h"
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "nest/amx_codes.h"
-#include "nest/prefetch-inl.h"
 #include "ops/amx.h"
 
 #if HWY_ARCH_X86_64

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "nest/kv_cache.h"
-#include "nest/prefetch-inl.h"
 #include "nest/slab_reference.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "nest/avx512.h"
-#include "nest/prefetch-inl.h"
 #include "nest/slab_kernels.h"
 #include "ops/instruction_set.h"
 

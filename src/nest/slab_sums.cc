@@ -1,9 +1,9 @@
 // Weighted sums of coded tokens, from their codes, for any processor with vectors; slab_avx512.cc
 // has them for VNNI.
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "nest/avx512.h"
 #include "nest/kv_cache.h"
-#include "nest/prefetch-inl.h"
 #include "nest/slab_kernels.h"
 #include "nest/slab_reference.h"
 

@@ -158,13 +158,16 @@ void multiply_tile(const Panel& panel, const WordsView& x, size_t strip, size_t 
   for (size_t t = 0; t < kTokens; ++t) std::copy_n(out[t], rows, &y.at(token + t, first));
 }
 
+// ahead: what is unpacked next, maybe.
 template <bool kVnni, bool kExact>
 void multiply_panel(const Panel& panel, const WordsView& x, size_t first, size_t rows,
-                    View<float> y) {
+                    std::span<const uint8_t> ahead, View<float> y) {
+  Prefetcher prefetcher(ahead, x.tokens / kTileTokens);
   for (size_t strip = 0; strip < rows; strip += kStripRows) {
     const size_t row = first + strip;
     size_t t = 0;
     for (; t + kTileTokens <= x.tokens; t += kTileTokens) {
+      prefetcher.step();
       multiply_tile<kTileTokens, kVnni, kExact>(panel, x, strip, t, row, y);
     }
     for (; t + 4 <= x.tokens; t += 4) {
@@ -179,12 +182,20 @@ void multiply_panel(const Panel& panel, const WordsView& x, size_t first, size_t
 
 template <bool kExact>
 void multiply_panel(const Panel& panel, const WordsView& x, size_t first, size_t rows,
-                    View<float> y) {
+                    std::span<const uint8_t> ahead, View<float> y) {
   constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX2;
   if (kMayHaveVnni && has_avx2_vnni()) {
-    return multiply_panel<kMayHaveVnni, kExact>(panel, x, first, rows, y);
+    return multiply_panel<kMayHaveVnni, kExact>(panel, x, first, rows, ahead, y);
   }
-  multiply_panel<false, kExact>(panel, x, first, rows, y);
+  multiply_panel<false, kExact>(panel, x, first, rows, ahead, y);
+}
+
+// The tiles of a panel, none after the last row.
+std::span<const uint8_t> panel_at(const Weight& w, size_t first) {
+  if (first >= w.rows) return {};
+  const size_t tile = first / kTileRows, end = std::min(w.tiles(), tile + kPanelRows / kTileRows);
+  const auto* data = reinterpret_cast<const uint8_t*>(w.tile(tile));
+  return {data, static_cast<size_t>(w.tile(end) - w.tile(tile))};
 }
 
 void MultiplyPanel(const WordsView& x, const Weight& w, size_t first, View<float> y) {
@@ -197,8 +208,9 @@ void MultiplyPanel(const WordsView& x, const Weight& w, size_t first, View<float
     unpack_tiles<decltype(tile)>(w, first, rows, x.groups, panel);
   });
   MKV_CHECK(exact == has_exact_words(w.type));
-  if (exact) return multiply_panel<true>(panel, x, first, rows, y);
-  multiply_panel<false>(panel, x, first, rows, y);
+  const std::span<const uint8_t> ahead = panel_at(w, first + rows);
+  if (exact) return multiply_panel<true>(panel, x, first, rows, ahead, y);
+  multiply_panel<false>(panel, x, first, rows, ahead, y);
 }
 
 #endif  // HWY_TARGET == HWY_SCALAR || !HWY_ARCH_X86_64
