@@ -32,6 +32,15 @@ constexpr float kSmallest = 0x1p-100f;
 constexpr size_t kHalf = kIntegerGroup / 2;
 constexpr float kMostOfWord = 32767;
 
+// x * factor + kOfInteger has the nearest integer in its low bits, for less than NearestInt takes,
+// which looks after overflow.
+constexpr float kOfInteger = 0x1.8p23f;
+template <class D, class Vec>
+HWY_INLINE auto integers_of(D d, Vec x) {
+  const hn::Rebind<int32_t, D> d32;
+  return hn::Sub(hn::BitCast(d32, x), hn::BitCast(d32, hn::Set(d, kOfInteger)));
+}
+
 // The bytes of a group's words: high ones in order, then low ones.
 HWY_INLINE void split_words(const int16_t* words, int8_t* bytes) {
   const hn::CappedTag<int16_t, kHalf> d;
@@ -65,12 +74,12 @@ HWY_INLINE void to_integers(const float* x, int16_t* words, float& scale, int32_
   const float top = std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(d32, largest)));
   const bool finite = top <= std::numeric_limits<float>::max();
   const float inverse = finite && top > kSmallest ? kLargestWord / top : 0.0f;
-  const auto factor = hn::Set(d, inverse);
+  const auto factor = hn::Set(d, inverse), of_integer = hn::Set(d, kOfInteger);
   for (size_t half = 0; half < 2; ++half) {
     auto total = hn::Zero(d32);
     for (size_t i = half * kCount / 2; i < (half + 1) * kCount / 2; ++i) {
-      const auto a = hn::NearestInt(hn::Mul(even[i], factor));
-      const auto b = hn::NearestInt(hn::Mul(odd[i], factor));
+      const auto a = integers_of(d, hn::Add(hn::Mul(even[i], factor), of_integer));
+      const auto b = integers_of(d, hn::Add(hn::Mul(odd[i], factor), of_integer));
       total = hn::Add(total, hn::Add(a, b));
       hn::StoreU(hn::DemoteTo(d16, a), d16, words + i * kStep);
       hn::StoreU(hn::DemoteTo(d16, b), d16, words + kHalf + i * kStep);
@@ -100,23 +109,29 @@ HWY_INLINE void to_words(const float* x, size_t size, int16_t* words, float& sca
   const hn::Rebind<int16_t, decltype(d)> d16;
   constexpr size_t kStep = hn::MaxLanes(d);
   auto largest = hn::Zero(d32);  // of the bits without sign: a NaN is above all numbers
-  auto sum = hn::Zero(d);
+  hn::Vec<decltype(d)> sums[kIntegerGroup / kStep];  // chains hide the latency of the FMA
+  for (auto& sum : sums) sum = hn::Zero(d);
   const auto part = hn::Set(d, 1.0f / kLargestWordSum);  // taken first, so that no sum is infinite
-  for (size_t i = 0; i < size; i += kStep) {
-    const auto magnitude = hn::Abs(hn::LoadU(d, x + i));
-    largest = hn::Max(largest, hn::BitCast(d32, magnitude));
-    sum = hn::MulAdd(magnitude, part, sum);
+  for (size_t g = 0; g < size; g += kIntegerGroup) {
+    for (size_t i = 0; i < kIntegerGroup / kStep; ++i) {
+      const auto magnitude = hn::Abs(hn::LoadU(d, x + g + i * kStep));
+      largest = hn::Max(largest, hn::BitCast(d32, magnitude));
+      sums[i] = hn::MulAdd(magnitude, part, sums[i]);
+    }
   }
+  auto sum = sums[0];
+  for (size_t i = 1; i < kIntegerGroup / kStep; ++i) sum = hn::Add(sum, sums[i]);
   const float top = std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(d32, largest)));
   const bool finite = top <= std::numeric_limits<float>::max();
   const float step = std::max(top * (1.0f / kMostOfWord), hn::GetLane(hn::SumOfLanes(d, sum)));
   const auto factor = hn::Set(d, finite && step > kSmallest ? 1.0f / step : 0.0f);
+  const auto of_integer = hn::Set(d, kOfInteger);
   for (size_t g = 0; g < size; g += kIntegerGroup) {
     for (size_t i = 0; i < kHalf; i += kStep) {
       hn::Vec<decltype(d)> even, odd;
       hn::LoadInterleaved2(d, x + g + i * 2, even, odd);
-      const auto a = hn::NearestInt(hn::Mul(even, factor));
-      const auto b = hn::NearestInt(hn::Mul(odd, factor));
+      const auto a = integers_of(d, hn::MulAdd(even, factor, of_integer));
+      const auto b = integers_of(d, hn::MulAdd(odd, factor, of_integer));
       hn::StoreU(hn::DemoteTo(d16, a), d16, words + g + i);
       hn::StoreU(hn::DemoteTo(d16, b), d16, words + g + kHalf + i);
     }
