@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "nest/angle_kernels.h"
 #include "nest/beam_kernels.h"
+#include "nest/block_kernels.h"
 #include "nest/code_tables.h"
 #include "nest/kv_cache.h"
 #include "nest/row_kernels.h"
@@ -280,6 +281,19 @@ void run_add_up_codes(benchmark::State& state) {
   }
 }
 
+// The tokens of a block, one side, to its columns.
+void run_store_tokens(benchmark::State& state) {
+  const size_t columns = 192;
+  Buffer<uint16_t> tokens(kBlockTokens * columns), block(kBlockTokens * columns);
+  for (auto _ : state) {
+    for (size_t t = 0; t < kBlockTokens; t += kStoredTokens) {
+      store_tokens({tokens.data() + t * columns, kStoredTokens, columns}, block.data() + t);
+    }
+    benchmark::DoNotOptimize(block.data());
+  }
+}
+
+BENCHMARK(run_store_tokens)->Name("store_tokens")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_add_up_codes)->Name("code_sums")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_score_slabs)->Name("run/score_slabs")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_weigh_slabs)->Name("run/weigh_slabs")->Unit(benchmark::kMicrosecond);

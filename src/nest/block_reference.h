@@ -40,6 +40,12 @@ inline void weigh_columns(View<const float> weights, const ColumnBlocks& blocks,
   }
 }
 
+inline void store_tokens(View<const uint16_t> rows, uint16_t* block) {
+  for (size_t t = 0; t < rows.rows; ++t) {
+    for (size_t c = 0; c < rows.cols; ++c) block[c * 64 + t] = rows.at(t, c);
+  }
+}
+
 inline float exp_and_sum(std::span<float> x, float shift) {
   float sum = 0.0f;
   for (float& value : x) sum += value = std::exp(value - shift);

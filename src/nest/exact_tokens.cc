@@ -8,9 +8,7 @@
 namespace mkv {
 namespace {
 
-// Blocks of columns take so many tokens at once.
-constexpr size_t kTogether = kStoredTokens;
-
+// kStoredTokens of them, or fewer, within a block.
 void store_rows(ExactBlocks& exact, size_t row, View<const float> values) {
   std::byte* block = exact.store.block(row / kBlockTokens - exact.first);
   const size_t first = row % kBlockTokens;
@@ -23,13 +21,13 @@ void store_rows(ExactBlocks& exact, size_t row, View<const float> values) {
   }
   auto* to = reinterpret_cast<uint16_t*>(block) + first;
   constexpr size_t kPart = 256;  // columns
-  uint16_t halves[kTogether * kPart];
+  uint16_t halves[kStoredTokens * kPart];
   for (size_t begin = 0; begin < values.cols; begin += kPart, to += kPart * kBlockTokens) {
     const View<uint16_t> part(halves, values.rows, std::min(kPart, values.cols - begin), kPart);
     for (size_t t = 0; t < part.rows; ++t) {
       f32_to_f16(values.row(t).subspan(begin, part.cols), part.row(t));
     }
-    if (part.rows == kTogether) {
+    if (part.rows == kStoredTokens) {
       store_tokens(part, to);
     } else {
       for (size_t c = 0; c < part.cols; ++c) {
@@ -47,8 +45,8 @@ void store_positions(const KvCache::State& state, LayerCache& layer, Side side,
   for (size_t position = begin; position < end;) {
     const bool sink = position < state.sinks;
     const size_t row = sink ? 0 : position - state.sinks;
-    const bool together = !sink && row % kTogether == 0 && end - position >= kTogether;
-    const size_t count = together ? kTogether : 1;
+    const bool together = !sink && row % kStoredTokens == 0 && end - position >= kStoredTokens;
+    const size_t count = together ? kStoredTokens : 1;
     View<const float> rows = values.rows_from(position - state.length, count);
     if (state.rounding != Rounding::none) {
       rounded.reshape(count, values.cols);

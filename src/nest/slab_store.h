@@ -38,8 +38,16 @@ class SlabStore {
     data_.resize(needed);
     blocks_ = blocks;
   }
-  // The same, and drop_front the same, for blocks that are soon dropped again: the store moves to
-  // `spare` and back, so that many stores in turn use one memory for what they hold for a moment.
+  void drop_front(size_t blocks) {
+    blocks = std::min(blocks, blocks_);
+    if (blocks == 0) return;
+    const size_t kept = (blocks_ - blocks) * block_bytes();
+    if (kept != 0) std::memmove(data_.data(), block(blocks), kept);
+    blocks_ -= blocks;
+    data_.resize_exactly(kept);
+  }
+  // Both for blocks that are soon dropped again: the store moves to `spare` and back, so that many
+  // stores in turn use one memory for what they hold for a moment.
   void grow_to(size_t blocks, Buffer<std::byte>& spare) {
     const size_t needed = blocks * block_bytes();
     if (needed > data_.bytes()) move_to(spare, 0, bytes(), needed);
@@ -51,14 +59,6 @@ class SlabStore {
     if (spare.bytes() >= data_.bytes()) return drop_front(blocks);
     move_to(spare, dropped, kept, kept);
     blocks_ -= blocks;
-  }
-  void drop_front(size_t blocks) {
-    blocks = std::min(blocks, blocks_);
-    if (blocks == 0) return;
-    const size_t kept = (blocks_ - blocks) * block_bytes();
-    if (kept != 0) std::memmove(data_.data(), block(blocks), kept);
-    blocks_ -= blocks;
-    data_.resize_exactly(kept);
   }
   // Keeps the leading slabs of every block and gives the rest of the memory back.
   void keep_slabs(size_t slabs) {
@@ -76,6 +76,7 @@ class SlabStore {
   }
 
  private:
+  // Exchanges the memory with `spare`, with room for `room` bytes, and takes `size` of them along.
   void move_to(Buffer<std::byte>& spare, size_t first, size_t size, size_t room) {
     spare.resize(0);
     spare.reserve(room);

@@ -83,6 +83,25 @@ TEST(BlockKernels, WeighedSumsEqualTheReference) {
   });
 }
 
+TEST(BlockKernels, StoredTokensEqualTheReferenceAndTouchNothingElse) {
+  for_each_instruction_set([] {
+    for (const size_t columns : {0u, 1u, 7u, 8u, 9u, 64u, 100u, 192u}) {
+      for (const size_t misalign : {0u, 1u, 3u}) {
+        const std::vector<uint16_t> from = random_block(columns + 1, columns, misalign);
+        const View<const uint16_t> rows(from.data() + misalign, kStoredTokens, columns,
+                                        columns + 5);
+        for (const size_t first : {0u, 8u, 56u}) {
+          std::vector<uint16_t> expected = random_block(columns + 1, 3, misalign);
+          std::vector<uint16_t> actual = expected;
+          reference::store_tokens(rows, expected.data() + misalign + first);
+          store_tokens(rows, actual.data() + misalign + first);
+          ASSERT_EQ(actual, expected) << columns << " " << misalign << " " << first;
+        }
+      }
+    }
+  });
+}
+
 TEST(BlockKernels, ExpSumMaxScaleAndWiden) {
   for_each_instruction_set([] {
     for (size_t size = 0; size < 70; ++size) {
