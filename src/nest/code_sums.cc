@@ -35,7 +35,7 @@ HWY_INLINE __m256 entry_of(const Codebook& codebook, size_t e, const float* at, 
   return sum;
 }
 
-// What no entry of a slab adds more than to dims [dims], added to `most`.
+// Adds to `most` [dims] what an entry of a slab adds to them at most.
 void add_most(const CodeSlab& slab, const Matrix<float>& columns, std::span<float> most) {
   for (size_t c = 0; c < kSlabColumns; ++c) {
     float largest = 0.0f;

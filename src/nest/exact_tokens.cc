@@ -1,6 +1,5 @@
 // Exact tokens of a layer: how new ones get to their places.
 #include <algorithm>
-#include <vector>
 
 #include "nest/kv_state.h"
 #include "ops/ops.h"
