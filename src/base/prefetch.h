@@ -19,6 +19,11 @@ inline void prefetch_to_write(const void* p) {
 #endif
 }
 
+// The lines of some bytes.
+inline void prefetch_to_write(const void* p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) prefetch_to_write(static_cast<const char*>(p) + i);
+}
+
 // Asks for a share of some bytes at each step of a loop: all at once would fill the queue of
 // misses, and codes are read in an order that the processor does not foresee.
 class Prefetcher {

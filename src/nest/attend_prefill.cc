@@ -133,11 +133,9 @@ class Prefill {
 
   // A query, and where another will be packed: no prefetcher foresees a head's part of a token.
   void ask_for(const float* query, const flash::Tile& packed, size_t row) const {
-    constexpr size_t kLine = 64;  // bytes
-    for (size_t c = 0; c < head_dim_; c += kLine / sizeof(float)) hwy::Prefetch(query + c);
+    for (size_t c = 0; c < head_dim_; c += 64 / sizeof(float)) hwy::Prefetch(query + c);
     if (flash_ == nullptr) return;
-    const uint16_t* to = packed.queries + row * query_size_;
-    for (size_t i = 0; i < query_size_; i += kLine / sizeof(uint16_t)) prefetch_to_write(to + i);
+    prefetch_to_write(packed.queries + row * query_size_, query_size_ * sizeof(uint16_t));
   }
 
   // Packs the queries as codes_ or as flash_ reads them, or scales them.

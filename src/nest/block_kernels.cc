@@ -9,6 +9,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "ops/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mkv {
@@ -171,35 +172,11 @@ void WeighColumns(View<const float> weights, const ColumnBlocks& blocks, View<fl
   weigh_all<uint16_t>(weights, blocks, sums);
 }
 
-// e^x for x in [-87, 0]: 2^n times a polynomial in the rest, relative error below 3e-7 (the Taylor
-// series of 2^r at 0, |r| <= 1/2, to the sixth power).
-template <class D>
-HWY_INLINE hn::Vec<D> exp_negative(D d, hn::Vec<D> x) {
-  const hn::RebindToSigned<D> di;
-  const auto y = hn::Mul(x, hn::Set(d, 1.44269504f));
-  const auto n = hn::NearestInt(y);
-  // x / ln 2 - n, the product's rounding error included.
-  const auto r = hn::MulAdd(x, hn::Set(d, 1.92596303e-8f),
-                            hn::MulSub(x, hn::Set(d, 1.44269504f), hn::ConvertTo(d, n)));
-  auto p = hn::Set(d, 1.54035304e-4f);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.33335581e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 9.61812911e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.55041087e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 2.40226507e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 6.93147181e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(n)));
-}
-
 float ExpAndSum(float* x, size_t size, float shift) {
   const F32 d;
   const size_t n = hn::Lanes(d);
-  // exp() of less than this is a subnormal.
-  constexpr float kFloor = -87.0f;
   const auto step = [shift](auto tag, float* at) HWY_ATTR {
-    const auto floor = hn::Set(tag, kFloor);
-    const auto y = hn::Sub(hn::LoadU(tag, at), hn::Set(tag, shift));
-    const auto e = hn::IfThenElseZero(hn::Gt(y, floor), exp_negative(tag, hn::Max(y, floor)));
+    const auto e = exp_of_negative(tag, hn::Sub(hn::LoadU(tag, at), hn::Set(tag, shift)));
     hn::StoreU(e, tag, at);
     return e;
   };

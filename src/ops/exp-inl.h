@@ -22,9 +22,10 @@ HWY_INLINE Vec exp_or_zero(D d, Vec x) {
   return hn::IfThenElse(hn::Eq(x, x), hn::IfThenElseZero(hn::Ge(x, floor), e), x);
 }
 
-// exp(x) for x <= 0, and 0 below -87: half the instructions of Highway's, which also takes what is
-// above. Of a NaN any number. exp(r) of the rest |r| <= ln 2 / 2 is a polynomial (relative error
-// 3e-9, fitted to exp by us) times a power of two, whose exponent is added to the bits.
+// exp(x) for x <= 0, and 0 from -87 down, where it would be subnormal, and of NaN: half the
+// instructions of Highway's, which takes what is above, too. exp(r) of the rest |r| <= ln 2 / 2 is
+// a polynomial (relative error 3e-9, fitted to exp by us) times a power of two, whose exponent is
+// added to the bits.
 template <class D, class Vec>
 HWY_INLINE Vec exp_of_negative(D d, Vec x) {
   const auto floor = hn::Set(d, -87.0f), shift = hn::Set(d, 0x1.8p23f);
@@ -32,15 +33,16 @@ HWY_INLINE Vec exp_of_negative(D d, Vec x) {
   // The nearest integer of y / ln 2, in the low bits; then as a float.
   const auto bits = hn::MulAdd(y, hn::Set(d, 1.44269504f), shift);
   const auto n = hn::Sub(bits, shift);
-  auto r = hn::NegMulAdd(n, hn::Set(d, 0x1.62e4p-1f), y);  // ln 2, the leading bits
-  r = hn::NegMulAdd(n, hn::Set(d, 1.42860677e-6f), r);     // and what is left of it
+  // ln 2 in two parts, of which n times the first is exact without a fused product as well.
+  auto r = hn::NegMulAdd(n, hn::Set(d, 0x1.62e4p-1f), y);
+  r = hn::NegMulAdd(n, hn::Set(d, 1.42860677e-6f), r);
   auto p = hn::Set(d, 1.38145405e-3f);
   for (const float next : {8.36874545e-3f, 4.16683890e-2f, 0.166665211f, 0.49999994f, 1.0f, 1.0f}) {
     p = hn::MulAdd(p, r, hn::Set(d, next));
   }
   const hn::Rebind<int32_t, D> d32;
   const auto power = hn::ShiftLeft<23>(hn::BitCast(d32, bits));
-  return hn::IfThenElseZero(hn::Ge(x, floor), hn::BitCast(d, hn::Add(hn::BitCast(d32, p), power)));
+  return hn::IfThenElseZero(hn::Gt(x, floor), hn::BitCast(d, hn::Add(hn::BitCast(d32, p), power)));
 }
 
 // g / (1 + exp(-x)), through exp(-|x|), which cannot overflow; g and x have the same sign.

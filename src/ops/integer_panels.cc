@@ -30,7 +30,6 @@ void MultiplyPanel(const WordsView&, const Weight&, size_t, View<float>) { MKV_C
 using IntLanesV = hn::Vec<IntLanes>;
 using FloatLanesV = hn::Vec<FloatLanes>;
 constexpr size_t kTileTokens = 6;  // 2 x 6 sums of integers: of 16 registers
-constexpr size_t kLine = 64 / sizeof(float);
 
 // With AVX-512 but no VNNI two instructions multiply and add 32 words, and so many floats.
 bool HasIntegerPanels() { return HWY_TARGET != HWY_AVX3 || has_vnni(); }
@@ -129,9 +128,8 @@ void multiply_tile(const Panel& panel, const WordsView& x, size_t strip, size_t 
                    View<float> y) {
   const size_t rows = y.cols - first;
   if (rows >= kStripRows) {
-    for (size_t t = 0; t < kTokens; ++t) {
-      for (size_t r = 0; r < kStripRows; r += kLine) prefetch_to_write(&y.at(token + t, first + r));
-    }
+    constexpr size_t kBytes = kStripRows * sizeof(float);
+    for (size_t t = 0; t < kTokens; ++t) prefetch_to_write(&y.at(token + t, first), kBytes);
   }
   FloatLanesV sums[kTokens][kVectors];
   for (auto& row : sums) {
