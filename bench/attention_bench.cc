@@ -196,17 +196,17 @@ struct Run {
   Nest nest = make_nest(2);
   std::span<const CodeSlab> slabs = nest.basis({0, 0, Side::key}).slabs;
   CodePlanes planes = make_code_planes(slabs, std::vector<float>(kWidth, 1.0f));
-  std::vector<uint8_t> codes = random_bytes(kBlocks * slabs.size() * 32, 255);
+  Buffer<uint8_t> codes = random_bytes(kBlocks * slabs.size() * 32, 255);
   // As if rounded: neither the largest nor many are of one head.
-  std::vector<uint8_t> weights = random_bytes(kHeads * kWeighBlocks * kBlockTokens, 16);
+  Buffer<uint8_t> weights = random_bytes(kHeads * kWeighBlocks * kBlockTokens, 16);
   std::vector<float> units = std::vector<float>(kHeads, 0.01f);
   Matrix<float> scores = random_matrix(kHeads, kBlocks* kBlockTokens, 7);
   Matrix<float> sums = random_matrix(kHeads, kWidth, 8);
 
-  static std::vector<uint8_t> random_bytes(size_t count, uint64_t most) {
+  static Buffer<uint8_t> random_bytes(size_t count, uint64_t most) {
     Rng rng(count);
-    std::vector<uint8_t> bytes(count);
-    for (uint8_t& x : bytes) x = static_cast<uint8_t>(rng.below(most + 1));
+    Buffer<uint8_t> bytes(count);
+    for (uint8_t& x : bytes.span()) x = static_cast<uint8_t>(rng.below(most + 1));
     return bytes;
   }
   CodeBlocks blocks(size_t first, size_t count) const {
@@ -218,13 +218,16 @@ struct Run {
 void run_score_slabs(benchmark::State& state) {
   Run run;
   const size_t slabs = run.slabs.size();
-  std::vector<int16_t> entries(slabs * Run::kHeads * kCodebookEntries);
+  Buffer<uint8_t> entries(Run::kHeads * eight_count(slabs) * kEight * kCodebookEntries);
+  std::vector<int32_t> factors(Run::kHeads * eight_count(slabs));
+  std::vector<float> bases(Run::kHeads);
   std::vector<ByteTables> bytes(Run::kHeads * part_count(slabs));
-  const ScoreTables tables{slabs, Run::kHeads, entries.data(), run.units.data(), bytes.data()};
+  const ScoreTables tables{slabs,           Run::kHeads,      entries.data(), factors.data(),
+                           run.units.data(), bases.data(), bytes.data()};
   std::vector<float> values(slabs * kCodebookEntries);
   const Matrix<float> query = random_matrix(1, kWidth, 9);
-  const float reach = tabulate_slabs(run.slabs, query.data(), values.data());
-  for (size_t h = 0; h < Run::kHeads; ++h) round_tables(values.data(), reach, h, tables);
+  tabulate_slabs(run.slabs, query.data(), values.data());
+  for (size_t h = 0; h < Run::kHeads; ++h) round_tables(values.data(), h, tables);
   for (auto _ : state) {
     score_slabs(tables, run.blocks(0, Run::kBlocks), run.scores.view());
     benchmark::DoNotOptimize(run.scores.data());

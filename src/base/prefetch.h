@@ -29,20 +29,21 @@ inline void prefetch_to_write(const void* p, size_t bytes) {
 class Prefetcher {
  public:
   Prefetcher(std::span<const uint8_t> bytes, size_t steps)
-      : at_(reinterpret_cast<const char*>(bytes.data())),
-        left_((bytes.size() + kLine - 1) / kLine),
-        lines_(steps == 0 ? 0 : (left_ + steps - 1) / steps) {}  // no slabs: no steps
+      : at_(reinterpret_cast<const char*>(bytes.data())) {
+    const size_t lines = (bytes.size() + kLine - 1) / kLine;
+    end_ = at_ + lines * kLine;
+    if (steps > 0) step_ = (lines + steps - 1) / steps * kLine;  // no slabs: no steps
+  }
 
   void step() {
-    const size_t lines = std::min(lines_, left_);
-    for (size_t i = 0; i < lines; ++i, at_ += kLine) __builtin_prefetch(at_, 0, 2);
-    left_ -= lines;
+    const char* end = at_ + std::min(step_, static_cast<size_t>(end_ - at_));
+    for (; at_ < end; at_ += kLine) __builtin_prefetch(at_);
   }
 
  private:
   static constexpr size_t kLine = 64;
-  const char* at_;
-  size_t left_, lines_;
+  const char *at_, *end_ = nullptr;
+  size_t step_ = 0;  // bytes
 };
 
 }  // namespace mkv

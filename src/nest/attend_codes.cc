@@ -48,9 +48,11 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   for (size_t group = 0; group < state.groups(); ++group) {
     slabs_ = std::max<size_t>(slabs_, state.rank(layer, group, Side::key));
   }
-  if (scores_by_words()) {
-    units_ = arena.take<float>(sizes.heads);
-    entries_ = arena.take<int16_t>(sizes.heads * slabs_ * kCodebookEntries);
+  if (scores_by_eights()) {
+    const size_t eights = sizes.heads * eight_count(slabs_);
+    units_ = arena.take<float>(2 * sizes.heads);
+    entries_ = arena.take<uint8_t>(eights * kEight * kCodebookEntries);
+    factors_ = arena.take<int32_t>(eights);
   } else {
     bytes_ = arena.take<ByteTables>(sizes.heads * part_count(slabs_));
   }
@@ -61,9 +63,12 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
 ScoreTables CodedAttention::score_tables(size_t group) const {
   const size_t slabs = state_->rank(layer_, group, Side::key), heads = sizes_.group_heads;
   ScoreTables tables{.slabs = slabs, .heads = heads};
-  if (scores_by_words()) {
+  if (scores_by_eights()) {
+    const size_t first = group * heads * eight_count(slabs_);
     tables.unit = units_ + group * heads;
-    tables.entries = entries_ + group * slabs_ * heads * kCodebookEntries;
+    tables.base = units_ + sizes_.heads + group * heads;
+    tables.entries = entries_ + first * kEight * kCodebookEntries;
+    tables.factors = factors_ + first;
   } else {
     tables.bytes = bytes_ + group * heads * part_count(slabs_);
   }
@@ -104,8 +109,8 @@ void CodedAttention::prepare(size_t head, std::span<const float> query, size_t o
   const std::span<const CodeSlab> slabs =
       std::span(basis.slabs).first(state_->rank(layer_, group, Side::key));
   float* values = values_ + worker * slabs_ * kCodebookEntries;
-  const float reach = tabulate_slabs(slabs, latent.data(), values);
-  round_tables(values, reach, in_group, score_tables(group));
+  tabulate_slabs(slabs, latent.data(), values);
+  round_tables(values, in_group, score_tables(group));
 }
 
 // q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.
@@ -191,6 +196,11 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weight
   }
 }
 
+Prefetcher CodedAttention::ask_for_keys(std::optional<Next> next, size_t steps) const {
+  if (!next || !codes()) return {{}, 0};
+  return {code_bytes(space(next->group, Side::key), next->blocks), steps};
+}
+
 void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> weights,
                                  const uint8_t* heavy, View<float> sums, std::optional<Next> next,
                                  size_t worker) const {
@@ -219,20 +229,14 @@ void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, View<const
   uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
   float* units = small_ + worker * sizes_.group_heads;
   const size_t columns = state_->plan(id).columns;
-  const auto all_heavy = static_cast<size_t>(std::count(heavy, heavy + sums.rows, uint8_t{1}));
-  if (all_heavy == 0) return;
-  const bool all = weighs_all(all_heavy, sums.rows);
   size_t count = 0;
   for (size_t h = 0; h < sums.rows; ++h) {
-    uint8_t* to = rounded + count * kStride;
-    if (heavy[h] != 0) {
-      units[count++] = round_weights(weights.row(h), to);
-    } else if (all) {
-      std::fill_n(to, weights.cols, uint8_t{0});
-      units[count++] = 0.0f;
-    }
+    if (heavy[h] == 0) continue;
+    units[count] = round_weights(weights.row(h), rounded + count * kStride);
+    ++count;
   }
-  if (all) {
+  if (count == 0) return Prefetcher(values.ahead, 1).step();
+  if (count == sums.rows) {
     return weigh_slabs(state_->plan(id).planes, values, rounded, {units, count}, sums);
   }
   const View<float> kept(kept_ + worker * sizes_.group_heads * dims_, count, columns, dims_);

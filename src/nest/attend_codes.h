@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "base/prefetch.h"
 #include "base/view.h"
 #include "nest/angle_kernels.h"
 #include "nest/arena.h"
@@ -43,6 +44,8 @@ class CodedAttention {
     size_t group = 0;
     Blocks blocks;
   };
+  // Asks for them in so many steps.
+  Prefetcher ask_for_keys(std::optional<Next> next, size_t steps) const;
   // Whether weigh leaves out what is not heavy.
   bool skips() const { return integer(); }
   // sums[head of the group][latent] += sum of the weights times the tokens' latents. If it skips,
@@ -78,9 +81,10 @@ class CodedAttention {
   float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
   int16_t* turned_ = nullptr;        // [worker][head of the group][a | b][even_pairs()]
-  // Tables of words, or of bytes:
-  float* units_ = nullptr;       // [head]
-  int16_t* entries_ = nullptr;   // [group][slab][head of the group][16]
+  // Score tables by eight slabs, or by one (nest/code_tables.h):
+  float* units_ = nullptr;      // [unit | base][head]
+  uint8_t* entries_ = nullptr;  // [head][eight][8 slabs][16]
+  int32_t* factors_ = nullptr;  // [head][eight]
   ByteTables* bytes_ = nullptr;  // [head][part]
   float* values_ = nullptr;      // [worker][slab][16], tables before rounding
   float* small_ = nullptr;       // [worker][head of the group]

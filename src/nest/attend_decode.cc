@@ -7,10 +7,12 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/prefetch.h"
 #include "nest/arena.h"
 #include "nest/attend_codes.h"
 #include "nest/attend_tiles.h"
 #include "nest/block_kernels.h"
+#include "nest/both_ends.h"
 #include "nest/kv_state.h"
 #include "nest/row_kernels.h"
 #include "nest/slab_kernels.h"
@@ -65,7 +67,19 @@ class Decode {
     std::fill_n(least_, heads_, -HUGE_VALF);
     const bool coded = coded_.count() > 0;
     const size_t kv_heads = state_.shape.kv_heads, early = kv_heads * early_runs_;
+    const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
+    const auto next_of = [&](std::optional<size_t> task) -> std::optional<CodedAttention::Next> {
+      if (!task) return {};
+      return CodedAttention::Next{*task % groups, run_blocks(coded_, *task / groups)};
+    };
+    BothEnds order(coded_tasks, workers_.count());
+    for (size_t w = 0; w < workers_.count(); ++w) {
+      asked_[w] = coded ? codes_.ask_for_keys(next_of(order.first(w)),
+                                              (early + heads_) / workers_.count())
+                        : Prefetcher({}, 0);
+    }
     workers_.run(early + (coded ? heads_ : 0), [&](size_t task, size_t worker) {
+      asked_[worker].step();
       if (task >= early) return prepare_head(task - early, worker);
       attend_exact(task % kv_heads, early_run(task / kv_heads), worker);
     });
@@ -80,12 +94,9 @@ class Decode {
       for (size_t h = 0; h < heads_; ++h) merge(h, 0);
       return;
     }
-    const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
-    workers_.run(coded_tasks, [&](size_t task, size_t worker) {
-      const size_t later = task + 1;  // workers take runs of neighbours
-      std::optional<CodedAttention::Next> next;
-      if (later < coded_tasks) next = {later % groups, run_blocks(coded_, later / groups)};
-      attend_coded(task % groups, task / groups, next, worker);
+    workers_.run(coded_tasks, [&](size_t, size_t worker) {
+      const auto [task, next] = order.take(worker);
+      attend_coded(task % groups, task / groups, next_of(next), worker);
     });
     workers_.run(heads_, [&](size_t head, size_t worker) { merge(head, worker); });
   }
@@ -147,6 +158,7 @@ class Decode {
     factors_ = arena.take<float>(workers_.count() * (coded_runs_ + exact_runs_));
     values_ = arena.take<const std::byte*>(workers_.count() * (coded_runs_ + exact_runs_));
     later_ = arena.take<const LaterSink*>(later_count_);
+    asked_ = arena.take<Prefetcher>(workers_.count());
     sink_rows_ = arena.take<const std::byte*>(workers_.count() * 2 * sink_count());
     if (coded_.count() > 0) {
       const CodedAttention::Sizes sizes{heads_, group_heads_, workers_.count()};
@@ -383,6 +395,7 @@ class Decode {
   float* merged_ = nullptr;                // [worker][dims]
   float* factors_ = nullptr;               // [worker][run], of partials
   const std::byte** values_ = nullptr;     // [worker][run], likewise
+  Prefetcher* asked_ = nullptr;            // [worker], for the keys that it scores first
   const LaterSink** later_ = nullptr;      // that the token sees
   const std::byte** sink_rows_ = nullptr;  // [worker][side][sink_count()]
   CodedAttention codes_;

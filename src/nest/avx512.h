@@ -1,5 +1,5 @@
 // Kernels written for AVX-512 with VNNI by hand, where the portable ones cannot name the
-// instruction: permutation of 16-bit lanes by 32 entries, and products of bytes.
+// instruction: look-ups in 64 bytes, and products of bytes.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,10 @@
 
 namespace mkv::avx512 {
 
-// Whether the machine has them and the instruction set was not lowered (ops/instruction_set.h).
+// Whether the machine has VNNI and the instruction set was not lowered (ops/instruction_set.h).
 bool usable();
+// Whether it has look-ups in 64 bytes (VBMI) too: score_slabs, by tables of eight slabs.
+bool scores_eights();
 
 // As in nest/slab_kernels.h.
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);

@@ -27,10 +27,12 @@ struct ByteTables;
 // set in use reads (nest/slab_kernels.h).
 struct ScoreTables {
   size_t slabs = 0, heads = 0;
-  // As words, in units of a head's own: score = unit * (sum of entries), which 15 bits hold.
-  int16_t* entries = nullptr;  // [slabs][heads][16]
-  float* unit = nullptr;       // [heads]
-  // As bytes (nest/score_bytes.h).
+  // By eight slabs, the last ones padded with zeros (nest/score_bytes.h): score = base + unit * the
+  // sum of factors times entries, where slab s has byte s % 4 of its eight's factors.
+  uint8_t* entries = nullptr;  // [heads][eight_count(slabs)][8 slabs][16], at most 127
+  int32_t* factors = nullptr;  // [heads][eight_count(slabs)], 4 bytes of 1 to 127
+  float *unit = nullptr, *base = nullptr;  // [heads]
+  // Or slab by slab, for bytes that are added up.
   ByteTables* bytes = nullptr;  // [heads][part_count(slabs)]
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <utility>
 
 #include "base/check.h"
@@ -116,6 +117,41 @@ HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
     }
     round_table(values + s * kEntries, ranges[s].least, factors[shift],
                 static_cast<float>(1 << (shift - finer)), out.entries[first], rest);
+  }
+}
+
+void RoundToEights(const float* values, size_t slabs, uint8_t* entries, int8_t* factors,
+                   float& unit, float& base) {
+  constexpr float kMostFactor = 127.0f;
+  constexpr size_t kPairs = kEight / 2;
+  float largest = 0.0f;
+  base = 0.0f;
+  for (size_t s = 0; s < slabs; ++s) {
+    const Range range = range_of(values + s * kEntries);
+    largest = HWY_MAX(largest, range.size);
+    base += range.least;
+  }
+  unit = largest / (kMostEntry * kMostFactor);
+  const bool none = !(unit > 1e-37f);  // a subnormal's reciprocal may be infinite
+  const float to_factor = none ? 0.0f : 1.0f / (unit * kMostEntry);
+  for (size_t first = 0; first < slabs; first += kEight, factors += kPairs) {
+    for (size_t pair = 0; pair < kPairs; ++pair) {
+      Range ranges[2];
+      for (size_t i = 0; i < 2; ++i) {
+        const size_t s = first + i * kPairs + pair;
+        if (s < slabs) ranges[i] = range_of(values + s * kEntries);
+      }
+      const float size = HWY_MAX(ranges[0].size, ranges[1].size);
+      const float factor = HWY_MIN(kMostFactor, HWY_MAX(1.0f, std::ceil(size * to_factor)));
+      factors[pair] = static_cast<int8_t>(factor);
+      const float times = none ? 0.0f : 1.0f / (unit * factor);
+      for (size_t i = 0; i < 2; ++i) {
+        const size_t s = first + i * kPairs + pair;
+        if (s >= slabs) continue;
+        round_table(values + s * kEntries, ranges[i].least, times, 0.0f, entries + s * kEntries,
+                    nullptr);
+      }
+    }
   }
 }
 
@@ -268,9 +304,18 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace mkv {
+HWY_EXPORT(RoundToEights);
 HWY_EXPORT(RoundToBytes);
 HWY_EXPORT(ScoreBytes);
 
+void round_to_eights(const float* values, size_t head, const ScoreTables& to) {
+  const size_t first = head * eight_count(to.slabs), padded = eight_count(to.slabs) * kEight;
+  uint8_t* entries = to.entries + first * kEight * kCodebookEntries;
+  std::fill(entries + to.slabs * kCodebookEntries, entries + padded * kCodebookEntries, uint8_t{0});
+  HWY_DYNAMIC_DISPATCH(RoundToEights)(values, to.slabs, entries,
+                                      reinterpret_cast<int8_t*>(to.factors + first), to.unit[head],
+                                      to.base[head]);
+}
 void round_to_bytes(const float* values, size_t slabs, ByteTables* parts) {
   HWY_DYNAMIC_DISPATCH(RoundToBytes)(values, slabs, parts);
 }

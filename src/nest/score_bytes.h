@@ -1,7 +1,13 @@
-// Score tables as bytes, for processors that look up bytes alone (decision 0024). What a code adds
-// to a score is rounded to 7 bits in a unit of its table's own, a power of two times the head's:
-// two look-ups' sum is a byte, and sums of coarse tables are doubled before those of finer ones are
-// added to them. A table for which 7 bits are too few becomes two, its high bits and the rest.
+// Score tables as bytes.
+//
+// By eight slabs, for processors that look up 64 bytes at once and add up products of four
+// neighbours (decision 0031): what a code adds to a score is rounded to 7 bits, so that two
+// look-ups' sum is a byte, in a unit that two slabs share, a factor of 1 to 127 times the head's.
+//
+// Slab by slab, for processors that look up 16 (decision 0024): rounded to 7 bits in a unit that is
+// a power of two times the head's. Two look-ups' sum is a byte, and sums of coarse tables are
+// doubled before those of finer ones are added to them. A table for which 7 bits are too few
+// becomes two, its high bits and the rest.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +23,12 @@ namespace mkv {
 // Slabs are worked on by parts of so many, whose codes stay in the first cache.
 inline constexpr size_t kPartSlabs = 128;
 inline constexpr size_t part_count(size_t slabs) { return (slabs + kPartSlabs - 1) / kPartSlabs; }
+
+inline constexpr size_t kEight = 8;
+inline constexpr size_t eight_count(size_t slabs) { return (slabs + kEight - 1) / kEight; }
+
+// Rounds the tables of slabs, values [slabs][16], to those of `head`.
+void round_to_eights(const float* values, size_t head, const ScoreTables& to);
 
 // Codes of a slab, one in a byte, of two blocks.
 inline constexpr size_t kSpreadCodes = 128;

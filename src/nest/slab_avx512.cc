@@ -1,6 +1,7 @@
 #include <hwy/base.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/check.h"
 #include "base/prefetch.h"
@@ -16,84 +17,18 @@
 #include <immintrin.h>
 
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+#include "nest/avx512-inl.h"
 namespace mkv::avx512 {
 namespace {
 
 constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns = kSlabColumns;
 
-// As assembly, for GCC copies its sums around intrinsics that overwrite an operand.
-HWY_INLINE void add_words(__m512i& sum, __m512i a) {
-  asm("vpaddw %1, %0, %0" : "+v"(sum) : "v"(a));
-}
 HWY_INLINE void add_bytes(__m512i& sum, __m512i a) {
   asm("vpaddb %1, %0, %0" : "+v"(sum) : "v"(a));
-}
-HWY_INLINE void add_byte_products(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
 }
 
 HWY_INLINE __m256i load_codes(const uint8_t* codes) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-}
-
-// 32 16-bit sums times `unit`, added to scores[32].
-HWY_INLINE void add_scores(__m512i sums, __m512 unit, float* scores) {
-  const __m512i low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums));
-  const __m512i high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sums, 1));
-  _mm512_storeu_ps(scores, _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), unit, _mm512_loadu_ps(scores)));
-  _mm512_storeu_ps(scores + 16,
-                   _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), unit, _mm512_loadu_ps(scores + 16)));
-}
-
-// A table of 16 words twice is one register: a permutation of 16-bit lanes looks up 32 tokens by
-// the lowest five bits of each, so that the code above it in the byte needs no mask.
-template <size_t kHeads, size_t kBlocks>
-HWY_INLINE void score_tile(const ScoreTables& tables, const CodeBlocks& blocks, size_t block,
-                           size_t head, Prefetcher& ahead, View<float> scores) {
-  const size_t stride = scores.rows * kEntries;
-  const int16_t* entries = tables.entries + head * kEntries;
-  const uint8_t* codes = blocks.data + block * blocks.stride;
-  __m512i sums[kHeads][kBlocks][2];
-  for (auto& of_head : sums) {
-    for (auto& of_block : of_head) of_block[0] = of_block[1] = _mm512_setzero_si512();
-  }
-  for (size_t s = 0; s < tables.slabs; ++s) {
-    ahead.step();
-    __m512i table[kHeads];
-    for (size_t h = 0; h < kHeads; ++h) {
-      table[h] = _mm512_broadcast_i64x4(_mm256_loadu_si256(
-          reinterpret_cast<const __m256i*>(entries + s * stride + h * kEntries)));
-    }
-    for (size_t b = 0; b < kBlocks; ++b) {
-      const __m512i low = _mm512_cvtepu8_epi16(load_codes(codes + b * blocks.stride + s * kHalf));
-      const __m512i high = _mm512_srli_epi16(low, 4);
-      for (size_t h = 0; h < kHeads; ++h) {
-        add_words(sums[h][b][0], _mm512_permutexvar_epi16(low, table[h]));
-        add_words(sums[h][b][1], _mm512_permutexvar_epi16(high, table[h]));
-      }
-    }
-  }
-  for (size_t h = 0; h < kHeads; ++h) {
-    const __m512 unit = _mm512_set1_ps(tables.unit[head + h]);
-    for (size_t b = 0; b < kBlocks; ++b) {
-      float* to = scores.row(head + h).data() + (block + b) * kTokens;
-      add_scores(sums[h][b][0], unit, to);
-      add_scores(sums[h][b][1], unit, to + kHalf);
-    }
-  }
-}
-
-template <size_t kHeads, size_t kTile = 2>
-HWY_INLINE void score_heads(const ScoreTables& tables, const CodeBlocks& blocks, size_t head,
-                            View<float> scores) {
-  // Once for all heads.
-  Prefetcher ahead(head == 0 ? blocks.ahead : std::span<const uint8_t>(),
-                   tables.slabs * ((blocks.count + kTile - 1) / kTile));
-  size_t b = 0;
-  for (; b + kTile <= blocks.count; b += kTile) {
-    score_tile<kHeads, kTile>(tables, blocks, b, head, ahead, scores);
-  }
-  for (; b < blocks.count; ++b) score_tile<kHeads, 1>(tables, blocks, b, head, ahead, scores);
 }
 
 // The four columns of a plane for a block: register i holds in its 128-bit part l the tokens
@@ -174,38 +109,40 @@ template <size_t kHeads, size_t kPlanes, size_t kBlocks>
 HWY_INLINE void weigh_planes(const CodePlanes& planes, size_t first, const CodeBlocks& blocks,
                              const SpreadWeights* weights, const float* factor, View<float> sums) {
   constexpr size_t kPadded = (kHeads + 3) / 4 * 4;
-  __m512i sum[kPlanes][kPadded];
-  for (auto& of_plane : sum) {
-    for (__m512i& x : of_plane) x = _mm512_setzero_si512();
-  }
   Quads columns[kPlanes][kBlocks];
   for (size_t p = 0; p < kPlanes; ++p) {
     expand<kBlocks>(planes, planes.planes[first + p], blocks.data, blocks.stride, columns[p]);
   }
+  __m512i sum[kPadded * kPlanes];  // [head][plane]
+  unrolled<kPadded * kPlanes>(MKV_UNROLLED(i) { sum[i] = _mm512_setzero_si512(); });
 #pragma GCC unroll 1
   for (size_t b = 0; b < kBlocks; ++b) {
-    Quads of_block[kPlanes];
-    for (size_t p = 0; p < kPlanes; ++p) of_block[p] = columns[p][b];
-    for (size_t h = 0; h < kHeads; ++h) {
-      for (size_t i = 0; i < 4; ++i) {
+    __m512i of_block[kPlanes][4];
+    unrolled<kPlanes>(MKV_UNROLLED(p) {
+      unrolled<4>(MKV_UNROLLED(i) { of_block[p][i] = columns[p][b].part[i]; });
+    });
+    unrolled<kHeads>(MKV_UNROLLED(h) {
+      unrolled<4>(MKV_UNROLLED(i) {
         const __m512i weight = weights[h * kWeighBlocks + b].part[i];
-        for (size_t p = 0; p < kPlanes; ++p) {
-          add_byte_products(sum[p][h], weight, of_block[p].part[i]);
-        }
-      }
-    }
+        unrolled<kPlanes>(MKV_UNROLLED(p) {
+          add_byte_products(sum[h * kPlanes + p], weight, of_block[p][i]);
+        });
+      });
+    });
   }
-  for (size_t p = 0; p < kPlanes; ++p) {
+  unrolled<kPlanes>(MKV_UNROLLED(p) {
     const CodePlanes::Plane& plane = planes.planes[first + p];
-    for (size_t h = 0; h < kHeads; h += 4) {
-      const __m512i four[4] = {sum[p][h], sum[p][h + 1], sum[p][h + 2], sum[p][h + 3]};
+    unrolled<kPadded / 4>(MKV_UNROLLED(four) {
+      const size_t h = four * 4;
+      __m512i four_sums[4];
+      unrolled<4>(MKV_UNROLLED(i) { four_sums[i] = sum[(h + i) * kPlanes + p]; });
       if (h + 4 <= kHeads) {
-        add_sums<4>(four, factor, plane.scale, sums, h, plane.first_column);
+        add_sums<4>(four_sums, factor, plane.scale, sums, h, plane.first_column);
       } else {
-        add_sums<kHeads % 4>(four, factor, plane.scale, sums, h, plane.first_column);
+        add_sums<kHeads % 4>(four_sums, factor, plane.scale, sums, h, plane.first_column);
       }
-    }
-  }
+    });
+  });
 }
 
 template <size_t kHeads, size_t kBlocks>
@@ -224,7 +161,7 @@ HWY_INLINE void weigh_all_planes(const CodePlanes& planes, const CodeBlocks& blo
 }
 
 template <size_t kHeads>
-HWY_INLINE void weigh_heads(const CodePlanes& planes, const CodeBlocks& blocks,
+void weigh_heads(const CodePlanes& planes, const CodeBlocks& blocks,
                             const uint8_t* weights, const float* factor, View<float> sums) {
   SpreadWeights spread[kHeads * kWeighBlocks];
   for (size_t h = 0; h < kHeads; ++h) {
@@ -245,36 +182,27 @@ HWY_INLINE void weigh_heads(const CodePlanes& planes, const CodeBlocks& blocks,
   }
 }
 
-// Heads from `head` on in tiles of kHeads; returns the first left over. Codes are expanded once for
-// a tile: nine heads is what the registers hold sums of two planes for.
-template <size_t kHeads>
-HWY_INLINE size_t weigh_tiles(const CodePlanes& planes, const CodeBlocks& blocks,
-                              const uint8_t* weights, std::span<const float> factor,
-                              View<float> sums, size_t head) {
-  for (; head + kHeads <= sums.rows; head += kHeads) {
-    weigh_heads<kHeads>(planes, blocks, weights + head * kWeighBlocks * kTokens,
-                        factor.data() + head, sums.rows_from(head, kHeads));
-  }
-  return head;
-}
+// What the registers hold sums of two planes for.
+constexpr size_t kMostHeads = 9;
 
 }  // namespace
 
 bool usable() { return has_vnni(); }
 
-void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
-  size_t h = 0;
-  for (; h + 3 <= scores.rows; h += 3) score_heads<3>(tables, blocks, h, scores);
-  for (; h < scores.rows; ++h) score_heads<1>(tables, blocks, h, scores);
-}
-
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {
-  size_t h = 0;
-  h = weigh_tiles<9>(planes, blocks, weights, factor, sums, h);
-  h = weigh_tiles<4>(planes, blocks, weights, factor, sums, h);
-  h = weigh_tiles<2>(planes, blocks, weights, factor, sums, h);
-  weigh_tiles<1>(planes, blocks, weights, factor, sums, h);
+  // Codes are expanded once for as many heads as there are.
+  using Weigh = void (*)(const CodePlanes&, const CodeBlocks&, const uint8_t*, const float*,
+                         View<float>);
+  static constexpr Weigh kWeigh[] = {weigh_heads<1>, weigh_heads<2>, weigh_heads<3>,
+                                     weigh_heads<4>, weigh_heads<5>, weigh_heads<6>,
+                                     weigh_heads<7>, weigh_heads<8>, weigh_heads<9>};
+  static_assert(std::size(kWeigh) == kMostHeads);
+  for (size_t h = 0; h < sums.rows; h += kMostHeads) {
+    const size_t heads = std::min(kMostHeads, sums.rows - h);
+    kWeigh[heads - 1](planes, blocks, weights + h * kWeighBlocks * kTokens, factor.data() + h,
+                      sums.rows_from(h, heads));
+  }
 }
 
 }  // namespace mkv::avx512
@@ -284,7 +212,6 @@ HWY_POP_ATTRIBUTES
 
 namespace mkv::avx512 {
 bool usable() { return false; }
-void score_slabs(const ScoreTables&, const CodeBlocks&, View<float>) { MKV_CHECK(false); }
 void weigh_slabs(const CodePlanes&, const CodeBlocks&, const uint8_t*, std::span<const float>,
                  View<float>) {
   MKV_CHECK(false);

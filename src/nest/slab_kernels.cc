@@ -66,36 +66,18 @@ void Expand(const Codebook& codebook, const uint8_t* codes, float* rows, size_t 
   }
 }
 
-float Tabulate(std::span<const CodeSlab> slabs, const float* query, float* out) {
+void Tabulate(std::span<const CodeSlab> slabs, const float* query, float* out) {
   const hn::CappedTag<float, kEntries> d;
   const size_t n = hn::Lanes(d);
-  float reach = 0.0f;
   for (size_t s = 0; s < slabs.size(); ++s) {
     const Codebook& codebook = slabs[s].codebook;
     const float* q = query + slabs[s].first_column;
-    auto largest = hn::Zero(d);
     for (size_t e = 0; e < kEntries; e += n) {
       auto sum = hn::Mul(hn::Set(d, q[0]), hn::LoadU(d, codebook.entry[0] + e));
       for (size_t c = 1; c < kColumns; ++c) {
         sum = hn::MulAdd(hn::Set(d, q[c]), hn::LoadU(d, codebook.entry[c] + e), sum);
       }
       hn::StoreU(sum, d, out + s * kEntries + e);
-      largest = hn::Max(largest, hn::Abs(sum));
-    }
-    reach += hn::GetLane(hn::MaxOfLanes(d, largest));
-  }
-  return reach;
-}
-
-void RoundToWords(const float* values, size_t slabs, float factor, int16_t* table, size_t stride) {
-  const hn::CappedTag<float, kEntries / 2> d;
-  const hn::Rebind<int16_t, decltype(d)> d16;
-  const size_t n = hn::Lanes(d);
-  const auto times = hn::Set(d, factor);
-  for (size_t s = 0; s < slabs; ++s) {
-    for (size_t e = 0; e < kEntries; e += n) {
-      const auto rounded = hn::NearestInt(hn::Mul(hn::LoadU(d, values + s * kEntries + e), times));
-      hn::StoreU(hn::DemoteTo(d16, rounded), d16, table + s * stride + e);
     }
   }
 }
@@ -109,7 +91,6 @@ namespace mkv {
 HWY_EXPORT(Encode);
 HWY_EXPORT(Expand);
 HWY_EXPORT(Tabulate);
-HWY_EXPORT(RoundToWords);
 
 void encode_slab(const Codebook& codebook, float* residual, size_t stride, uint8_t* codes) {
   HWY_DYNAMIC_DISPATCH(Encode)(codebook, residual, stride, codes);
@@ -117,30 +98,19 @@ void encode_slab(const Codebook& codebook, float* residual, size_t stride, uint8
 void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, size_t stride) {
   HWY_DYNAMIC_DISPATCH(Expand)(codebook, codes, rows, stride);
 }
-float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
-  return HWY_DYNAMIC_DISPATCH(Tabulate)(slabs, query, out);
+void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
+  HWY_DYNAMIC_DISPATCH(Tabulate)(slabs, query, out);
 }
-void round_to_words(const float* values, size_t slabs, float factor, int16_t* table,
-                    size_t stride) {
-  HWY_DYNAMIC_DISPATCH(RoundToWords)(values, slabs, factor, table, stride);
-}
+bool scores_by_eights() { return avx512::scores_eights(); }
 
-bool scores_by_words() { return avx512::usable(); }
-
-void round_tables(const float* values, float reach, size_t head, const ScoreTables& to) {
-  if (!scores_by_words()) {
-    return round_to_bytes(values, to.slabs, to.bytes + head * part_count(to.slabs));
-  }
-  // The largest sum has each entry rounded up.
-  const float most = 32767.0f - static_cast<float>(to.slabs);
-  to.unit[head] = reach / most;
-  round_to_words(values, to.slabs, reach > 0.0f ? most / reach : 0.0f,
-                 to.entries + head * kCodebookEntries, to.heads * kCodebookEntries);
+void round_tables(const float* values, size_t head, const ScoreTables& to) {
+  if (scores_by_eights()) return round_to_eights(values, head, to);
+  round_to_bytes(values, to.slabs, to.bytes + head * part_count(to.slabs));
 }
 
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
   MKV_CHECK(scores.cols == blocks.count * kBlockTokens && tables.heads == scores.rows);
-  if (scores_by_words()) return avx512::score_slabs(tables, blocks, scores);
+  if (scores_by_eights()) return avx512::score_slabs(tables, blocks, scores);
   score_bytes(tables.bytes, tables.slabs, blocks, scores);
 }
 }  // namespace mkv

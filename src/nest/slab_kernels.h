@@ -22,14 +22,12 @@ void encode_slab(const Codebook& codebook, float* residual, size_t stride, uint8
 void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, size_t stride);
 
 // out[s][e] = sum_c query[first column of slab s + c] * entry e of slab s: what a token with that
-// code adds to the score. Returns the sum over slabs of the largest |out[s][...]|.
-float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out);
-// table[s * stride + e] = round(values[s][e] * factor), 16 entries a slab.
-void round_to_words(const float* values, size_t slabs, float factor, int16_t* table, size_t stride);
-// Whether scores are looked up in tables of words, or else of bytes.
-bool scores_by_words();
-// Rounds a head's tables of the slabs, values [slabs][16] whose sum is within +-reach.
-void round_tables(const float* values, float reach, size_t head, const ScoreTables& to);
+// code adds to the score.
+void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out);
+// Whether scores are looked up in tables of eight slabs, or else in those of one slab each.
+bool scores_by_eights();
+// Rounds a head's tables of the slabs, values [slabs][16].
+void round_tables(const float* values, size_t head, const ScoreTables& to);
 // scores[h][t] += the sum over slabs of head h's entry for the code of t, scores [heads x
 // count*64].
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
@@ -46,7 +44,5 @@ float round_weights(std::span<const float> values, uint8_t* weights);
 inline constexpr size_t kWeighBlocks = 4;
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);
-// Whether weigh_slabs of `all` heads takes no longer than of `heads` of them.
-bool weighs_all(size_t heads, size_t all);
 
 }  // namespace mkv

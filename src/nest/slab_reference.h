@@ -48,31 +48,30 @@ inline void expand_slab(const Codebook& codebook, const uint8_t* codes, float* r
   }
 }
 
-inline float tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
-  float reach = 0.0f;
+inline void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
   for (size_t s = 0; s < slabs.size(); ++s) {
-    float largest = 0.0f;
     for (size_t e = 0; e < kCodebookEntries; ++e) {
       float& sum = out[s * kCodebookEntries + e] = 0.0f;
       for (size_t c = 0; c < kSlabColumns; ++c) {
         sum += query[slabs[s].first_column + c] * slabs[s].codebook.entry[c][e];
       }
-      largest = std::max(largest, std::abs(sum));
     }
-    reach += largest;
   }
-  return reach;
 }
 
+// By tables of eight slabs.
 inline void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
+  const size_t padded = eight_count(tables.slabs) * kEight;
   for (size_t h = 0; h < scores.rows; ++h) {
+    const uint8_t* entries = tables.entries + h * padded * kCodebookEntries;
+    const auto* factors = reinterpret_cast<const int8_t*>(tables.factors) + h * padded / 2;
     for (size_t i = 0; i < blocks.count * 64; ++i) {
       int sum = 0;
       for (size_t s = 0; s < tables.slabs; ++s) {
         const uint8_t* codes = blocks.data + i / 64 * blocks.stride + s * 32;
-        sum += tables.entries[(s * scores.rows + h) * kCodebookEntries + code_at(codes, i % 64)];
+        sum += factors[s / kEight * 4 + s % 4] * entries[s * kCodebookEntries + code_at(codes, i % 64)];
       }
-      scores.at(h, i) += tables.unit[h] * static_cast<float>(sum);
+      scores.at(h, i) += tables.base[h] + tables.unit[h] * static_cast<float>(sum);
     }
   }
 }

@@ -257,9 +257,5 @@ void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8
   if (avx512::usable()) return avx512::weigh_slabs(planes, blocks, weights, factor, sums);
   HWY_DYNAMIC_DISPATCH(WeighSlabs)(planes, blocks, weights, factor, sums);
 }
-bool weighs_all(size_t heads, size_t all) {
-  // There nine heads' weights meet a code that is expanded once, or four, or fewer.
-  return heads == all || (avx512::usable() && heads > 4);
-}
 }  // namespace mkv
 #endif  // HWY_ONCE

@@ -1,0 +1,159 @@
+#include <hwy/base.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/prefetch.h"
+#include "nest/avx512.h"
+#include "nest/kv_cache.h"
+#include "nest/score_bytes.h"
+#include "ops/instruction_set.h"
+
+#if HWY_ARCH_X86_64
+// GCC 12 takes what its own header leaves undefined on purpose for a mistake (its bug 105593).
+#if HWY_COMPILER_GCC && !HWY_COMPILER_CLANG
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+HWY_PUSH_ATTRIBUTES(
+    "avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")
+#include "nest/avx512-inl.h"
+namespace mkv::avx512 {
+namespace {
+
+constexpr size_t kLine = 64, kHalf = 32, kLanes = 16, kFour = kEight / 2;
+// Of 64 tokens and four slabs: registers of 16 tokens, whose bytes are the codes' places in a table.
+constexpr size_t kParts = kBlockTokens / kLanes, kSpread = kParts * kLine;
+constexpr size_t kPartEights = kPartSlabs / kEight;  // whose places stay in the first cache
+
+// Of bytes [first slab | second], then [third | fourth], of 32 tokens each: those of 16 tokens from
+// `token` on, four slabs' together.
+HWY_INLINE __m512i order_from(size_t token) {
+  alignas(kLine) uint8_t order[kLine];
+  for (size_t i = 0; i < kLine; ++i) {
+    order[i] = static_cast<uint8_t>(i % kFour * kHalf + token + i / kFour);
+  }
+  return _mm512_load_si512(order);
+}
+
+HWY_INLINE __m512i load_bytes(const uint8_t* from, size_t count) {
+  const uint64_t kept = count >= kLine ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+  return _mm512_maskz_loadu_epi8(kept, from);
+}
+
+// Places of the codes of `slabs` slabs [slab][32] of a block, by eights: out [four][kSpread].
+HWY_INLINE void spread_codes(const uint8_t* codes, size_t slabs, uint8_t* out) {
+  const __m512i order[2] = {order_from(0), order_from(kLanes)};
+  const __m512i code = _mm512_set1_epi8(kCodebookEntries - 1);
+  const __m512i slab = _mm512_set1_epi32(0x30201000);  // where the table of each begins
+  const auto spread = [&](__m512i low, __m512i high) {
+    constexpr int kAndOr = 0xea;  // (a & b) | c
+    for (size_t i = 0; i < 2; ++i) {
+      const __m512i both = _mm512_permutex2var_epi8(low, order[i], high);
+      const __m512i upper = _mm512_srli_epi16(both, 4);
+      _mm512_store_si512(out + i * kLine, _mm512_ternarylogic_epi32(both, code, slab, kAndOr));
+      _mm512_store_si512(out + (i + 2) * kLine,
+                         _mm512_ternarylogic_epi32(upper, code, slab, kAndOr));
+    }
+    codes += 2 * kLine;
+    out += kSpread;
+  };
+  size_t first = 0;
+  for (; first + kFour <= slabs; first += kFour) {
+    spread(_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + kLine));
+  }
+  for (; first < eight_count(slabs) * kEight; first += kFour) {
+    const size_t bytes = (std::max(first, slabs) - first) * kHalf;
+    spread(load_bytes(codes, bytes), load_bytes(codes + kLine, std::max(bytes, kLine) - kLine));
+  }
+}
+
+// Eights [first, first + count) of kHeads heads from `head` on, of a block whose spread codes are at
+// `spread`; the bases too with the first of them. Asks the memory for `ahead` where there is any.
+template <size_t kHeads, bool kAhead>
+HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, size_t first,
+                           size_t count, size_t head, Prefetcher& ahead, View<float> scores) {
+  const size_t eights = eight_count(tables.slabs);
+  const uint8_t* entries = tables.entries + (head * eights + first) * 2 * kLine;
+  const int32_t* factors = tables.factors + head * eights + first;
+  constexpr size_t kAll = kParts * kHeads;
+  __m512i sums[kAll];  // [part][head]
+  unrolled<kAll>(MKV_UNROLLED(i) { sums[i] = _mm512_setzero_si512(); });
+  for (size_t eight = 0; eight < count; ++eight, spread += 2 * kSpread) {
+    if constexpr (kAhead) ahead.step();
+    __m512i table[2][kHeads], factor[kHeads];
+    unrolled<kHeads>(MKV_UNROLLED(i) {
+      const uint8_t* of_head = entries + (i * eights + eight) * 2 * kLine;
+      table[0][i] = _mm512_loadu_si512(of_head);
+      table[1][i] = _mm512_loadu_si512(of_head + kLine);
+      factor[i] = _mm512_set1_epi32(factors[i * eights + eight]);
+    });
+    unrolled<kParts>(MKV_UNROLLED(part) {
+      __m512i first_four = _mm512_load_si512(spread + part * kLine);
+      __m512i second_four = _mm512_load_si512(spread + kSpread + part * kLine);
+      asm("" : "+v"(first_four), "+v"(second_four));
+      unrolled<kHeads>(MKV_UNROLLED(h) {
+        const __m512i both = _mm512_add_epi8(_mm512_permutexvar_epi8(first_four, table[0][h]),
+                                             _mm512_permutexvar_epi8(second_four, table[1][h]));
+        add_byte_products(sums[part * kHeads + h], both, factor[h]);
+      });
+    });
+  }
+  unrolled<kAll>(MKV_UNROLLED(i) {
+    const size_t h = head + i % kHeads;
+    const __m512 unit = _mm512_set1_ps(tables.unit[h]);
+    const __m512 base = _mm512_set1_ps(first == 0 ? tables.base[h] : 0.0f);
+    float* to = scores.row(h).data() + i / kHeads * kLanes;
+    const __m512 before = _mm512_add_ps(base, _mm512_loadu_ps(to));
+    _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), unit, before));
+  });
+}
+
+// Heads from `head` on in tiles of kHeads; returns the first left over.
+template <size_t kHeads>
+HWY_INLINE size_t score_tiles(const ScoreTables& tables, const uint8_t* spread, size_t first,
+                              size_t count, size_t head, Prefetcher& ahead, View<float> scores) {
+  for (; head + kHeads <= scores.rows; head += kHeads) {
+    if (head == 0) {
+      score_tile<kHeads, true>(tables, spread, first, count, head, ahead, scores);
+    } else {
+      score_tile<kHeads, false>(tables, spread, first, count, head, ahead, scores);
+    }
+  }
+  return head;
+}
+
+}  // namespace
+
+bool scores_eights() { return has_vnni() && __builtin_cpu_supports("avx512vbmi") != 0; }
+
+void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
+  alignas(kLine) uint8_t spread[kPartEights * 2 * kSpread];
+  const size_t eights = eight_count(tables.slabs);
+  Prefetcher ahead(blocks.ahead, eights * blocks.count);
+  for (size_t first = 0; first < eights; first += kPartEights) {
+    const size_t count = std::min(kPartEights, eights - first);
+    const size_t slabs = std::min(kPartSlabs, tables.slabs - first * kEight);
+    for (size_t b = 0; b < blocks.count; ++b) {
+      spread_codes(blocks.data + b * blocks.stride + first * kEight * kHalf, slabs, spread);
+      const View<float> of_block(scores.data + b * kBlockTokens, scores.rows, kBlockTokens,
+                                 scores.stride);
+      size_t h = score_tiles<3>(tables, spread, first, count, 0, ahead, of_block);
+      h = score_tiles<2>(tables, spread, first, count, h, ahead, of_block);
+      score_tiles<1>(tables, spread, first, count, h, ahead, of_block);
+    }
+  }
+}
+
+}  // namespace mkv::avx512
+HWY_POP_ATTRIBUTES
+
+#else
+
+namespace mkv::avx512 {
+bool scores_eights() { return false; }
+void score_slabs(const ScoreTables&, const CodeBlocks&, View<float>) { MKV_CHECK(false); }
+}  // namespace mkv::avx512
+
+#endif
