@@ -218,8 +218,8 @@ struct Run {
 void run_score_slabs(benchmark::State& state) {
   Run run;
   const size_t slabs = run.slabs.size();
-  Buffer<uint8_t> entries(Run::kHeads * eight_count(slabs) * kEight * kCodebookEntries);
-  std::vector<int32_t> factors(Run::kHeads * eight_count(slabs));
+  Buffer<uint8_t> entries(Run::kHeads * four_count(slabs) * kFour * kCodebookEntries);
+  std::vector<int32_t> factors(Run::kHeads * factor_count(slabs));
   std::vector<float> bases(Run::kHeads);
   std::vector<ByteTables> bytes(Run::kHeads * part_count(slabs));
   const ScoreTables tables{slabs,           Run::kHeads,      entries.data(), factors.data(),
@@ -248,7 +248,8 @@ void run_weigh_slabs(benchmark::State& state) {
 void run_score_angles(benchmark::State& state) {
   Run run;
   const std::vector<int16_t> terms(Run::kHeads * Run::kPairs * 2, 300);
-  const std::vector<int16_t> angles(Run::kPairs * kHalfTokens * 2, 500);
+  Buffer<int16_t> angles(Run::kPairs * kHalfTokens * 2);
+  std::ranges::fill(angles.span(), int16_t{500});
   for (auto _ : state) {
     for (size_t b = 0; b < Run::kBlocks; ++b) {
       score_angles(

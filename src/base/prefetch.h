@@ -29,20 +29,18 @@ inline void prefetch_to_write(const void* p, size_t bytes) {
 class Prefetcher {
  public:
   Prefetcher(std::span<const uint8_t> bytes, size_t steps)
-      : at_(reinterpret_cast<const char*>(bytes.data())) {
-    const size_t lines = (bytes.size() + kLine - 1) / kLine;
-    end_ = at_ + lines * kLine;
-    if (steps > 0) step_ = (lines + steps - 1) / steps * kLine;  // no slabs: no steps
+      : at_(reinterpret_cast<const char*>(bytes.data())), due_(at_), end_(at_ + bytes.size()) {
+    if (steps > 0) step_ = (bytes.size() + steps - 1) / steps;  // no slabs: no steps
   }
 
   void step() {
-    const char* end = at_ + std::min(step_, static_cast<size_t>(end_ - at_));
-    for (; at_ < end; at_ += kLine) __builtin_prefetch(at_);
+    due_ += std::min(step_, static_cast<size_t>(end_ - due_));
+    for (; at_ < due_; at_ += kLine) __builtin_prefetch(at_);
   }
 
  private:
   static constexpr size_t kLine = 64;
-  const char *at_, *end_ = nullptr;
+  const char *at_, *due_, *end_;
   size_t step_ = 0;  // bytes
 };
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/instruction_set.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nest/angle_kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -18,7 +20,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 #if HWY_TARGET == HWY_SCALAR
 
 void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs,
-                 View<float> scores) {
+                 bool, View<float> scores) {
   reference::score_angles(terms, {unit, scores.rows}, angles, pairs, scores);
 }
 
@@ -29,13 +31,21 @@ using Ints = hn::Repartition<int32_t, Words>;
 using IntVec = hn::Vec<Ints>;
 
 // Products of a token's angles of two pairs, which are neighbours. Which of them are in which of
-// Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each.
+// Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each. With
+// VNNI products and sum are one instruction.
+template <bool kVnni>
 struct PairSums {
   HWY_INLINE PairSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
   IntVec first, other;
 
   HWY_INLINE void clear() { first = other = hn::Zero(Ints()); }
   HWY_INLINE void add(hn::Vec<Words> angles, hn::Vec<Words> term) {
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (kVnni) {
+      asm("vpdpwssd %2, %1, %0" : "+v"(first.raw) : "v"(angles.raw), "v"(term.raw));
+      return;
+    }
+#endif
     first = hn::ReorderWidenMulAccumulate(Ints(), angles, term, first, other);
   }
   HWY_INLINE IntVec total() const {
@@ -56,7 +66,7 @@ HWY_INLINE hn::Vec<Words> two_terms(const int16_t* terms) {
 }
 
 // kHeads heads from `head` on and two vectors of tokens of each half at once.
-template <size_t kHeads>
+template <size_t kHeads, bool kVnni>
 HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int16_t* angles,
                               size_t pairs, View<float> scores, size_t head) {
   constexpr size_t kVectors = 2, kSides = 2;
@@ -65,16 +75,19 @@ HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int
   const size_t n = hn::Lanes(Ints()), all = even_pairs(pairs);
   for (; head + kHeads <= scores.rows; head += kHeads) {
     for (size_t t = 0; t < kHalfTokens; t += kVectors * n) {
-      PairSums sums[kHeads][kSides][kVectors];
+      PairSums<kVnni> sums[kHeads][kSides][kVectors];
       for (auto& of_head : sums) {
         for (auto& of_side : of_head) {
-          for (PairSums& x : of_side) x.clear();
+          for (auto& x : of_side) x.clear();
         }
       }
       for (size_t i = 0; i < all; i += 2) {
         for (size_t side = 0; side < kSides; ++side) {
           const int16_t* angle = angles + ((i + side) * kHalfTokens + t) * 2;
-          const auto first = hn::LoadU(d, angle), second = hn::LoadU(d, angle + n * 2);
+          auto first = hn::LoadU(d, angle), second = hn::LoadU(d, angle + n * 2);
+#if HWY_TARGET == HWY_AVX3
+          asm("" : "+v"(first.raw), "+v"(second.raw));  // GCC would load them again for each head
+#endif
           for (size_t h = 0; h < kHeads; ++h) {
             const auto term = two_terms(terms + (2 * (head + h) + side) * all + i);
             sums[h][side][0].add(first, term);
@@ -98,10 +111,17 @@ HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int
   return head;
 }
 
+template <bool kVnni>
+HWY_INLINE void score_all(const int16_t* terms, const float* unit, const int16_t* angles,
+                          size_t pairs, View<float> scores) {
+  const size_t rest = score_heads<3, kVnni>(terms, unit, angles, pairs, scores, 0);
+  score_heads<1, kVnni>(terms, unit, angles, pairs, scores, rest);
+}
+
 void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs,
-                 View<float> scores) {
-  const size_t rest = score_heads<3>(terms, unit, angles, pairs, scores, 0);
-  score_heads<1>(terms, unit, angles, pairs, scores, rest);
+                 bool vnni, View<float> scores) {
+  if (HWY_TARGET == HWY_AVX3 && vnni) return score_all<true>(terms, unit, angles, pairs, scores);
+  score_all<false>(terms, unit, angles, pairs, scores);
 }
 
 #endif  // HWY_TARGET == HWY_SCALAR
@@ -124,12 +144,15 @@ HWY_INLINE size_t turn_vectors(D d, const float* a, const float* b, const float*
   return i;
 }
 
-void TurnAndRound(const float* a, const float* b, const float* cos, const float* sin, size_t pairs,
-                  int16_t* out) {
-  const size_t rest = turn_vectors(hn::ScalableTag<float>(), a, b, cos, sin, 0, pairs, out);
-  turn_vectors(hn::CappedTag<float, 1>(), a, b, cos, sin, rest, pairs, out);
-  const size_t all = even_pairs(pairs);
-  if (pairs < all) out[pairs] = out[all + pairs] = 0;
+void TurnAndRound(View<const float> terms, const float* cos, const float* sin, int16_t* out) {
+  const size_t pairs = terms.cols / 2, all = even_pairs(pairs);
+  for (size_t h = 0; h < terms.rows; ++h, out += 2 * all) {
+    const float* a = terms.row(h).data();
+    const float* b = a + pairs;
+    const size_t rest = turn_vectors(hn::ScalableTag<float>(), a, b, cos, sin, 0, pairs, out);
+    turn_vectors(hn::CappedTag<float, 1>(), a, b, cos, sin, rest, pairs, out);
+    if (pairs < all) out[pairs] = out[all + pairs] = 0;
+  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -172,11 +195,10 @@ void turn_mean_terms(std::span<float> a, std::span<float> b, std::span<const flo
   }
 }
 
-void turn_and_round_mean_terms(std::span<const float> a, std::span<const float> b,
-                               std::span<const float> cos, std::span<const float> sin,
-                               int16_t* out) {
-  MKV_CHECK(b.size() == a.size() && cos.size() == a.size() && sin.size() == a.size());
-  HWY_DYNAMIC_DISPATCH(TurnAndRound)(a.data(), b.data(), cos.data(), sin.data(), a.size(), out);
+void turn_and_round_mean_terms(View<const float> terms, std::span<const float> cos,
+                               std::span<const float> sin, int16_t* out) {
+  MKV_CHECK(terms.cols == 2 * cos.size() && sin.size() == cos.size());
+  HWY_DYNAMIC_DISPATCH(TurnAndRound)(terms, cos.data(), sin.data(), out);
 }
 
 Buffer<int16_t> half_block_angles(View<const float> cos, View<const float> sin) {
@@ -197,7 +219,7 @@ Buffer<int16_t> half_block_angles(View<const float> cos, View<const float> sin) 
 void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
                   size_t pairs, View<float> scores) {
   MKV_CHECK(unit.size() == scores.rows && scores.cols == 64);
-  HWY_DYNAMIC_DISPATCH(ScoreAngles)(terms, unit.data(), angles, pairs, scores);
+  HWY_DYNAMIC_DISPATCH(ScoreAngles)(terms, unit.data(), angles, pairs, has_vnni(), scores);
 }
 
 }  // namespace mkv

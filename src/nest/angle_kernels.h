@@ -40,10 +40,9 @@ float mean_terms_factor(std::span<const float> a, std::span<const float> b);
 // All inputs have one size, the pairs.
 void turn_mean_terms(std::span<float> a, std::span<float> b, std::span<const float> cos,
                      std::span<const float> sin);
-// The same, rounded: out [a' | b'][even_pairs(pairs)].
-void turn_and_round_mean_terms(std::span<const float> a, std::span<const float> b,
-                               std::span<const float> cos, std::span<const float> sin,
-                               int16_t* out);
+// The same of some heads, rounded: terms [heads x a | b], out [heads][a' | b'][even_pairs(pairs)].
+void turn_and_round_mean_terms(View<const float> terms, std::span<const float> cos,
+                               std::span<const float> sin, int16_t* out);
 
 // scores[h][t] = unit[h] * sum_i terms[h][i] . angle i of token t, for the tokens of a block.
 // terms [heads][a | b][even_pairs(pairs)], angles of half_block_angles, scores [heads x 64].
@@ -52,14 +51,16 @@ void score_angles(const int16_t* terms, std::span<const float> unit, const int16
 
 namespace reference {
 
-inline void turn_and_round_mean_terms(std::span<const float> a, std::span<const float> b,
-                                      std::span<const float> cos, std::span<const float> sin,
-                                      int16_t* out) {
-  const size_t all = even_pairs(a.size());
-  out[all - 1] = out[2 * all - 1] = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    out[i] = static_cast<int16_t>(std::lrint(a[i] * cos[i] + b[i] * sin[i]));
-    out[all + i] = static_cast<int16_t>(std::lrint(b[i] * cos[i] - a[i] * sin[i]));
+inline void turn_and_round_mean_terms(View<const float> terms, std::span<const float> cos,
+                                      std::span<const float> sin, int16_t* out) {
+  const size_t pairs = cos.size(), all = even_pairs(pairs);
+  for (size_t h = 0; h < terms.rows; ++h, out += 2 * all) {
+    out[all - 1] = out[2 * all - 1] = 0;
+    for (size_t i = 0; i < pairs; ++i) {
+      const float a = terms.at(h, i), b = terms.at(h, pairs + i);
+      out[i] = static_cast<int16_t>(std::lrint(a * cos[i] + b * sin[i]));
+      out[all + i] = static_cast<int16_t>(std::lrint(b * cos[i] - a * sin[i]));
+    }
   }
 }
 

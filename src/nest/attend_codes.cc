@@ -48,11 +48,10 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   for (size_t group = 0; group < state.groups(); ++group) {
     slabs_ = std::max<size_t>(slabs_, state.rank(layer, group, Side::key));
   }
-  if (scores_by_eights()) {
-    const size_t eights = sizes.heads * eight_count(slabs_);
+  if (scores_by_fours()) {
     units_ = arena.take<float>(2 * sizes.heads);
-    entries_ = arena.take<uint8_t>(eights * kEight * kCodebookEntries);
-    factors_ = arena.take<int32_t>(eights);
+    entries_ = arena.take<uint8_t>(sizes.heads * four_count(slabs_) * kFour * kCodebookEntries);
+    factors_ = arena.take<int32_t>(sizes.heads * factor_count(slabs_));
   } else {
     bytes_ = arena.take<ByteTables>(sizes.heads * part_count(slabs_));
   }
@@ -63,12 +62,12 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
 ScoreTables CodedAttention::score_tables(size_t group) const {
   const size_t slabs = state_->rank(layer_, group, Side::key), heads = sizes_.group_heads;
   ScoreTables tables{.slabs = slabs, .heads = heads};
-  if (scores_by_eights()) {
-    const size_t first = group * heads * eight_count(slabs_);
-    tables.unit = units_ + group * heads;
-    tables.base = units_ + sizes_.heads + group * heads;
-    tables.entries = entries_ + first * kEight * kCodebookEntries;
-    tables.factors = factors_ + first;
+  if (scores_by_fours()) {
+    const size_t first = group * heads;
+    tables.unit = units_ + first;
+    tables.base = units_ + sizes_.heads + first;
+    tables.entries = entries_ + first * four_count(slabs_) * kFour * kCodebookEntries;
+    tables.factors = factors_ + first * factor_count(slabs_);
   } else {
     tables.bytes = bytes_ + group * heads * part_count(slabs_);
   }
@@ -142,13 +141,10 @@ void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
   }
   const AngleTables& angles = state_->angles_of(layer_);
   int16_t* turned = turned_ + worker * sizes_.group_heads * turned_size();
+  const View<const float> terms(mean_terms_ + first_head * head_dim_, scores.rows, head_dim_);
   for (size_t block = blocks.begin; block < blocks.end; ++block) {
-    for (size_t h = 0; h < scores.rows; ++h) {
-      const float* terms = mean_terms_ + (first_head + h) * head_dim_;
-      turn_and_round_mean_terms({terms, pairs}, {terms + pairs, pairs},
-                                {angles.block_cos(block), pairs}, {angles.block_sin(block), pairs},
-                                turned + h * turned_size());
-    }
+    turn_and_round_mean_terms(terms, {angles.block_cos(block), pairs},
+                              {angles.block_sin(block), pairs}, turned);
     score_angles(turned, units, angles.half_block.data(), pairs,
                  {scores.data + (block - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens,
                   scores.stride});

@@ -81,10 +81,10 @@ class CodedAttention {
   float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
   int16_t* turned_ = nullptr;        // [worker][head of the group][a | b][even_pairs()]
-  // Score tables by eight slabs, or by one (nest/code_tables.h):
+  // Score tables by four slabs, or by one (nest/code_tables.h):
   float* units_ = nullptr;      // [unit | base][head]
-  uint8_t* entries_ = nullptr;  // [head][eight][8 slabs][16]
-  int32_t* factors_ = nullptr;  // [head][eight]
+  uint8_t* entries_ = nullptr;  // [head][four][4 slabs][16]
+  int32_t* factors_ = nullptr;  // [head][factor_count()]
   ByteTables* bytes_ = nullptr;  // [head][part]
   float* values_ = nullptr;      // [worker][slab][16], tables before rounding
   float* small_ = nullptr;       // [worker][head of the group]

@@ -254,7 +254,7 @@ class Decode {
     constexpr size_t kLine = 64;
     const size_t lines = bytes.size() / kLine;
     for (size_t i = lines * run / coded_runs_; i < lines * (run + 1) / coded_runs_; ++i) {
-      __builtin_prefetch(bytes.data() + i * kLine, 0, 2);
+      __builtin_prefetch(bytes.data() + i * kLine);
     }
   }
 

@@ -12,8 +12,8 @@ namespace mkv::avx512 {
 
 // Whether the machine has VNNI and the instruction set was not lowered (ops/instruction_set.h).
 bool usable();
-// Whether it has look-ups in 64 bytes (VBMI) too: score_slabs, by tables of eight slabs.
-bool scores_eights();
+// Whether it has look-ups in 64 bytes (VBMI) too: score_slabs, by tables of four slabs.
+bool scores_fours();
 
 // As in nest/slab_kernels.h.
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);

@@ -27,10 +27,10 @@ struct ByteTables;
 // set in use reads (nest/slab_kernels.h).
 struct ScoreTables {
   size_t slabs = 0, heads = 0;
-  // By eight slabs, the last ones padded with zeros (nest/score_bytes.h): score = base + unit * the
-  // sum of factors times entries, where slab s has byte s % 4 of its eight's factors.
-  uint8_t* entries = nullptr;  // [heads][eight_count(slabs)][8 slabs][16], at most 127
-  int32_t* factors = nullptr;  // [heads][eight_count(slabs)], 4 bytes of 1 to 127
+  // By four slabs, the last ones padded with zeros (nest/score_bytes.h): score = base + unit * the
+  // sum over factors, of four bytes each, of factor times entries.
+  uint8_t* entries = nullptr;  // [heads][four_count(slabs)][4 slabs][16]
+  int32_t* factors = nullptr;  // [heads][factor_count(slabs)], 4 bytes of 0 to 127
   float *unit = nullptr, *base = nullptr;  // [heads]
   // Or slab by slab, for bytes that are added up.
   ByteTables* bytes = nullptr;  // [heads][part_count(slabs)]

@@ -22,10 +22,10 @@ HWY_PUSH_ATTRIBUTES(
 namespace mkv::avx512 {
 namespace {
 
-constexpr size_t kLine = 64, kHalf = 32, kLanes = 16, kFour = kEight / 2;
+constexpr size_t kLine = 64, kHalf = 32, kLanes = 16;
 // Of 64 tokens and four slabs: registers of 16 tokens, whose bytes are the codes' places in a table.
 constexpr size_t kParts = kBlockTokens / kLanes, kSpread = kParts * kLine;
-constexpr size_t kPartEights = kPartSlabs / kEight;  // whose places stay in the first cache
+constexpr size_t kPartFours = kPartSlabs / kFour;  // whose places stay in the first cache
 
 // Of bytes [first slab | second], then [third | fourth], of 32 tokens each: those of 16 tokens from
 // `token` on, four slabs' together.
@@ -42,7 +42,7 @@ HWY_INLINE __m512i load_bytes(const uint8_t* from, size_t count) {
   return _mm512_maskz_loadu_epi8(kept, from);
 }
 
-// Places of the codes of `slabs` slabs [slab][32] of a block, by eights: out [four][kSpread].
+// Places of the codes of `slabs` slabs [slab][32] of a block: out [four][kSpread].
 HWY_INLINE void spread_codes(const uint8_t* codes, size_t slabs, uint8_t* out) {
   const __m512i order[2] = {order_from(0), order_from(kLanes)};
   const __m512i code = _mm512_set1_epi8(kCodebookEntries - 1);
@@ -63,39 +63,61 @@ HWY_INLINE void spread_codes(const uint8_t* codes, size_t slabs, uint8_t* out) {
   for (; first + kFour <= slabs; first += kFour) {
     spread(_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + kLine));
   }
-  for (; first < eight_count(slabs) * kEight; first += kFour) {
-    const size_t bytes = (std::max(first, slabs) - first) * kHalf;
+  if (first < slabs) {
+    const size_t bytes = (slabs - first) * kHalf;
     spread(load_bytes(codes, bytes), load_bytes(codes + kLine, std::max(bytes, kLine) - kLine));
   }
 }
 
-// Eights [first, first + count) of kHeads heads from `head` on, of a block whose spread codes are at
-// `spread`; the bases too with the first of them. Asks the memory for `ahead` where there is any.
-template <size_t kHeads, bool kAhead>
-HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, size_t first,
-                           size_t count, size_t head, Prefetcher& ahead, View<float> scores) {
-  const size_t eights = eight_count(tables.slabs);
-  const uint8_t* entries = tables.entries + (head * eights + first) * 2 * kLine;
-  const int32_t* factors = tables.factors + head * eights + first;
+// What is worked on at once: some fours by themselves, then some twos, whose entries and factors
+// follow each other from the first ones on.
+struct Part {
+  size_t first_four = 0, first_factor = 0;
+  size_t singles = 0, twos = 0;
+};
+
+// Adds the scores of kHeads heads from `head` on, of a block whose spread codes of the part are at
+// `spread`; the bases too with the first part.
+template <size_t kHeads>
+HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, const Part& of,
+                           size_t head, Prefetcher& ahead, View<float> scores) {
+  const size_t fours = four_count(tables.slabs), all_factors = factor_count(tables.slabs);
+  const uint8_t* entries = tables.entries + (head * fours + of.first_four) * kLine;
+  const int32_t* factors = tables.factors + head * all_factors + of.first_factor;
   constexpr size_t kAll = kParts * kHeads;
-  __m512i sums[kAll];  // [part][head]
+  __m512i sums[kAll];  // [part of the tokens][head]
   unrolled<kAll>(MKV_UNROLLED(i) { sums[i] = _mm512_setzero_si512(); });
-  for (size_t eight = 0; eight < count; ++eight, spread += 2 * kSpread) {
-    if constexpr (kAhead) ahead.step();
-    __m512i table[2][kHeads], factor[kHeads];
-    unrolled<kHeads>(MKV_UNROLLED(i) {
-      const uint8_t* of_head = entries + (i * eights + eight) * 2 * kLine;
-      table[0][i] = _mm512_loadu_si512(of_head);
-      table[1][i] = _mm512_loadu_si512(of_head + kLine);
-      factor[i] = _mm512_set1_epi32(factors[i * eights + eight]);
+  for (size_t n = 0; n < of.singles; ++n, spread += kSpread, entries += kLine, ++factors) {
+    ahead.step();
+    __m512i table[kHeads], factor[kHeads];
+    unrolled<kHeads>(MKV_UNROLLED(h) {
+      table[h] = _mm512_loadu_si512(entries + h * fours * kLine);
+      factor[h] = _mm512_set1_epi32(factors[h * all_factors]);
     });
     unrolled<kParts>(MKV_UNROLLED(part) {
-      __m512i first_four = _mm512_load_si512(spread + part * kLine);
-      __m512i second_four = _mm512_load_si512(spread + kSpread + part * kLine);
-      asm("" : "+v"(first_four), "+v"(second_four));
+      __m512i places = _mm512_load_si512(spread + part * kLine);
+      asm("" : "+v"(places));  // GCC would load it again for each head
       unrolled<kHeads>(MKV_UNROLLED(h) {
-        const __m512i both = _mm512_add_epi8(_mm512_permutexvar_epi8(first_four, table[0][h]),
-                                             _mm512_permutexvar_epi8(second_four, table[1][h]));
+        add_byte_products(sums[part * kHeads + h], _mm512_permutexvar_epi8(places, table[h]),
+                          factor[h]);
+      });
+    });
+  }
+  for (size_t n = 0; n < of.twos; ++n, spread += 2 * kSpread, entries += 2 * kLine, ++factors) {
+    ahead.step();
+    __m512i first_table[kHeads], second_table[kHeads], factor[kHeads];
+    unrolled<kHeads>(MKV_UNROLLED(h) {
+      first_table[h] = _mm512_loadu_si512(entries + h * fours * kLine);
+      second_table[h] = _mm512_loadu_si512(entries + (h * fours + 1) * kLine);
+      factor[h] = _mm512_set1_epi32(factors[h * all_factors]);
+    });
+    unrolled<kParts>(MKV_UNROLLED(part) {
+      __m512i first = _mm512_load_si512(spread + part * kLine);
+      __m512i second = _mm512_load_si512(spread + kSpread + part * kLine);
+      asm("" : "+v"(first), "+v"(second));
+      unrolled<kHeads>(MKV_UNROLLED(h) {
+        const __m512i both = _mm512_add_epi8(_mm512_permutexvar_epi8(first, first_table[h]),
+                                             _mm512_permutexvar_epi8(second, second_table[h]));
         add_byte_products(sums[part * kHeads + h], both, factor[h]);
       });
     });
@@ -103,7 +125,7 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, siz
   unrolled<kAll>(MKV_UNROLLED(i) {
     const size_t h = head + i % kHeads;
     const __m512 unit = _mm512_set1_ps(tables.unit[h]);
-    const __m512 base = _mm512_set1_ps(first == 0 ? tables.base[h] : 0.0f);
+    const __m512 base = _mm512_set1_ps(of.first_four == 0 ? tables.base[h] : 0.0f);
     float* to = scores.row(h).data() + i / kHeads * kLanes;
     const __m512 before = _mm512_add_ps(base, _mm512_loadu_ps(to));
     _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), unit, before));
@@ -112,37 +134,47 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, siz
 
 // Heads from `head` on in tiles of kHeads; returns the first left over.
 template <size_t kHeads>
-HWY_INLINE size_t score_tiles(const ScoreTables& tables, const uint8_t* spread, size_t first,
-                              size_t count, size_t head, Prefetcher& ahead, View<float> scores) {
+HWY_INLINE size_t score_tiles(const ScoreTables& tables, const uint8_t* spread, const Part& of,
+                              size_t head, Prefetcher& ahead, View<float> scores) {
   for (; head + kHeads <= scores.rows; head += kHeads) {
-    if (head == 0) {
-      score_tile<kHeads, true>(tables, spread, first, count, head, ahead, scores);
-    } else {
-      score_tile<kHeads, false>(tables, spread, first, count, head, ahead, scores);
-    }
+    score_tile<kHeads>(tables, spread, of, head, ahead, scores);
   }
   return head;
 }
 
+// The part from a four on; twos stay together.
+Part part_from(size_t four, size_t slabs) {
+  const size_t fours = four_count(slabs), singles = single_count(fours);
+  Part part{.first_four = four, .first_factor = four};
+  const size_t most = std::min(kPartFours, fours - four);
+  if (four > singles) part.first_factor = singles + (four - singles) / 2;
+  part.singles = std::min(most, std::max(singles, four) - four);
+  part.twos = (most - part.singles) / 2;
+  return part;
+}
+
 }  // namespace
 
-bool scores_eights() { return has_vnni() && __builtin_cpu_supports("avx512vbmi") != 0; }
+bool scores_fours() { return has_vnni() && __builtin_cpu_supports("avx512vbmi") != 0; }
 
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
-  alignas(kLine) uint8_t spread[kPartEights * 2 * kSpread];
-  const size_t eights = eight_count(tables.slabs);
-  Prefetcher ahead(blocks.ahead, eights * blocks.count);
-  for (size_t first = 0; first < eights; first += kPartEights) {
-    const size_t count = std::min(kPartEights, eights - first);
-    const size_t slabs = std::min(kPartSlabs, tables.slabs - first * kEight);
+  alignas(kLine) uint8_t spread[kPartFours * kSpread];
+  const size_t fours = four_count(tables.slabs);
+  const size_t tiles = scores.rows / 3 + (scores.rows % 3 == 0 ? 0 : 1);  // of heads
+  Prefetcher ahead(blocks.ahead, factor_count(tables.slabs) * blocks.count * tiles);
+  for (size_t first = 0; first < fours;) {
+    const Part part = part_from(first, tables.slabs);
+    const size_t end = first + part.singles + 2 * part.twos;
+    const size_t slabs = std::min(end * kFour, tables.slabs) - first * kFour;
     for (size_t b = 0; b < blocks.count; ++b) {
-      spread_codes(blocks.data + b * blocks.stride + first * kEight * kHalf, slabs, spread);
+      spread_codes(blocks.data + b * blocks.stride + first * kFour * kHalf, slabs, spread);
       const View<float> of_block(scores.data + b * kBlockTokens, scores.rows, kBlockTokens,
                                  scores.stride);
-      size_t h = score_tiles<3>(tables, spread, first, count, 0, ahead, of_block);
-      h = score_tiles<2>(tables, spread, first, count, h, ahead, of_block);
-      score_tiles<1>(tables, spread, first, count, h, ahead, of_block);
+      size_t h = score_tiles<3>(tables, spread, part, 0, ahead, of_block);
+      h = score_tiles<2>(tables, spread, part, h, ahead, of_block);
+      score_tiles<1>(tables, spread, part, h, ahead, of_block);
     }
+    first = end;
   }
 }
 
@@ -152,7 +184,7 @@ HWY_POP_ATTRIBUTES
 #else
 
 namespace mkv::avx512 {
-bool scores_eights() { return false; }
+bool scores_fours() { return false; }
 void score_slabs(const ScoreTables&, const CodeBlocks&, View<float>) { MKV_CHECK(false); }
 }  // namespace mkv::avx512
 

@@ -45,11 +45,10 @@ HWY_INLINE int shift_of(float ratio) {
 }
 
 using Floats = hn::CappedTag<float, kEntries>;
-HWY_INLINE void store_entries(hn::Vec<Floats> x, uint8_t* to) {
+HWY_INLINE void store_entries(hn::Vec<Floats> x, float most, uint8_t* to) {
   const Floats d;
   const hn::Rebind<uint8_t, Floats> d8;
-  const auto most = hn::Set(d, kMostEntry);
-  hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Min(x, most))), d8, to);
+  hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Min(x, hn::Set(d, most)))), d8, to);
 }
 
 HWY_INLINE Range range_of(const float* values) {
@@ -64,19 +63,20 @@ HWY_INLINE Range range_of(const float* values) {
   return {lowest, hn::GetLane(hn::MaxOfLanes(d, most)) - lowest, 0};
 }
 
-// (values - least) * factor; if there is `rest`, whole ones, and what that leaves times of_rest.
-HWY_INLINE void round_table(const float* values, float least, float factor, float of_rest,
-                            uint8_t* entries, uint8_t* rest) {
+// (values - least) * factor, at most `most`; if there is `rest`, whole ones, and what that leaves
+// times of_rest.
+HWY_INLINE void round_table(const float* values, float least, float factor, float most,
+                            float of_rest, uint8_t* entries, uint8_t* rest) {
   const Floats d;
   for (size_t e = 0; e < kEntries; e += hn::Lanes(d)) {
     auto x = hn::LoadU(d, values + e);
     x = hn::Mul(hn::Sub(x, hn::Set(d, least)), hn::Set(d, factor));
     if (rest != nullptr) {
       const auto whole = hn::Floor(x);
-      store_entries(hn::Mul(hn::Sub(x, whole), hn::Set(d, of_rest)), rest + e);
+      store_entries(hn::Mul(hn::Sub(x, whole), hn::Set(d, of_rest)), most, rest + e);
       x = whole;
     }
-    store_entries(x, entries + e);
+    store_entries(x, most, entries + e);
   }
 }
 
@@ -115,44 +115,54 @@ HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
       out.codes[second] = out.codes[first];
       rest = out.entries[second];
     }
-    round_table(values + s * kEntries, ranges[s].least, factors[shift],
+    round_table(values + s * kEntries, ranges[s].least, factors[shift], kMostEntry,
                 static_cast<float>(1 << (shift - finer)), out.entries[first], rest);
   }
 }
 
-void RoundToEights(const float* values, size_t slabs, uint8_t* entries, int8_t* factors,
-                   float& unit, float& base) {
+// Slab `slab` of the fours [first, first + count), one or two, of `slabs` slabs.
+template <class Fn>
+HWY_INLINE void for_slabs(size_t first, size_t count, size_t slab, size_t slabs, const Fn& fn) {
+  for (size_t s = first * kFour + slab; s < slabs && count > 0; s += kFour, --count) fn(s);
+}
+
+void RoundToFours(const float* values, size_t slabs, uint8_t* entries, int8_t* factors,
+                  float& unit, float& base) {
   constexpr float kMostFactor = 127.0f;
-  constexpr size_t kPairs = kEight / 2;
-  float largest = 0.0f;
-  base = 0.0f;
-  for (size_t s = 0; s < slabs; ++s) {
-    const Range range = range_of(values + s * kEntries);
-    largest = HWY_MAX(largest, range.size);
-    base += range.least;
-  }
-  unit = largest / (kMostEntry * kMostFactor);
-  const bool none = !(unit > 1e-37f);  // a subnormal's reciprocal may be infinite
-  const float to_factor = none ? 0.0f : 1.0f / (unit * kMostEntry);
-  for (size_t first = 0; first < slabs; first += kEight, factors += kPairs) {
-    for (size_t pair = 0; pair < kPairs; ++pair) {
-      Range ranges[2];
-      for (size_t i = 0; i < 2; ++i) {
-        const size_t s = first + i * kPairs + pair;
-        if (s < slabs) ranges[i] = range_of(values + s * kEntries);
-      }
-      const float size = HWY_MAX(ranges[0].size, ranges[1].size);
-      const float factor = HWY_MIN(kMostFactor, HWY_MAX(1.0f, std::ceil(size * to_factor)));
-      factors[pair] = static_cast<int8_t>(factor);
-      const float times = none ? 0.0f : 1.0f / (unit * factor);
-      for (size_t i = 0; i < 2; ++i) {
-        const size_t s = first + i * kPairs + pair;
-        if (s >= slabs) continue;
-        round_table(values + s * kEntries, ranges[i].least, times, 0.0f, entries + s * kEntries,
-                    nullptr);
-      }
+  // Two entries may be rounded up.
+  const auto most = [](size_t count) { return count == 1 ? 255.0f : 254.0f; };
+  const size_t fours = four_count(slabs), singles = single_count(fours);
+  // fn(first four, count of fours, slab of each), in the order of factors.
+  const auto for_factors = [&](const auto& fn) {
+    for (size_t f = 0, count = 1; f < fours; f += count) {
+      count = f < singles ? 1 : 2;
+      for (size_t slab = 0; slab < kFour; ++slab) fn(f, count, slab);
     }
-  }
+  };
+  unit = base = 0.0f;
+  for_factors([&](size_t first, size_t count, size_t slab) {
+    float size = 0.0f;
+    for_slabs(first, count, slab, slabs, [&](size_t s) {
+      const Range range = range_of(values + s * kEntries);
+      size += range.size;
+      base += range.least;
+    });
+    unit = HWY_MAX(unit, size / (most(count) * kMostFactor));
+  });
+  const bool none = !(unit > 1e-37f);  // a subnormal's reciprocal may be infinite
+  for_factors([&](size_t first, size_t count, size_t slab) {
+    float size = 0.0f;
+    for_slabs(first, count, slab, slabs,
+              [&](size_t s) { size += range_of(values + s * kEntries).size; });
+    const float needed = none ? 0.0f : std::ceil(size / (most(count) * unit) * (1.0f - 1e-6f));
+    const float factor = HWY_MIN(kMostFactor, HWY_MAX(1.0f, needed));
+    *factors++ = static_cast<int8_t>(factor);
+    const float times = none ? 0.0f : 1.0f / (unit * factor);
+    for_slabs(first, count, slab, slabs, [&](size_t s) {
+      round_table(values + s * kEntries, range_of(values + s * kEntries).least, times, 255.0f,
+                  0.0f, entries + s * kEntries, nullptr);
+    });
+  });
 }
 
 void RoundToBytes(const float* values, size_t slabs, ByteTables* parts) {
@@ -304,17 +314,17 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace mkv {
-HWY_EXPORT(RoundToEights);
+HWY_EXPORT(RoundToFours);
 HWY_EXPORT(RoundToBytes);
 HWY_EXPORT(ScoreBytes);
 
-void round_to_eights(const float* values, size_t head, const ScoreTables& to) {
-  const size_t first = head * eight_count(to.slabs), padded = eight_count(to.slabs) * kEight;
-  uint8_t* entries = to.entries + first * kEight * kCodebookEntries;
+void round_to_fours(const float* values, size_t head, const ScoreTables& to) {
+  const size_t padded = four_count(to.slabs) * kFour;
+  uint8_t* entries = to.entries + head * padded * kCodebookEntries;
+  auto* factors = reinterpret_cast<int8_t*>(to.factors + head * factor_count(to.slabs));
   std::fill(entries + to.slabs * kCodebookEntries, entries + padded * kCodebookEntries, uint8_t{0});
-  HWY_DYNAMIC_DISPATCH(RoundToEights)(values, to.slabs, entries,
-                                      reinterpret_cast<int8_t*>(to.factors + first), to.unit[head],
-                                      to.base[head]);
+  HWY_DYNAMIC_DISPATCH(RoundToFours)(values, to.slabs, entries, factors, to.unit[head],
+                                     to.base[head]);
 }
 void round_to_bytes(const float* values, size_t slabs, ByteTables* parts) {
   HWY_DYNAMIC_DISPATCH(RoundToBytes)(values, slabs, parts);

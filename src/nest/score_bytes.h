@@ -1,8 +1,9 @@
 // Score tables as bytes.
 //
-// By eight slabs, for processors that look up 64 bytes at once and add up products of four
-// neighbours (decision 0031): what a code adds to a score is rounded to 7 bits, so that two
-// look-ups' sum is a byte, in a unit that two slabs share, a factor of 1 to 127 times the head's.
+// By four slabs, for processors that look up 64 bytes at once and add up products of four
+// neighbours (decision 0031): what codes of four slabs add to a score is rounded to bytes, each in a
+// unit of its slab's own, a factor of 1 to 127 times the head's. The leading fours, which have most
+// of the range, have 8 bits; the others go by twos, whose sums are bytes and have one factor.
 //
 // Slab by slab, for processors that look up 16 (decision 0024): rounded to 7 bits in a unit that is
 // a power of two times the head's. Two look-ups' sum is a byte, and sums of coarse tables are
@@ -24,11 +25,18 @@ namespace mkv {
 inline constexpr size_t kPartSlabs = 128;
 inline constexpr size_t part_count(size_t slabs) { return (slabs + kPartSlabs - 1) / kPartSlabs; }
 
-inline constexpr size_t kEight = 8;
-inline constexpr size_t eight_count(size_t slabs) { return (slabs + kEight - 1) / kEight; }
+inline constexpr size_t kFour = 4;
+inline constexpr size_t four_count(size_t slabs) { return (slabs + kFour - 1) / kFour; }
+// Fours by themselves: a quarter of them, and one more if the others were odd.
+inline constexpr size_t single_count(size_t fours) { return fours / 4 + (fours - fours / 4) % 2; }
+// Fours by themselves and twos.
+inline constexpr size_t factor_count(size_t slabs) {
+  const size_t fours = four_count(slabs), singles = single_count(fours);
+  return singles + (fours - singles) / 2;
+}
 
 // Rounds the tables of slabs, values [slabs][16], to those of `head`.
-void round_to_eights(const float* values, size_t head, const ScoreTables& to);
+void round_to_fours(const float* values, size_t head, const ScoreTables& to);
 
 // Codes of a slab, one in a byte, of two blocks.
 inline constexpr size_t kSpreadCodes = 128;

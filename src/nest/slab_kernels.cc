@@ -101,16 +101,16 @@ void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, si
 void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out) {
   HWY_DYNAMIC_DISPATCH(Tabulate)(slabs, query, out);
 }
-bool scores_by_eights() { return avx512::scores_eights(); }
+bool scores_by_fours() { return avx512::scores_fours(); }
 
 void round_tables(const float* values, size_t head, const ScoreTables& to) {
-  if (scores_by_eights()) return round_to_eights(values, head, to);
+  if (scores_by_fours()) return round_to_fours(values, head, to);
   round_to_bytes(values, to.slabs, to.bytes + head * part_count(to.slabs));
 }
 
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
   MKV_CHECK(scores.cols == blocks.count * kBlockTokens && tables.heads == scores.rows);
-  if (scores_by_eights()) return avx512::score_slabs(tables, blocks, scores);
+  if (scores_by_fours()) return avx512::score_slabs(tables, blocks, scores);
   score_bytes(tables.bytes, tables.slabs, blocks, scores);
 }
 }  // namespace mkv

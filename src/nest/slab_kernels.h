@@ -24,8 +24,8 @@ void expand_slab(const Codebook& codebook, const uint8_t* codes, float* rows, si
 // out[s][e] = sum_c query[first column of slab s + c] * entry e of slab s: what a token with that
 // code adds to the score.
 void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* out);
-// Whether scores are looked up in tables of eight slabs, or else in those of one slab each.
-bool scores_by_eights();
+// Whether scores are looked up in tables of four slabs, or else in those of one slab each.
+bool scores_by_fours();
 // Rounds a head's tables of the slabs, values [slabs][16].
 void round_tables(const float* values, size_t head, const ScoreTables& to);
 // scores[h][t] += the sum over slabs of head h's entry for the code of t, scores [heads x

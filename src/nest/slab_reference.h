@@ -59,17 +59,21 @@ inline void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, 
   }
 }
 
-// By tables of eight slabs.
+// By tables of four slabs.
 inline void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
-  const size_t padded = eight_count(tables.slabs) * kEight;
+  const size_t fours = four_count(tables.slabs), singles = single_count(fours);
   for (size_t h = 0; h < scores.rows; ++h) {
-    const uint8_t* entries = tables.entries + h * padded * kCodebookEntries;
-    const auto* factors = reinterpret_cast<const int8_t*>(tables.factors) + h * padded / 2;
+    const uint8_t* entries = tables.entries + h * fours * kFour * kCodebookEntries;
+    const auto* factors =
+        reinterpret_cast<const int8_t*>(tables.factors + h * factor_count(tables.slabs));
     for (size_t i = 0; i < blocks.count * 64; ++i) {
       int sum = 0;
       for (size_t s = 0; s < tables.slabs; ++s) {
         const uint8_t* codes = blocks.data + i / 64 * blocks.stride + s * 32;
-        sum += factors[s / kEight * 4 + s % 4] * entries[s * kCodebookEntries + code_at(codes, i % 64)];
+        const size_t four = s / kFour;
+        const size_t factor = four < singles ? four : singles + (four - singles) / 2;
+        sum += factors[factor * kFour + s % kFour] *
+               entries[s * kCodebookEntries + code_at(codes, i % 64)];
       }
       scores.at(h, i) += tables.base[h] + tables.unit[h] * static_cast<float>(sum);
     }

@@ -47,7 +47,8 @@ TEST(AngleKernels, ScoresEqualTheReferenceAndTheSinusoids) {
         const Buffer<int16_t> angles = block_angles(phase);
         const size_t size = 2 * even_pairs(pairs);
         const Matrix<float> a = random_matrix(heads, pairs, 1), b = random_matrix(heads, pairs, 2);
-        std::vector<int16_t> terms(heads * size, 77), expected_terms(size, 77);
+        std::vector<int16_t> terms(heads * size, 77), expected_terms(heads * size, 77);
+        Matrix<float> middle_terms(heads, 2 * pairs);
         for (size_t h = 0; h < heads; ++h) {
           const float factor = mean_terms_factor(a.row(h), b.row(h));
           std::vector<float> x(a.row(h).begin(), a.row(h).end()),
@@ -55,11 +56,15 @@ TEST(AngleKernels, ScoresEqualTheReferenceAndTheSinusoids) {
           for (size_t i = 0; i < pairs; ++i) x[i] *= factor, y[i] *= factor;
           unit[h] = 1.0f / (factor * kAngleOne);
           turn_mean_terms(x, y, middle.cos, middle.sin);
-          turn_and_round_mean_terms(x, y, first.cos, first.sin, terms.data() + h * size);
-          reference::turn_and_round_mean_terms(x, y, first.cos, first.sin, expected_terms.data());
-          for (size_t i = 0; i < size; ++i) {  // a half may be rounded either way
-            EXPECT_NEAR(terms[h * size + i], expected_terms[i], 1);
-          }
+          std::ranges::copy(x, middle_terms.row(h).begin());
+          std::ranges::copy(y, middle_terms.row(h).begin() + static_cast<ptrdiff_t>(pairs));
+        }
+        const View<const float> of_heads = middle_terms.view();
+        turn_and_round_mean_terms(of_heads, first.cos, first.sin, terms.data());
+        reference::turn_and_round_mean_terms(of_heads, first.cos, first.sin,
+                                             expected_terms.data());
+        for (size_t i = 0; i < terms.size(); ++i) {  // a half may be rounded either way
+          EXPECT_NEAR(terms[i], expected_terms[i], 1);
         }
         Matrix<float> expected(heads, 64), actual = random_matrix(heads, 64, 3);
         reference::score_angles(terms.data(), unit, angles.data(), pairs, expected.view());
@@ -98,7 +103,9 @@ TEST(AngleKernels, LargestTermsFit) {
     std::vector<float> x(a), y(b);
     for (size_t i = 0; i < pairs; ++i) x[i] *= factor, y[i] *= factor;
     std::vector<int16_t> terms(2 * even_pairs(pairs));
-    turn_and_round_mean_terms(x, y, cos, sin, terms.data());
+    std::vector<float> both(x);
+    both.insert(both.end(), y.begin(), y.end());
+    turn_and_round_mean_terms({both.data(), 1, both.size()}, cos, sin, terms.data());
     Matrix<float> scores(1, 64);
     const std::vector<float> unit{1.0f / (factor * kAngleOne)}, phase(pairs, 0.0f);
     score_angles(terms.data(), unit, block_angles(phase).data(), pairs, scores.view());

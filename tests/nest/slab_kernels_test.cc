@@ -206,11 +206,11 @@ TEST(SlabKernels, ScoresFromBytesEqualTheReference) {
   });
 }
 
-// Tables by eights of some heads, with room of their own.
-struct Eights {
-  Eights(size_t slabs, size_t heads)
-      : entries(heads * eight_count(slabs) * kEight * kCodebookEntries, 1),
-        factors(heads * eight_count(slabs), -1),
+// Tables by fours of some heads, with room of their own.
+struct Fours {
+  Fours(size_t slabs, size_t heads)
+      : entries(heads * four_count(slabs) * kFour * kCodebookEntries, 1),
+        factors(heads * factor_count(slabs), -1),
         unit(heads),
         base(heads) {
     tables = {.slabs = slabs,
@@ -221,10 +221,10 @@ struct Eights {
               .base = base.data()};
   }
   const int8_t* factors_of(size_t head) const {
-    return reinterpret_cast<const int8_t*>(factors.data() + head * eight_count(tables.slabs));
+    return reinterpret_cast<const int8_t*>(factors.data() + head * factor_count(tables.slabs));
   }
   const uint8_t* entries_of(size_t head) const {
-    return entries.data() + head * eight_count(tables.slabs) * kEight * kCodebookEntries;
+    return entries.data() + head * four_count(tables.slabs) * kFour * kCodebookEntries;
   }
 
   std::vector<uint8_t> entries;
@@ -233,79 +233,87 @@ struct Eights {
   ScoreTables tables;
 };
 
-TEST(SlabKernels, EightsHoldTables) {
-  constexpr size_t kPairs = kEight / 2;
+TEST(SlabKernels, FoursHoldTables) {
   for_each_instruction_set([] {
-    for (const size_t slabs : {1u, 2u, 5u, 96u, 301u}) {
-      Eights eights(slabs, 2);
+    for (const size_t slabs : {1u, 2u, 5u, 30u, 96u, 301u}) {
+      Fours fours(slabs, 2);
       const std::vector<float> values = random_tables(slabs, slabs);
-      round_to_eights(values.data(), 1, eights.tables);
+      round_to_fours(values.data(), 1, fours.tables);
+      const size_t count = four_count(slabs), singles = single_count(count);
       float base = 0.0f, largest = 0.0f;
-      std::vector<float> ranges;
+      std::vector<float> least(count * kFour), range(count * kFour);
       for (size_t s = 0; s < slabs; ++s) {
-        const auto [least, most] =
+        const auto [low, high] =
             std::ranges::minmax(std::span(values).subspan(s * kCodebookEntries, kCodebookEntries));
-        base += least;
-        ranges.push_back(most - least);
-        largest = std::max(largest, most - least);
+        base += low;
+        least[s] = low;
+        range[s] = high - low;
       }
-      EXPECT_FLOAT_EQ(eights.base[1], base);
-      ranges.resize(eight_count(slabs) * kEight);
-      for (size_t s = 0; s < ranges.size(); ++s) {
-        const int factor = eights.factors_of(1)[s / kEight * kPairs + s % kPairs];
-        const uint8_t* entries = eights.entries_of(1) + s * kCodebookEntries;
-        EXPECT_GE(factor, 1);
-        if (s >= slabs) {
-          EXPECT_EQ(std::count(entries, entries + kCodebookEntries, 0), kCodebookEntries);
-          continue;
-        }
-        const float unit = eights.unit[1] * static_cast<float>(factor);
-        // 127 steps of the larger range of the two, in whole units of the head's.
-        const float range = std::max(ranges[s], ranges[s ^ kPairs]);
-        EXPECT_LE(unit, 1.001f * std::max(range / 127.0f, largest / (127.0f * 127.0f)) +
-                            eights.unit[1]);
-        const float* of_slab = values.data() + s * kCodebookEntries;
-        const float least = *std::min_element(of_slab, of_slab + kCodebookEntries);
-        for (size_t e = 0; e < kCodebookEntries; ++e) {
-          EXPECT_LE(entries[e], 127);
-          EXPECT_NEAR(unit * entries[e], of_slab[e] - least, 0.501f * unit);
+      EXPECT_NEAR(fours.base[1], base, 1e-5f * std::abs(base));
+      // What a factor is for: the slab and, but for the leading fours, the one of the next four.
+      const auto reach = [&](size_t four, size_t slab) {
+        const size_t s = four * kFour + slab;
+        return four < singles ? range[s] / 255.0f : (range[s] + range[s + kFour]) / 254.0f;
+      };
+      for (size_t f = 0; f < count; f += f < singles ? 1 : 2) {
+        for (size_t slab = 0; slab < kFour; ++slab) largest = std::max(largest, reach(f, slab));
+      }
+      EXPECT_FLOAT_EQ(fours.unit[1], largest / 127.0f);
+      const int8_t* factor = fours.factors_of(1);
+      for (size_t f = 0, step = 1; f < count; f += step) {
+        step = f < singles ? 1 : 2;
+        for (size_t slab = 0; slab < kFour; ++slab, ++factor) {
+          ASSERT_GE(*factor, 1);
+          const float unit = fours.unit[1] * static_cast<float>(*factor);
+          EXPECT_LE(unit, 1.001f * reach(f, slab) + fours.unit[1]);
+          int most = 0;
+          for (size_t i = 0; i < step; ++i) {
+            const size_t s = (f + i) * kFour + slab;
+            const uint8_t* entries = fours.entries_of(1) + s * kCodebookEntries;
+            most += *std::max_element(entries, entries + kCodebookEntries);
+            for (size_t e = 0; e < kCodebookEntries; ++e) {
+              const float value = s < slabs ? values[s * kCodebookEntries + e] - least[s] : 0.0f;
+              EXPECT_NEAR(unit * entries[e], value, 0.501f * unit);
+            }
+          }
+          EXPECT_LE(most, 255);  // the sum of two look-ups is a byte
         }
       }
-      EXPECT_EQ(eights.factors_of(0)[0], -1);  // other heads' are as they were
+      EXPECT_EQ(fours.factors_of(0)[0], -1);  // other heads' are as they were
     }
   });
 }
 
-TEST(SlabKernels, EightsOfEqualValuesAreTheirSum) {
+TEST(SlabKernels, FoursOfEqualValuesAreTheirSum) {
   for_each_instruction_set([] {
     std::vector<float> values(2 * kCodebookEntries, 3.0f);
     std::fill_n(values.begin(), kCodebookEntries, -1.5f);
-    Eights eights(2, 1);
-    round_to_eights(values.data(), 0, eights.tables);
+    Fours fours(2, 1);
+    round_to_fours(values.data(), 0, fours.tables);
     const auto codes = random_bytes(2 * 32, 1);
     Matrix<float> scores(1, 64);
-    reference::score_slabs(eights.tables, {codes.data(), 64, 1, {}}, scores.view());
+    reference::score_slabs(fours.tables, {codes.data(), 64, 1, {}}, scores.view());
     EXPECT_EQ(scores.at(0, 5), 1.5f);
   });
 }
 
-TEST(SlabKernels, ScoresFromEightsEqualTheReference) {
+TEST(SlabKernels, ScoresFromFoursEqualTheReference) {
   for_each_instruction_set([] {
-    if (!scores_by_eights()) return;
+    if (!scores_by_fours()) return;
     for (const size_t heads : {1u, 2u, 3u, 7u, 9u}) {
       for (const size_t slabs : {0u, 1u, 2u, 5u, 70u, 127u, 128u, 129u, 302u}) {
         for (const size_t blocks : {1u, 2u, 3u, 8u}) {
           Rng rng(heads + slabs);
-          Eights eights(slabs, heads);
+          Fours fours(slabs, heads);
           for (size_t h = 0; h < heads; ++h) {
-            round_to_eights(random_tables(slabs, h).data(), h, eights.tables);
+            round_to_fours(random_tables(slabs, h).data(), h, fours.tables);
           }
           const size_t stride = slabs * 32 + 5;
           const auto codes = random_bytes(blocks * stride - 5 + 1, slabs);
           Matrix<float> expected = random_matrix(heads, blocks * 64, 8), actual = expected.clone();
           const CodeBlocks view{codes.data() + 1, stride, blocks, {}};
-          reference::score_slabs(eights.tables, view, expected.view());
-          score_slabs(eights.tables, view, actual.view());
+          reference::score_slabs(fours.tables, view, expected.view());
+          score_slabs(fours.tables, view, actual.view());
           for (size_t i = 0; i < expected.span().size(); ++i) {
             EXPECT_NEAR(actual.span()[i], expected.span()[i],
                         1e-6f * std::abs(expected.span()[i]) + 1e-3f);
@@ -319,9 +327,9 @@ TEST(SlabKernels, ScoresFromEightsEqualTheReference) {
 TEST(SlabKernels, ScoresAreTheSumsOfValues) {
   for_each_instruction_set([] {
     const size_t slabs = 150, heads = 3, blocks = 2;
-    Eights eights(slabs, heads);
+    Fours fours(slabs, heads);
     std::vector<ByteTables> bytes(heads * part_count(slabs));
-    ScoreTables tables = eights.tables;
+    ScoreTables tables = fours.tables;
     tables.bytes = bytes.data();
     const auto codes = random_bytes(blocks * slabs * 32, 4);
     const CodeBlocks view{codes.data(), slabs * 32, blocks, {}};
