@@ -11,21 +11,40 @@
 
 namespace mkv {
 
-std::span<float> turn_query(const KvCache::State& state, GroupId id, size_t offset,
-                            std::span<const float> query, float* latents) {
-  const Basis& basis = state.nest->basis(id);
-  const size_t columns = state.plan(id).columns, dims = state.nest->dims();
-  // Its rows of the query's head.
-  const auto rows = [&](const auto& decode) {
-    return View(decode.row(offset).data(), query.size(), columns, dims);
-  };
-  const std::span<float> out(latents, columns);
-  if (is_compact(basis)) {
-    combine_rows(query, rows(basis.half_decode), out);
-  } else {
-    combine_rows(query, rows(basis.decode), out);
+namespace {
+
+constexpr size_t kRowsAtOnce = 64;
+
+// Whole vectors of a basis's columns where it has them.
+size_t whole_columns(size_t columns, size_t dims) {
+  constexpr size_t kLanes = 16;
+  return std::min(dims, (columns + kLanes - 1) / kLanes * kLanes);
+}
+
+// Rows of decode from `first` on, as many as `at` has room for.
+Rows decode_rows(const Basis& basis, size_t first, std::span<const std::byte*> at) {
+  const bool half = is_compact(basis);
+  for (size_t i = 0; i < at.size(); ++i) {
+    at[i] = half ? reinterpret_cast<const std::byte*>(basis.half_decode.row(first + i).data())
+                 : reinterpret_cast<const std::byte*>(basis.decode.row(first + i).data());
   }
-  return out;
+  return {at, half ? DType::f16 : DType::f32};
+}
+
+}  // namespace
+
+void turn_queries(const KvCache::State& state, GroupId id, size_t offset,
+                  View<const float> queries, View<float> latents) {
+  const size_t columns = whole_columns(state.plan(id).columns, state.nest->dims());
+  const View<float> reached(latents.data, latents.rows, columns, latents.stride);
+  for (size_t q = 0; q < queries.rows; ++q) std::ranges::fill(reached.row(q), 0.0f);
+  std::array<const std::byte*, kRowsAtOnce> at;
+  for (size_t first = 0; first < queries.cols; first += kRowsAtOnce) {
+    const size_t count = std::min(kRowsAtOnce, queries.cols - first);
+    weigh_rows({queries.data + first, queries.rows, count, queries.stride},
+               decode_rows(state.nest->basis(id), offset + first, std::span(at).first(count)),
+               reached);
+  }
 }
 
 void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, size_t layer,
@@ -94,22 +113,25 @@ ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
           DType::f16};
 }
 
-void CodedAttention::prepare(size_t head, std::span<const float> query, size_t offset,
-                             size_t worker) {
-  const size_t group = head / sizes_.group_heads, in_group = head % sizes_.group_heads;
+void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t worker) {
+  const size_t group = kv_head / group_kv_heads(), first_head = kv_head * queries.rows;
+  const size_t offset = kv_head % group_kv_heads() * head_dim_;
   const GroupId id = space(group, Side::key);
   const Basis& basis = state_->nest->basis(id);
   const SpacePlan& plan = state_->plan(id);
-  const std::span<float> latent =
-      turn_query(*state_, id, offset, query, latent_queries_ + head * dims_);
-  prepare_mean(head, std::span(basis.mean).subspan(offset, head_dim_), query);
-  if (!integer()) return;
-  for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
+  const View<float> latents(latent_queries_ + first_head * dims_, queries.rows, dims_);
+  turn_queries(*state_, id, offset, queries, latents);
   const std::span<const CodeSlab> slabs =
       std::span(basis.slabs).first(state_->rank(layer_, group, Side::key));
-  float* values = values_ + worker * slabs_ * kCodebookEntries;
-  tabulate_slabs(slabs, latent.data(), values);
-  round_tables(values, in_group, score_tables(group));
+  for (size_t r = 0; r < queries.rows; ++r) {
+    prepare_mean(first_head + r, std::span(basis.mean).subspan(offset, head_dim_), queries.row(r));
+    if (!integer()) continue;
+    const std::span<float> latent = latents.row(r);
+    for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
+    float* values = values_ + worker * slabs_ * kCodebookEntries;
+    tabulate_slabs(slabs, latent.data(), values);
+    round_tables(values, (first_head + r) % sizes_.group_heads, score_tables(group));
+  }
 }
 
 // q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.
@@ -244,28 +266,21 @@ void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, View<const
   }
 }
 
-void CodedAttention::lift(size_t head, size_t offset, std::span<const float> latents, float weight,
-                          std::span<float> out) const {
-  const GroupId id = space(head / sizes_.group_heads, Side::value);
+void CodedAttention::lift(size_t kv_head, size_t first, View<const float> latents,
+                          std::span<const float> weights, View<float> out) const {
+  const GroupId id = space(kv_head / group_kv_heads(), Side::value);
   const Basis& basis = state_->nest->basis(id);
-  const size_t columns = state_->plan(id).columns;
-  constexpr size_t kRows = 16;  // at a time
-  std::array<const std::byte*, kRows> rows;
-  std::array<float, kRows> products;
-  const bool half = is_compact(basis);
-  for (size_t first = 0; first < out.size(); first += kRows) {
-    const size_t count = std::min(kRows, out.size() - first);
-    for (size_t c = 0; c < count; ++c) {
-      const size_t row = offset + first + c;
-      rows[c] = half ? reinterpret_cast<const std::byte*>(basis.half_decode.row(row).data())
-                     : reinterpret_cast<const std::byte*>(basis.decode.row(row).data());
-    }
-    score_rows({latents.data(), 1, columns},
-               {std::span(rows).first(count), half ? DType::f16 : DType::f32},
-               {products.data(), 1, count});
-    for (size_t c = 0; c < count; ++c) {
-      out[first + c] += weight * basis.mean[offset + first + c] + products[c];
-    }
+  const size_t row = kv_head % group_kv_heads() * head_dim_ + first;
+  const View<const float> reached(latents.data, latents.rows,
+                                  whole_columns(state_->plan(id).columns, dims_), latents.stride);
+  std::array<const std::byte*, kRowsAtOnce> at;
+  for (size_t c = 0; c < out.cols; c += kRowsAtOnce) {
+    const size_t count = std::min(kRowsAtOnce, out.cols - c);
+    score_rows(reached, decode_rows(basis, row + c, std::span(at).first(count)),
+               {out.data + c, out.rows, count, out.stride});
+  }
+  for (size_t q = 0; q < out.rows; ++q) {
+    axpy(weights[q], std::span(basis.mean).subspan(row, out.cols), out.row(q));
   }
 }
 

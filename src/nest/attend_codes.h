@@ -19,10 +19,10 @@ namespace mkv {
 
 inline constexpr size_t kRunBlocks = 8;  // blocks attended to as one task
 
-// A query [head_dim] of the KV head at `offset` in its key space, in the latents that its slabs
-// reach; room for them at `latents`.
-std::span<float> turn_query(const KvCache::State& state, GroupId id, size_t offset,
-                            std::span<const float> query, float* latents);
+// Queries [queries x head_dim] of the KV head at `offset` in its key space, in the latents that its
+// slabs reach and some more; latents [queries x dims].
+void turn_queries(const KvCache::State& state, GroupId id, size_t offset,
+                  View<const float> queries, View<float> latents);
 
 class CodedAttention {
  public:
@@ -35,8 +35,8 @@ class CodedAttention {
   };
   void take_scratch(Arena& arena, const KvCache::State& state, size_t layer, Sizes sizes);
 
-  // What a query head needs once: `query` [head_dim] scaled, `offset` of its KV head in the space.
-  void prepare(size_t head, std::span<const float> query, size_t offset, size_t worker);
+  // What the query heads of a KV head need once: queries [repeats x head_dim], scaled.
+  void prepare(size_t kv_head, View<const float> queries, size_t worker);
   // scores[head of the group][token of the blocks].
   void score(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
   // What the calling worker will probably score next: its keys are asked of the memory in time.
@@ -52,12 +52,14 @@ class CodedAttention {
   // those of kWeighBlocks blocks for which heavy[block / kWeighBlocks][head] is not 0.
   void weigh(size_t group, Blocks blocks, View<const float> weights, const uint8_t* heavy,
              View<float> sums, std::optional<Next> next, size_t worker) const;
-  // Undoes the value's basis: out += latents * decode^T + weight * mean.
-  void lift(size_t head, size_t offset, std::span<const float> latents, float weight,
-            std::span<float> out) const;
+  // Undoes the value's basis, for some columns of a KV head from the first one on:
+  // out [repeats x columns] = latents [repeats x dims] * decode^T + weights * mean.
+  void lift(size_t kv_head, size_t first, View<const float> latents,
+            std::span<const float> weights, View<float> out) const;
 
  private:
   GroupId space(size_t group, Side side) const { return {layer_, group, side}; }
+  size_t group_kv_heads() const { return state_->nest->config().group_size; }
   bool integer() const { return state_->arithmetic == Arithmetic::fast && codes(); }
   bool codes() const { return state_->nest->config().slab_kind == SlabKind::code; }
   size_t turned_size() const { return 2 * even_pairs(head_dim_ / 2); }

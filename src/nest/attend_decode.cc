@@ -5,7 +5,6 @@
 // Runs depend on the length alone: results do not depend on the number of workers.
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "base/prefetch.h"
 #include "nest/arena.h"
@@ -14,6 +13,7 @@
 #include "nest/block_kernels.h"
 #include "nest/both_ends.h"
 #include "nest/kv_state.h"
+#include "nest/partials.h"
 #include "nest/row_kernels.h"
 #include "nest/slab_kernels.h"
 
@@ -64,7 +64,7 @@ class Decode {
 
   void run() {
     for (size_t h = 0; h < heads_; ++h) scale_query(h);
-    std::fill_n(least_, heads_, -HUGE_VALF);
+    partials_.leave_nothing_out();
     const bool coded = coded_.count() > 0;
     const size_t kv_heads = state_.shape.kv_heads, early = kv_heads * early_runs_;
     const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
@@ -75,30 +75,37 @@ class Decode {
     BothEnds order(coded_tasks, workers_.count());
     for (size_t w = 0; w < workers_.count(); ++w) {
       asked_[w] = coded ? codes_.ask_for_keys(next_of(order.first(w)),
-                                              (early + heads_) / workers_.count())
+                                              (early + kv_heads) / workers_.count())
                         : Prefetcher({}, 0);
     }
-    workers_.run(early + (coded ? heads_ : 0), [&](size_t task, size_t worker) {
+    const size_t prepared = coded ? kv_heads : 0;
+    workers_.run(prepared + early, [&](size_t task, size_t worker) {
       asked_[worker].step();
-      if (task >= early) return prepare_head(task - early, worker);
-      attend_exact(task % kv_heads, early_run(task / kv_heads), worker);
+      if (task < prepared) return prepare_head(task, worker);
+      const size_t exact = task - prepared;
+      attend_exact(exact % kv_heads, early_run(exact / kv_heads), worker);
     });
     const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
     if (coded ? codes_.skips() && !in_tiles_ : late) {
-      for (size_t h = 0; h < heads_; ++h) find_least(h);
+      for (size_t h = 0; h < heads_; ++h) {
+        partials_.find_least(h, early_runs_, [&](size_t i) { return coded_runs_ + early_run(i); });
+      }
     }
     if (!coded) {
       workers_.run(kv_heads * exact_runs_ - early, [&](size_t task, size_t worker) {
         attend_exact(task % kv_heads, 1 + task / kv_heads, worker);
       });
-      for (size_t h = 0; h < heads_; ++h) merge(h, 0);
+      for (size_t h = 0; h < kv_heads; ++h) merge(h, 0, head_dim_, 0);
       return;
     }
     workers_.run(coded_tasks, [&](size_t, size_t worker) {
       const auto [task, next] = order.take(worker);
       attend_coded(task % groups, task / groups, next_of(next), worker);
     });
-    workers_.run(heads_, [&](size_t head, size_t worker) { merge(head, worker); });
+    const size_t half = head_dim_ / 2;
+    workers_.run(2 * kv_heads, [&](size_t task, size_t worker) {
+      merge(task / 2, task % 2 * half, half, worker);
+    });
   }
 
  private:
@@ -107,19 +114,6 @@ class Decode {
   size_t heavy_size() const { return (run_tokens() / kBlockTokens + 1) * group_heads_; }
   uint8_t* heavy_of(size_t worker) const { return heavy_ + worker * heavy_size(); }
 
-  // A run's softmax: values, then the sum of coded weights (for the mean), top and sum.
-  struct Partial {
-    float* values;
-    float& coded_weight;
-    float& top;
-    float& sum;
-  };
-  size_t partial_size() const { return dims_ + 3; }
-  // Runs of coded blocks come first, then runs of exact ones, whose values are of head_dim_.
-  Partial partial(size_t run, size_t head) const {
-    float* at = partials_ + (run * heads_ + head) * partial_size();
-    return {at, at[dims_], at[dims_ + 1], at[dims_ + 2]};
-  }
   size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks + later_count_; }
   // Exact tokens apart from blocks: the leading sinks that the token sees, then the later ones.
   size_t sink_count() const { return sinks_end_ - sinks_begin_ + later_count_; }
@@ -150,13 +144,13 @@ class Decode {
 
   void take_scratch(Arena& arena) {
     queries_ = arena.take<float>(heads_ * head_dim_);
-    partials_ = arena.take<float>((coded_runs_ + exact_runs_) * heads_ * partial_size());
-    least_ = arena.take<float>(heads_);
+    // Runs of coded blocks come first, then runs of exact ones, whose values are of head_dim_.
+    partials_.take_scratch(arena, coded_runs_ + exact_runs_, heads_, dims_);
     heavy_ = arena.take<uint8_t>(workers_.count() * heavy_size());
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
-    merged_ = arena.take<float>(workers_.count() * dims_);
-    factors_ = arena.take<float>(workers_.count() * (coded_runs_ + exact_runs_));
-    values_ = arena.take<const std::byte*>(workers_.count() * (coded_runs_ + exact_runs_));
+    merged_ = arena.take<float>(workers_.count() * repeats_ * (dims_ + 2));
+    factors_ = arena.take<float>(workers_.count() * repeats_ * partials_.runs());
+    values_ = arena.take<const std::byte*>(workers_.count() * partials_.runs());
     later_ = arena.take<const LaterSink*>(later_count_);
     asked_ = arena.take<Prefetcher>(workers_.count());
     sink_rows_ = arena.take<const std::byte*>(workers_.count() * 2 * sink_count());
@@ -171,61 +165,22 @@ class Decode {
   }
 
   std::span<float> query(size_t head) const { return {queries_ + head * head_dim_, head_dim_}; }
-  // Of the head's part of its group's space.
-  size_t offset(size_t head) const { return head % group_heads_ / repeats_ * head_dim_; }
 
   void scale_query(size_t head) {
     const float* from = input_.queries.row(0).data() + head * head_dim_;
     for (size_t c = 0; c < head_dim_; ++c) query(head)[c] = from[c] * input_.scale;
   }
-  void prepare_head(size_t head, size_t worker) {
-    if (in_tiles_) return tiles_.prepare(head, query(head), offset(head));
-    codes_.prepare(head, query(head), offset(head), worker);
+  View<const float> queries(size_t kv_head) const {
+    return {queries_ + kv_head * repeats_ * head_dim_, repeats_, head_dim_};
+  }
+  void prepare_head(size_t kv_head, size_t worker) {
+    if (in_tiles_) return tiles_.prepare(kv_head, queries(kv_head));
+    codes_.prepare(kv_head, queries(kv_head), worker);
   }
 
   // Exact runs that come first, as they have most of the weight: beside codes all of them, else
   // those of the first tokens and of the last.
   size_t early_run(size_t i) const { return i == 0 || coded_runs_ > 0 ? i : exact_runs_ - 1; }
-  // A part of a run is left out for a head of which its largest weight is less than 2^-kNegligible
-  // of what the early runs add up to, most of the sum: the parts that are left out, half of all at
-  // 8,192 tokens, add up to some 2^-11.
-  void find_least(size_t head) {
-    float top = -HUGE_VALF, sum = 0.0f;
-    const auto early = [&](size_t i) { return partial(coded_runs_ + early_run(i), head); };
-    for (size_t i = 0; i < early_runs_; ++i) top = std::max(top, early(i).top);
-    for (size_t i = 0; i < early_runs_; ++i) {
-      const Partial part = early(i);
-      sum += std::exp(part.top - top) * part.sum;
-    }
-    constexpr float kBelow = static_cast<float>(kNegligible) * std::numbers::ln2_v<float>;
-    if (sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
-  }
-
-  // Turns scores into weights and begins the partial softmax of each head with their sum; but for
-  // parts of `part_tokens` for which heavy[part][row of the scores] becomes 0.
-  void start_partials(size_t run, size_t first_head, View<float> scores, size_t part_tokens,
-                      uint8_t* heavy) {
-    for (size_t h = 0; h < scores.rows; ++h) {
-      const auto for_parts = [&](const auto& fn) {
-        for (size_t t = 0; t < scores.cols; t += part_tokens) {
-          fn(scores.row(h).subspan(t, std::min(part_tokens, scores.cols - t)),
-             heavy[t / part_tokens * scores.rows + h]);
-        }
-      };
-      const Partial part = partial(run, first_head + h);
-      std::fill_n(part.values, dims_, 0.0f);
-      part.coded_weight = part.sum = 0.0f;
-      part.top = -HUGE_VALF;
-      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
-        const float largest = max_of(x);
-        is_heavy = largest < least_[first_head + h] ? 0 : 1;
-        if (is_heavy != 0) part.top = std::max(part.top, largest);
-      });
-      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
-        if (is_heavy != 0) part.sum += exp_and_sum(x, part.top);
-      });
-    }
-  }
   // Of some blocks' tokens, all but those before a sliding window and those to come.
   TileAttention::Seen seen(Blocks blocks) const {
     const size_t begin = blocks.begin * kBlockTokens, end = blocks.end * kBlockTokens;
@@ -273,13 +228,13 @@ class Decode {
       for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHiddenScore;
     });
     uint8_t* heavy = heavy_of(worker);
-    start_partials(run, first_head, scores, kPartTokens, heavy);
+    partials_.start(run, first_head, scores, kPartTokens, heavy);
     for (size_t h = 0; h < group_heads_; ++h) {
-      const Partial part = partial(run, first_head + h);
+      const Partial part = partials_.at(run, first_head + h);
       part.coded_weight = part.sum;
     }
     codes_.weigh(group, blocks, scores, heavy,
-                 {partial(run, first_head).values, group_heads_, dims_, partial_size()}, next,
+                 {partials_.at(run, first_head).values, group_heads_, dims_, partials_.stride()}, next,
                  worker);
   }
 
@@ -287,13 +242,13 @@ class Decode {
                        std::optional<CodedAttention::Next> next, size_t worker) {
     const std::span<TileAttention::Out> outs(outs_ + worker * group_heads_, group_heads_);
     for (size_t h = 0; h < group_heads_; ++h) {
-      const Partial part = partial(run, group * group_heads_ + h);
+      const Partial part = partials_.at(run, group * group_heads_ + h);
       std::fill_n(part.values, dims_, 0.0f);
       outs[h] = {&part.top, &part.sum, part.values};
     }
     tiles_.attend(group, blocks, seen(blocks), outs, next, worker);
     for (size_t h = 0; h < group_heads_; ++h) {
-      const Partial part = partial(run, group * group_heads_ + h);
+      const Partial part = partials_.at(run, group * group_heads_ + h);
       part.coded_weight = part.sum;
     }
   }
@@ -313,18 +268,17 @@ class Decode {
       sink_keys = sink_rows(Side::key, first_column, worker);
       sink_values = sink_rows(Side::value, first_column, worker);
     }
-    const View<const float> queries(queries_ + first_head * head_dim_, repeats_, head_dim_);
     if (tokens > 0) {
       for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(of_blocks.row(r), 0.0f);
-      score_columns(queries, cache.exact[0].columns(blocks.begin, first_column), of_blocks);
+      score_columns(queries(kv_head), cache.exact[0].columns(blocks.begin, first_column), of_blocks);
       hide_unseen(blocks, of_blocks);
     }
-    if (sinks > 0) score_rows(queries, sink_keys, of_sinks);
+    if (sinks > 0) score_rows(queries(kv_head), sink_keys, of_sinks);
     const size_t part_run = coded_runs_ + run;
     uint8_t* heavy = heavy_of(worker);
-    start_partials(part_run, first_head, scores, kBlockTokens, heavy);
-    const View<float> sums(partial(part_run, first_head).values, repeats_, head_dim_,
-                           partial_size());
+    partials_.start(part_run, first_head, scores, kBlockTokens, heavy);
+    const View<float> sums(partials_.at(part_run, first_head).values, repeats_, head_dim_,
+                           partials_.stride());
     // Neighbours together: each block asks the memory for the next.
     const auto is_heavy = [&](size_t b) {
       return std::ranges::count(std::span(heavy + b * repeats_, repeats_), 1) > 0;
@@ -344,31 +298,38 @@ class Decode {
     if (sinks > 0) weigh_rows(of_sinks, sink_values, sums);
   }
 
-  void merge(size_t head, size_t worker) {
-    const size_t runs = coded_runs_ + exact_runs_;
-    float top = -HUGE_VALF, sum = 0.0f, coded_weight = 0.0f;
-    for (size_t r = 0; r < runs; ++r) top = std::max(top, partial(r, head).top);
-    const std::span<float> out(out_.row(0).data() + head * head_dim_, head_dim_);
-    std::ranges::fill(out, 0.0f);
-    const std::span<float> latents(merged_ + worker * dims_, dims_);
-    std::ranges::fill(latents, 0.0f);
-    const std::span<float> factors(factors_ + worker * runs, runs);
+  // Columns [first, first + count) of the outputs of a KV head's queries.
+  void merge(size_t kv_head, size_t first, size_t count, size_t worker) {
+    const size_t runs = partials_.runs(), first_head = kv_head * repeats_;
+    float* scratch = merged_ + worker * repeats_ * (dims_ + 2);
+    const View<float> latents(scratch, repeats_, dims_);
+    const std::span<float> coded(scratch + repeats_ * dims_, repeats_);
+    const std::span<float> sums(coded.data() + repeats_, repeats_);
     const std::span<const std::byte*> values(values_ + worker * runs, runs);
-    for (size_t r = 0; r < runs; ++r) {
-      const Partial part = partial(r, head);
-      factors[r] = std::exp(part.top - top);
-      sum += factors[r] * part.sum;
-      coded_weight += factors[r] * part.coded_weight;
-      values[r] = reinterpret_cast<const std::byte*>(part.values);
-    }
-    const auto add = [&](size_t first, size_t count, std::span<float> to) {
-      weigh_rows({factors.data() + first, 1, count}, {values.subspan(first, count), DType::f32},
-                 {to.data(), 1, to.size()});
+    const View<float> factors(factors_ + worker * repeats_ * runs, repeats_, runs);
+    const View<float> out(out_.row(0).data() + first_head * head_dim_ + first, repeats_, count,
+                          head_dim_);
+    const auto add = [&](size_t r, size_t begin, size_t end, size_t column, std::span<float> to) {
+      for (size_t run = begin; run < end; ++run) {
+        const float* from = partials_.at(run, first_head + r).values + column;
+        values[run] = reinterpret_cast<const std::byte*>(from);
+      }
+      weigh_rows({factors.row(r).data() + begin, 1, end - begin},
+                 {values.subspan(begin, end - begin), DType::f32}, {to.data(), 1, to.size()});
     };
-    add(0, coded_runs_, latents);
-    add(coded_runs_, exact_runs_, out);
-    if (coded_runs_ > 0) codes_.lift(head, offset(head), latents, coded_weight, out);
-    scale_by(out, 1.0f / sum);
+    for (size_t r = 0; r < repeats_; ++r) {
+      const auto [sum, coded_weight] = partials_.weigh_runs(first_head + r, factors.row(r));
+      sums[r] = sum;
+      coded[r] = coded_weight;
+      std::ranges::fill(latents.row(r), 0.0f);
+      add(r, 0, coded_runs_, 0, latents.row(r));
+    }
+    if (coded_runs_ > 0) codes_.lift(kv_head, first, latents, coded, out);
+    for (size_t r = 0; r < repeats_; ++r) {
+      if (coded_runs_ == 0) std::ranges::fill(out.row(r), 0.0f);
+      add(r, coded_runs_, runs, first, out.row(r));
+      scale_by(out.row(r), 1.0f / sums[r]);
+    }
   }
 
   KvCache::State& state_;
@@ -388,16 +349,15 @@ class Decode {
   size_t coded_runs_ = 0, exact_runs_ = 0;
   size_t early_runs_ = 0;                  // of exact ones, see early_run
   float* queries_ = nullptr;               // [head][head_dim], scaled
-  float* partials_ = nullptr;              // [run][head][partial_size()]
-  float* least_ = nullptr;                 // [head]: of what is heavy
   uint8_t* heavy_ = nullptr;               // [worker][heavy_size()]: [part of a run][head]
   float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
-  float* merged_ = nullptr;                // [worker][dims]
-  float* factors_ = nullptr;               // [worker][run], of partials
+  float* merged_ = nullptr;                // [worker][repeats][latents, coded weight, sum]
+  float* factors_ = nullptr;               // [worker][repeat][run], of partials
   const std::byte** values_ = nullptr;     // [worker][run], likewise
   Prefetcher* asked_ = nullptr;            // [worker], for the keys that it scores first
   const LaterSink** later_ = nullptr;      // that the token sees
   const std::byte** sink_rows_ = nullptr;  // [worker][side][sink_count()]
+  Partials partials_;
   CodedAttention codes_;
   TileAttention tiles_;                 // if in_tiles_
   TileAttention::Out* outs_ = nullptr;  // [worker][head of a group], likewise

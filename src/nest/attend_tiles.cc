@@ -68,20 +68,24 @@ amx::Queries TileAttention::queries(size_t group, size_t tile) const {
           .pairs = pairs_};
 }
 
-void TileAttention::prepare(size_t head, std::span<const float> query, size_t offset) {
-  const size_t group = head / sizes_.group_heads, in_group = head % sizes_.group_heads;
+void TileAttention::prepare(size_t kv_head, View<const float> queries_of) {
+  const size_t group_size = state_->nest->config().group_size, group = kv_head / group_size;
+  const size_t first_head = kv_head * queries_of.rows, offset = kv_head % group_size * head_dim_;
   const GroupId id = space(group, Side::key);
   const Basis& basis = state_->nest->basis(id);
-  const SpacePlan& plan = state_->plan(id);
-  const std::span<float> latent = turn_query(*state_, id, offset, query, latents_ + head * dims_);
-  const amx::Queries to = queries(group, in_group / amx::kLanes);
-  const size_t lane = in_group % amx::kLanes;
+  const View<float> latents(latents_ + first_head * dims_, queries_of.rows, dims_);
+  turn_queries(*state_, id, offset, queries_of, latents);
   const std::span<const float> mean = std::span(basis.mean).subspan(offset, head_dim_);
   const KeyMean kind = state_->nest->config().key_mean;
-  to.base[lane] = kind == KeyMean::plain ? dot(query, mean) : 0.0f;
-  float* terms = to.terms + lane * 2 * pairs_;
-  if (kind == KeyMean::position) mean_terms(query, mean, terms, terms + pairs_);
-  amx::round_query(plan.fine, latent.data(), lane, to);
+  for (size_t r = 0; r < queries_of.rows; ++r) {
+    const size_t in_group = (first_head + r) % sizes_.group_heads, lane = in_group % amx::kLanes;
+    const amx::Queries to = queries(group, in_group / amx::kLanes);
+    const std::span<const float> query = queries_of.row(r);
+    to.base[lane] = kind == KeyMean::plain ? dot(query, mean) : 0.0f;
+    float* terms = to.terms + lane * 2 * pairs_;
+    if (kind == KeyMean::position) mean_terms(query, mean, terms, terms + pairs_);
+    amx::round_query(state_->plan(id).fine, latents.row(r).data(), lane, to);
+  }
 }
 
 CodeBlocks TileAttention::code_blocks(GroupId id, Blocks blocks) const {

@@ -24,7 +24,7 @@ class TileAttention {
                     CodedAttention::Sizes sizes);
 
   // As CodedAttention.
-  void prepare(size_t head, std::span<const float> query, size_t offset);
+  void prepare(size_t kv_head, View<const float> queries_of);
 
   // Of some blocks' tokens those that the query sees.
   struct Seen {

@@ -125,11 +125,15 @@ HWY_INLINE size_t weigh_queries(View<const float> weights, const Rows& rows, Vie
                                 size_t first) {
   const F32 d;
   const One one;
+  constexpr size_t kVectors = HWY_TARGET == HWY_AVX3 ? 4 : 2;  // beside three queries
   size_t q = first;
   for (; q + kQueries <= sums.rows; q += kQueries) {
     size_t c = 0;
-    for (; c + 2 * hn::Lanes(d) <= sums.cols; c += 2 * hn::Lanes(d)) {
-      weigh_tile<kQueries, 2, T>(d, weights, q, rows, c, sums);
+    for (; c + kVectors * hn::Lanes(d) <= sums.cols; c += kVectors * hn::Lanes(d)) {
+      weigh_tile<kQueries, kVectors, T>(d, weights, q, rows, c, sums);
+    }
+    for (; c + hn::Lanes(d) <= sums.cols; c += hn::Lanes(d)) {
+      weigh_tile<kQueries, 1, T>(d, weights, q, rows, c, sums);
     }
     for (; c < sums.cols; ++c) weigh_tile<kQueries, 1, T>(one, weights, q, rows, c, sums);
   }
@@ -147,44 +151,6 @@ void WeighRows(View<const float> weights, const Rows& rows, View<float> sums) {
   weigh_all<uint16_t>(weights, rows, sums);
 }
 
-// out[c] += sum_r factors[r] * rows[first + r][c] of kRows rows.
-template <size_t kRows, class T, class D>
-HWY_INLINE size_t add_rows(D d, const float* factors, View<const T> rows, size_t first, size_t c,
-                           float* out) {
-  V<D> factor[kRows];
-  for (size_t r = 0; r < kRows; ++r) factor[r] = hn::Set(d, factors[first + r]);
-  for (; c + hn::Lanes(d) <= rows.cols; c += hn::Lanes(d)) {
-    V<D> sum = hn::LoadU(d, out + c);
-    for (size_t r = 0; r < kRows; ++r) {
-      sum = hn::MulAdd(factor[r], load_row(d, rows.row(first + r).data() + c), sum);
-    }
-    hn::StoreU(sum, d, out + c);
-  }
-  return c;
-}
-
-template <class T>
-HWY_INLINE void combine(const float* factors, View<const T> rows, float* out) {
-  const F32 d;
-  std::fill_n(out, rows.cols, 0.0f);
-  constexpr size_t kRows = 4;
-  size_t r = 0;
-  for (; r + kRows <= rows.rows; r += kRows) {
-    const size_t c = add_rows<kRows>(d, factors, rows, r, 0, out);
-    add_rows<kRows>(One(), factors, rows, r, c, out);
-  }
-  for (; r < rows.rows; ++r) {
-    const size_t c = add_rows<1>(d, factors, rows, r, 0, out);
-    add_rows<1>(One(), factors, rows, r, c, out);
-  }
-}
-void CombineFloats(const float* factors, View<const float> rows, float* out) {
-  combine(factors, rows, out);
-}
-void CombineHalves(const float* factors, View<const uint16_t> rows, float* out) {
-  combine(factors, rows, out);
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace mkv
 HWY_AFTER_NAMESPACE();
@@ -194,8 +160,6 @@ namespace mkv {
 
 HWY_EXPORT(ScoreRows);
 HWY_EXPORT(WeighRows);
-HWY_EXPORT(CombineFloats);
-HWY_EXPORT(CombineHalves);
 
 void score_rows(View<const float> queries, const Rows& rows, View<float> scores) {
   MKV_CHECK(scores.rows == queries.rows && scores.cols == rows.at.size());
@@ -204,14 +168,6 @@ void score_rows(View<const float> queries, const Rows& rows, View<float> scores)
 void weigh_rows(View<const float> weights, const Rows& rows, View<float> sums) {
   MKV_CHECK(sums.rows == weights.rows && weights.cols == rows.at.size());
   HWY_DYNAMIC_DISPATCH(WeighRows)(weights, rows, sums);
-}
-void combine_rows(std::span<const float> factors, View<const float> rows, std::span<float> out) {
-  MKV_CHECK(factors.size() == rows.rows && out.size() == rows.cols);
-  HWY_DYNAMIC_DISPATCH(CombineFloats)(factors.data(), rows, out.data());
-}
-void combine_rows(std::span<const float> factors, View<const uint16_t> rows, std::span<float> out) {
-  MKV_CHECK(factors.size() == rows.rows && out.size() == rows.cols);
-  HWY_DYNAMIC_DISPATCH(CombineHalves)(factors.data(), rows, out.data());
 }
 
 }  // namespace mkv

@@ -22,8 +22,4 @@ void score_rows(View<const float> queries, const Rows& rows, View<float> scores)
 // sums[q][c] += sum_i weights[q][i] * row i [c]. weights [sums.rows x rows].
 void weigh_rows(View<const float> weights, const Rows& rows, View<float> sums);
 
-// out[c] = sum_r factors[r] * rows[r][c], of rows in memory's order; 16-bit ones are f16.
-void combine_rows(std::span<const float> factors, View<const float> rows, std::span<float> out);
-void combine_rows(std::span<const float> factors, View<const uint16_t> rows, std::span<float> out);
-
 }  // namespace mkv

@@ -83,32 +83,5 @@ TEST(RowKernels, WeighedSumsEqualTheReference) {
   });
 }
 
-TEST(RowKernels, RowsAreCombined) {
-  for_each_instruction_set([] {
-    for (const size_t count : {0u, 1u, 4u, 9u}) {
-      for (const size_t columns : {0u, 1u, 16u, 67u, 192u}) {
-        const Matrix<float> rows = random_matrix(count, columns + 1, 1);
-        const Matrix<float> factors = random_matrix(1, count, 2);
-        Matrix<uint16_t> halves(count, columns + 1);
-        f32_to_f16(rows.span(), halves.span());
-        std::vector<float> out(columns, 5.0f), of_halves(columns, 5.0f);
-        const size_t stride = columns + 1;
-        combine_rows(factors.row(0), View<const float>(rows.data(), count, columns, stride), out);
-        combine_rows(factors.row(0), View<const uint16_t>(halves.data(), count, columns, stride),
-                     of_halves);
-        for (size_t c = 0; c < columns; ++c) {
-          float sum = 0.0f, half_sum = 0.0f;
-          for (size_t r = 0; r < count; ++r) {
-            sum += factors.at(0, r) * rows.at(r, c);
-            half_sum += factors.at(0, r) * f16_to_f32(halves.at(r, c));
-          }
-          EXPECT_NEAR(out[c], sum, 1e-5);
-          EXPECT_NEAR(of_halves[c], half_sum, 1e-5);
-        }
-      }
-    }
-  });
-}
-
 }  // namespace
 }  // namespace mkv

@@ -1,0 +1,110 @@
+// Partials: the softmaxes of runs of tokens, of one token's attention, that are merged in the end by
+// log-sum-exp (flash decoding).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <span>
+
+#include "base/view.h"
+#include "nest/arena.h"
+#include "nest/block_kernels.h"
+#include "nest/kv_state.h"
+
+namespace mkv {
+
+// One of a run and query head.
+struct Partial {
+  float* values;        // weighted sum [dims]
+  float& coded_weight;  // of what has the position mean
+  float& top;           // the largest score
+  float& sum;           // of exp(score - top)
+};
+
+class Partials {
+ public:
+  void take_scratch(Arena& arena, size_t runs, size_t heads, size_t dims) {
+    runs_ = runs;
+    heads_ = heads;
+    dims_ = dims;
+    partials_ = arena.take<float>(runs * heads * stride());
+    least_ = arena.take<float>(heads);
+  }
+  // From one head's values to the next one's.
+  size_t stride() const { return dims_ + 3; }
+  size_t runs() const { return runs_; }
+
+  Partial at(size_t run, size_t head) const {
+    float* at = partials_ + (run * heads_ + head) * stride();
+    return {at, at[dims_], at[dims_ + 1], at[dims_ + 2]};
+  }
+
+  void leave_nothing_out() { std::fill_n(least_, heads_, -HUGE_VALF); }
+  // A part of a run is left out for a head of which its largest weight is less than 2^-kNegligible
+  // of what the early runs, run_of(0 ... count - 1), add up to, most of the sum: the parts that are
+  // left out, half of all at 8,192 tokens, add up to some 2^-11.
+  template <class RunOf>
+  void find_least(size_t head, size_t count, const RunOf& run_of) {
+    float top = -HUGE_VALF, sum = 0.0f;
+    for (size_t i = 0; i < count; ++i) top = std::max(top, at(run_of(i), head).top);
+    for (size_t i = 0; i < count; ++i) {
+      const Partial part = at(run_of(i), head);
+      sum += std::exp(part.top - top) * part.sum;
+    }
+    constexpr float kBelow = static_cast<float>(kNegligible) * std::numbers::ln2_v<float>;
+    if (sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
+  }
+
+  // Turns scores into weights and begins the partial of each head with their sum; but for parts of
+  // `part_tokens` for which heavy[part][row of the scores] becomes 0.
+  void start(size_t run, size_t first_head, View<float> scores, size_t part_tokens,
+             uint8_t* heavy) const {
+    for (size_t h = 0; h < scores.rows; ++h) {
+      const auto for_parts = [&](const auto& fn) {
+        for (size_t t = 0; t < scores.cols; t += part_tokens) {
+          fn(scores.row(h).subspan(t, std::min(part_tokens, scores.cols - t)),
+             heavy[t / part_tokens * scores.rows + h]);
+        }
+      };
+      const Partial part = at(run, first_head + h);
+      std::fill_n(part.values, dims_, 0.0f);
+      part.coded_weight = part.sum = 0.0f;
+      part.top = -HUGE_VALF;
+      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
+        const float largest = max_of(x);
+        is_heavy = largest < least_[first_head + h] ? 0 : 1;
+        if (is_heavy != 0) part.top = std::max(part.top, largest);
+      });
+      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
+        if (is_heavy != 0) part.sum += exp_and_sum(x, part.top);
+      });
+    }
+  }
+
+  struct Whole {
+    float sum = 0.0f, coded_weight = 0.0f;
+  };
+  // What each run's values of a head are to be multiplied by, and the whole of the others.
+  Whole weigh_runs(size_t head, std::span<float> factors) const {
+    float top = -HUGE_VALF;
+    for (size_t r = 0; r < runs_; ++r) top = std::max(top, at(r, head).top);
+    Whole whole;
+    for (size_t r = 0; r < runs_; ++r) {
+      const Partial part = at(r, head);
+      factors[r] = std::exp(part.top - top);
+      whole.sum += factors[r] * part.sum;
+      whole.coded_weight += factors[r] * part.coded_weight;
+    }
+    return whole;
+  }
+
+ private:
+  size_t runs_ = 0, heads_ = 0, dims_ = 0;
+  float* partials_ = nullptr;  // [run][head][stride()]
+  float* least_ = nullptr;     // [head]: of what is heavy
+};
+
+}  // namespace mkv
