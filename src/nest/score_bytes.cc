@@ -120,48 +120,96 @@ HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
   }
 }
 
-// Slab `slab` of the fours [first, first + count), one or two, of `slabs` slabs.
-template <class Fn>
-HWY_INLINE void for_slabs(size_t first, size_t count, size_t slab, size_t slabs, const Fn& fn) {
-  for (size_t s = first * kFour + slab; s < slabs && count > 0; s += kFour, --count) fn(s);
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE void ranges_of_four(const float* values, float* least, float* size) {
+  for (size_t s = 0; s < kFour; ++s) {
+    const Range range = range_of(values + s * kEntries);
+    least[s] = range.least;
+    size[s] = range.size;
+  }
+}
+#else
+// Of each 128-bit part: the results of the four vectors' parts. Then of all parts.
+template <class V, class Op>
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4> > fold(const V (&x)[kFour], const Op& op) {
+  const Floats d;
+  const hn::Repartition<uint64_t, Floats> pairs;
+  const V low = op(hn::InterleaveLower(d, x[0], x[1]), hn::InterleaveUpper(d, x[0], x[1]));
+  const V high = op(hn::InterleaveLower(d, x[2], x[3]), hn::InterleaveUpper(d, x[2], x[3]));
+  const auto a = hn::BitCast(pairs, low), b = hn::BitCast(pairs, high);
+  const V parts = op(hn::BitCast(d, hn::InterleaveLower(pairs, a, b)),
+                     hn::BitCast(d, hn::InterleaveUpper(pairs, a, b)));
+  const auto halve = [&](auto tag, auto v) HWY_ATTR {
+    const hn::Half<decltype(tag)> half;
+    return op(hn::LowerHalf(half, v), hn::UpperHalf(half, v));
+  };
+  if constexpr (hn::MaxLanes(Floats()) == 16) {
+    return halve(hn::Half<Floats>(), halve(d, parts));
+  } else if constexpr (hn::MaxLanes(Floats()) == 8) {
+    return halve(d, parts);
+  } else {
+    return parts;
+  }
 }
 
-void RoundToFours(const float* values, size_t slabs, uint8_t* entries, int8_t* factors,
-                  float& unit, float& base) {
+// The least values of four slabs [4][16], and what the largest are above them.
+HWY_INLINE void ranges_of_four(const float* values, float* least, float* size) {
+  const Floats d;
+  const hn::FixedTag<float, 4> four;
+  hn::Vec<Floats> low[kFour], high[kFour];
+  for (size_t s = 0; s < kFour; ++s, values += kEntries) {
+    low[s] = high[s] = hn::LoadU(d, values);
+    for (size_t e = hn::Lanes(d); e < kEntries; e += hn::Lanes(d)) {
+      const auto x = hn::LoadU(d, values + e);
+      low[s] = hn::Min(low[s], x);
+      high[s] = hn::Max(high[s], x);
+    }
+  }
+  const auto lowest = fold(low, [](auto a, auto b) HWY_ATTR { return hn::Min(a, b); });
+  const auto highest = fold(high, [](auto a, auto b) HWY_ATTR { return hn::Max(a, b); });
+  hn::StoreU(lowest, four, least);
+  hn::StoreU(hn::Sub(highest, lowest), four, size);
+}
+#endif
+
+// ranges [least | size][four_count(slabs)][4] is room.
+void RoundToFours(const float* values, size_t slabs, float* ranges, uint8_t* entries,
+                  int8_t* factors, float& unit, float& base) {
   constexpr float kMostFactor = 127.0f;
-  // Two entries may be rounded up.
-  const auto most = [](size_t count) { return count == 1 ? 255.0f : 254.0f; };
-  const size_t fours = four_count(slabs), singles = single_count(fours);
-  // fn(first four, count of fours, slab of each), in the order of factors.
+  const size_t fours = four_count(slabs), singles = single_count(fours), padded = fours * kFour;
+  float *least = ranges, *size = ranges + padded;
+  std::fill_n(ranges, 2 * padded, 0.0f);
+  for (size_t s = 0; s + kFour <= slabs; s += kFour) {
+    ranges_of_four(values + s * kEntries, least + s, size + s);
+  }
+  for (size_t s = slabs / kFour * kFour; s < slabs; ++s) {
+    const Range range = range_of(values + s * kEntries);
+    least[s] = range.least;
+    size[s] = range.size;
+  }
+  // Two entries may be rounded up. fn(first slab, slabs that share its factor), by factors.
+  const auto steps_of = [&](size_t s) {
+    return s < singles * kFour ? size[s] / 255.0f : (size[s] + size[s + kFour]) / 254.0f;
+  };
   const auto for_factors = [&](const auto& fn) {
     for (size_t f = 0, count = 1; f < fours; f += count) {
       count = f < singles ? 1 : 2;
-      for (size_t slab = 0; slab < kFour; ++slab) fn(f, count, slab);
+      for (size_t s = f * kFour; s < (f + 1) * kFour; ++s) fn(s, count);
     }
   };
   unit = base = 0.0f;
-  for_factors([&](size_t first, size_t count, size_t slab) {
-    float size = 0.0f;
-    for_slabs(first, count, slab, slabs, [&](size_t s) {
-      const Range range = range_of(values + s * kEntries);
-      size += range.size;
-      base += range.least;
-    });
-    unit = HWY_MAX(unit, size / (most(count) * kMostFactor));
-  });
+  for (size_t s = 0; s < slabs; ++s) base += least[s];
+  for_factors([&](size_t s, size_t) { unit = HWY_MAX(unit, steps_of(s) / kMostFactor); });
   const bool none = !(unit > 1e-37f);  // a subnormal's reciprocal may be infinite
-  for_factors([&](size_t first, size_t count, size_t slab) {
-    float size = 0.0f;
-    for_slabs(first, count, slab, slabs,
-              [&](size_t s) { size += range_of(values + s * kEntries).size; });
-    const float needed = none ? 0.0f : std::ceil(size / (most(count) * unit) * (1.0f - 1e-6f));
+  for_factors([&](size_t s, size_t count) {
+    const float needed = none ? 0.0f : std::ceil(steps_of(s) / unit * (1.0f - 1e-6f));
     const float factor = HWY_MIN(kMostFactor, HWY_MAX(1.0f, needed));
     *factors++ = static_cast<int8_t>(factor);
     const float times = none ? 0.0f : 1.0f / (unit * factor);
-    for_slabs(first, count, slab, slabs, [&](size_t s) {
-      round_table(values + s * kEntries, range_of(values + s * kEntries).least, times, 255.0f,
-                  0.0f, entries + s * kEntries, nullptr);
-    });
+    for (size_t last = s + count * kFour; s < HWY_MIN(last, slabs); s += kFour) {
+      round_table(values + s * kEntries, least[s], times, 255.0f, 0.0f, entries + s * kEntries,
+                  nullptr);
+    }
   });
 }
 
@@ -323,8 +371,10 @@ void round_to_fours(const float* values, size_t head, const ScoreTables& to) {
   uint8_t* entries = to.entries + head * padded * kCodebookEntries;
   auto* factors = reinterpret_cast<int8_t*>(to.factors + head * factor_count(to.slabs));
   std::fill(entries + to.slabs * kCodebookEntries, entries + padded * kCodebookEntries, uint8_t{0});
-  HWY_DYNAMIC_DISPATCH(RoundToFours)(values, to.slabs, entries, factors, to.unit[head],
-                                     to.base[head]);
+  thread_local Buffer<float> ranges;
+  ranges.resize(std::max(ranges.size(), 2 * padded));
+  HWY_DYNAMIC_DISPATCH(RoundToFours)(values, to.slabs, ranges.data(), entries, factors,
+                                     to.unit[head], to.base[head]);
 }
 void round_to_bytes(const float* values, size_t slabs, ByteTables* parts) {
   HWY_DYNAMIC_DISPATCH(RoundToBytes)(values, slabs, parts);
