@@ -22,8 +22,7 @@ using prefill::make_tiles, prefill::rows_of, prefill::Seen, prefill::Tile;
 // Blocks that are expanded at once; of codes_, which take less, twice as many.
 constexpr size_t kSpanBlocks = 4, kSpanBlocksOfCodes = 8;
 constexpr size_t kSpanTokens = kSpanBlocks * kBlockTokens;
-constexpr size_t kProductBlocks = 2;  // of a span, decoded together
-constexpr size_t kTokensAhead = 4;    // whose queries are asked of the memory
+constexpr size_t kTokensAhead = 4;  // whose queries are asked of the memory
 
 class Prefill {
  public:
@@ -45,7 +44,7 @@ class Prefill {
         tiles_(make_tiles(state, input.queries.rows, repeats_)),
         head_rows_(tiles_.back().slot + rows_of(tiles_.back(), repeats_)) {
     const size_t rows = kv_heads_ * head_rows_;
-    const size_t expanded = state.width() * kProductBlocks * kBlockTokens;
+    const size_t expanded = state.width() * kBlockTokens;
     scratch.floats.resize(std::max(scratch.floats.size(), 5 + workers.count()));
     auto take = [&](size_t slot, size_t size) {
       scratch.floats[slot].resize(std::max(scratch.floats[slot].size(), size));
@@ -220,35 +219,30 @@ class Prefill {
     return (block * kv_heads_ + head) *
            (as_codes_ ? flash::packed_code_size(head_dim_) : flash::packed_size(head_dim_));
   }
-  // One side of some heads, blocks [dims][blocks * 64] of the span, for flash_ or codes_.
+  // One side of some heads, a block [dims x 64] of the span, for flash_ or codes_.
   void pack(Side side, size_t first_head, size_t block, View<const float> columns) {
     for (size_t row = 0; row < columns.rows; row += head_dim_) {
-      for (size_t at = 0; at < columns.cols; at += kBlockTokens) {
-        const size_t head = first_head + row / head_dim_;
-        const size_t to = packed_at(head, block + at / kBlockTokens);
-        const View<const float> of_head(columns.row(row).data() + at, head_dim_, kBlockTokens,
-                                        columns.stride);
-        if (side == Side::value) {
-          (as_codes_ ? codes_->pack_values : flash_->pack_values)(of_head, packed_values_ + to);
-        } else if (as_codes_) {
-          codes_->pack_keys(of_head, order_of(head), packed_keys_ + to);
-        } else {
-          flash_->pack_keys(of_head, packed_keys_ + to);
-        }
+      const size_t head = first_head + row / head_dim_, to = packed_at(head, block);
+      const View<const float> of_head = columns.rows_from(row, head_dim_);
+      if (side == Side::value) {
+        (as_codes_ ? codes_->pack_values : flash_->pack_values)(of_head, packed_values_ + to);
+      } else if (as_codes_) {
+        codes_->pack_keys(of_head, order_of(head), packed_keys_ + to);
+      } else {
+        flash_->pack_keys(of_head, packed_keys_ + to);
       }
     }
   }
-  // fn(to) writes one side of some heads, `blocks` of the span, to columns [rows][blocks * 64].
+  // fn(to) writes one side of some heads, a block of the span, to columns [rows x 64].
   template <class Fn>
-  void expand(Side side, size_t first_head, size_t rows, size_t block, size_t blocks, size_t worker,
+  void expand(Side side, size_t first_head, size_t rows, size_t block, size_t worker,
               const Fn& fn) {
-    const size_t tokens = blocks * kBlockTokens;
     if (flash_ == nullptr) {
       float* span = side == Side::key ? keys_ : values_;
       const size_t at = first_head * head_dim_ * kSpanTokens + block * kBlockTokens;
-      return fn(View<float>(span + at, rows, tokens, kSpanTokens));
+      return fn(View<float>(span + at, rows, kBlockTokens, kSpanTokens));
     }
-    const View<float> columns(of_workers_[worker], rows, tokens, tokens);
+    const View<float> columns(of_workers_[worker], rows, kBlockTokens);
     fn(columns);
     pack(side, first_head, block, columns);
   }
@@ -257,7 +251,7 @@ class Prefill {
     const Sinks& sinks = state_.layers[layer_].sinks;
     std::vector<float> row(state_.width());
     for (const Side side : {Side::key, Side::value}) {
-      expand(side, 0, state_.width(), 0, 1, 0, [&](View<float> to) {
+      expand(side, 0, state_.width(), 0, 0, [&](View<float> to) {
         // What packing rounds by is of the sinks alone.
         for (size_t c = 0; c < to.rows; ++c) std::ranges::fill(to.row(c), 0.0f);
         for (size_t s = 0; s < state_.sinks; ++s) {
@@ -294,7 +288,7 @@ class Prefill {
       const size_t block = task / 2;
       const ExactBlocks& exact = state_.layers[layer_].exact[task % 2];
       const Side side = task % 2 == 0 ? Side::key : Side::value;
-      expand(side, 0, state_.width(), block, 1, worker, [&](View<float> to) {
+      expand(side, 0, state_.width(), block, worker, [&](View<float> to) {
         widen_block(exact.columns(first + block, 0), state_.width(), to, 0);
       });
     });
@@ -302,17 +296,13 @@ class Prefill {
   void expand_codes(size_t first, size_t count) {
     const size_t dims = state_.nest->dims(), spaces = state_.groups() * 2;
     const size_t heads = state_.nest->config().group_size;
-    const bool by_product = decoders_ == nullptr || !(decoders_->by_amx || decoders_->by_sums);
-    // oneDNN's products want many tokens at once.
-    const size_t step = by_product ? kProductBlocks : 1, steps = (count + step - 1) / step;
-    workers_.run(spaces * steps, [&](size_t task, size_t worker) {
+    workers_.run(spaces * count, [&](size_t task, size_t worker) {
       thread_local DecodeScratch scratch;
-      const size_t space = task / steps, block = task % steps * step;
-      const size_t blocks = std::min(step, count - block);
+      const size_t space = task / count, block = task % count;
       const GroupId id = space_at(space);
       const SpaceDecoder* by = decoders_ == nullptr ? nullptr : decoders_ + space;
-      expand(id.side, id.group * heads, dims, block, blocks, worker, [&](View<float> to) {
-        decode_blocks(state_, id, first + block, blocks, by, to, scratch);
+      expand(id.side, id.group * heads, dims, block, worker, [&](View<float> to) {
+        decode_block(state_, id, first + block, by, to, scratch);
       });
     });
   }

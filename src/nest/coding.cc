@@ -6,7 +6,6 @@
 #include "nest/kv_state.h"
 #include "nest/slab_kernels.h"
 #include "ops/brain_panels.h"
-#include "ops/gemm.h"
 #include "ops/ops.h"
 
 namespace mkv {
@@ -124,6 +123,13 @@ void split_matrix(View<const float> view, BrainRows& out) {
   to_brain_rows(view, 0, out.tiles(), out);
 }
 
+// out = matrix * columns of a block's tokens: nothing is to be gained by packing so few, as oneDNN's
+// products do.
+void multiply_columns(View<const float> matrix, const Matrix<float>& columns, View<float> out) {
+  for (size_t r = 0; r < out.rows; ++r) std::ranges::fill(out.row(r), 0.0f);
+  score_columns(matrix, {reinterpret_cast<const std::byte*>(columns.data()), 0, DType::f32}, out);
+}
+
 // The leading columns of f16, in `floats`.
 View<const float> widened(const Matrix<uint16_t>& halves, size_t columns, Matrix<float>& floats) {
   floats.reshape(halves.rows(), columns);
@@ -178,7 +184,7 @@ void code_rows(KvCache::State& state, GroupId id, size_t block, size_t begin, si
   if (scratch.by_amx) {
     multiply_brain_columns(scratch.split_encode, scratch.columns.view(), scratch.latents.view());
   } else {
-    gemm(scratch.encode, scratch.columns.view(), Transpose::no, 0.0f, scratch.latents.view());
+    multiply_columns(scratch.encode, scratch.columns, scratch.latents.view());
   }
   std::byte* coded = layer.coded[id.group * 2 + side].block(block - layer.first_coded);
   if (state.nest->config().slab_kind == SlabKind::column) {
@@ -273,41 +279,30 @@ void prepare_decoding(const KvCache::State& state, GroupId id, SpaceDecoder& out
   make_code_sums(std::span(state.nest->basis(id).slabs).first(rank), decode, plan.scale, out.sums);
 }
 
-void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   const SpaceDecoder* by, View<float> out, DecodeScratch& scratch) {
+void decode_block(const KvCache::State& state, GroupId id, size_t block, const SpaceDecoder* by,
+                  View<float> out, DecodeScratch& scratch) {
   Matrix<float>& latents = scratch.latents;
-  const size_t dims = state.nest->dims(), columns = state.plan(id).columns;
-  const size_t tokens = count * kBlockTokens;
-  if (columns == 0) {
-    for (size_t c = 0; c < dims; ++c) std::fill_n(out.row(c).data(), tokens, 0.0f);
-  } else if (by != nullptr && by->by_sums) {
-    for (size_t b = 0; b < count; ++b) {
-      const std::byte* coded = state.layers[id.layer].coded_block(id.group, id.side, first + b);
-      add_up_codes(by->sums, reinterpret_cast<const uint8_t*>(coded),
-                   {out.data + b * kBlockTokens, dims, kBlockTokens, out.stride}, scratch.words);
-    }
+  const size_t columns = state.plan(id).columns;
+  if (columns != 0 && by != nullptr && by->by_sums) {
+    const std::byte* coded = state.layers[id.layer].coded_block(id.group, id.side, block);
+    add_up_codes(by->sums, reinterpret_cast<const uint8_t*>(coded), out, scratch.words);
   } else {
-    latents.reshape(columns, tokens);
-    for (size_t b = 0; b < count; ++b) {
-      expand_latents(state, id, first + b, latents.data() + b * kBlockTokens, tokens);
-    }
-    const View<float> decoded(out.data, dims, tokens, out.stride);
-    if (by != nullptr && by->by_amx) {
-      multiply_brain_columns(by->split, latents.view(), decoded);
+    latents.reshape(columns, kBlockTokens);
+    expand_latents(state, id, block, latents.data(), kBlockTokens);
+    if (columns != 0 && by != nullptr && by->by_amx) {
+      multiply_brain_columns(by->split, latents.view(), out);
     } else {
-      gemm(kept_columns(state, id, scratch.basis), latents.view(), Transpose::no, 0.0f, decoded);
+      multiply_columns(kept_columns(state, id, scratch.basis), latents, out);
     }
   }
-  for (size_t b = 0; b < count; ++b) {
-    add_mean(state, id, first + b, 1.0f, out.data + b * kBlockTokens, out.stride);
-  }
+  add_mean(state, id, block, 1.0f, out.data, out.stride);
   const LayerCache& cache = state.layers[id.layer];
   if (cache.later_sinks.empty()) return;
-  const size_t begin = first * kBlockTokens;
-  std::vector<float> exact(dims);
-  cache.for_later_sinks(begin, begin + tokens, [&](const LaterSink& sink) {
-    sink.token.load(id.side, 0, id.group * dims, exact);
-    for (size_t c = 0; c < dims; ++c) out.at(c, sink.row - begin) = exact[c];
+  const size_t begin = block * kBlockTokens;
+  std::vector<float> exact(out.rows);
+  cache.for_later_sinks(begin, begin + kBlockTokens, [&](const LaterSink& sink) {
+    sink.token.load(id.side, 0, id.group * out.rows, exact);
+    for (size_t c = 0; c < out.rows; ++c) out.at(c, sink.row - begin) = exact[c];
   });
 }
 

@@ -191,10 +191,10 @@ struct DecodeScratch {
   Matrix<float> latents, basis;
   Buffer<int16_t> words;
 };
-// The coded blocks [first, first + count) of a space as float32 [dims][count * 64]. `by`: as
-// prepare_decoding left it for this space, or null: in floats.
-void decode_blocks(const KvCache::State& state, GroupId id, size_t first, size_t count,
-                   const SpaceDecoder* by, View<float> out, DecodeScratch& scratch);
+// A coded block of a space as float32 [dims x 64]. `by`: as prepare_decoding left it for this space,
+// or null: in floats.
+void decode_block(const KvCache::State& state, GroupId id, size_t block, const SpaceDecoder* by,
+                  View<float> out, DecodeScratch& scratch);
 // For many blocks, with Arithmetic::fast.
 void prepare_decoding(const KvCache::State& state, GroupId id, SpaceDecoder& out);
 
