@@ -222,8 +222,9 @@ void run_score_slabs(benchmark::State& state) {
   std::vector<int32_t> factors(Run::kHeads * factor_count(slabs));
   std::vector<float> bases(Run::kHeads);
   std::vector<ByteTables> bytes(Run::kHeads * part_count(slabs));
-  const ScoreTables tables{slabs,           Run::kHeads,      entries.data(), factors.data(),
-                           run.units.data(), bases.data(), bytes.data()};
+  const ScoreTables tables{slabs,          Run::kHeads,      entries.data(),
+                           factors.data(), run.units.data(), bases.data(),
+                           bytes.data()};
   std::vector<float> values(slabs * kCodebookEntries);
   const Matrix<float> query = random_matrix(1, kWidth, 9);
   tabulate_slabs(run.slabs, query.data(), values.data());

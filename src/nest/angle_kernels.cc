@@ -19,8 +19,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_SCALAR
 
-void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs,
-                 bool, View<float> scores) {
+void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs, bool,
+                 View<float> scores) {
   reference::score_angles(terms, {unit, scores.rows}, angles, pairs, scores);
 }
 

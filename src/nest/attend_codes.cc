@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "nest/angle_kernels.h"
 #include "nest/block_kernels.h"
@@ -14,6 +15,7 @@ namespace mkv {
 namespace {
 
 constexpr size_t kRowsAtOnce = 64;
+constexpr size_t kRunParts = (kRunBlocks + kWeighBlocks - 1) / kWeighBlocks;
 
 // Whole vectors of a basis's columns where it has them.
 size_t whole_columns(size_t columns, size_t dims) {
@@ -33,8 +35,8 @@ Rows decode_rows(const Basis& basis, size_t first, std::span<const std::byte*> a
 
 }  // namespace
 
-void turn_queries(const KvCache::State& state, GroupId id, size_t offset,
-                  View<const float> queries, View<float> latents) {
+void turn_queries(const KvCache::State& state, GroupId id, size_t offset, View<const float> queries,
+                  View<float> latents) {
   const size_t columns = whole_columns(state.plan(id).columns, state.nest->dims());
   const View<float> reached(latents.data, latents.rows, columns, latents.stride);
   for (size_t q = 0; q < queries.rows; ++q) std::ranges::fill(reached.row(q), 0.0f);
@@ -58,7 +60,10 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   mean_units_ = arena.take<float>(sizes.heads);
   mean_terms_ = arena.take<float>(sizes.heads * head_dim_);
   turned_ = arena.take<int16_t>(sizes.workers * sizes.group_heads * turned_size());
-  small_ = arena.take<float>(sizes.workers * sizes.group_heads);
+  const size_t worker_heads = sizes.workers * sizes.group_heads;
+  largest_ = arena.take<float>(worker_heads * kRunParts);
+  part_units_ = arena.take<float>(worker_heads);
+  heavy_ = arena.take<size_t>(worker_heads);
   kept_ = arena.take<float>(sizes.workers * sizes.group_heads * dims_);
   expanded_size_ = dims_ * kBlockTokens;
   expanded_ = arena.take<float>(sizes.workers * expanded_size_);
@@ -197,20 +202,33 @@ void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size
   }
 }
 
-void CodedAttention::weigh(size_t group, Blocks blocks, View<const float> weights,
-                           const uint8_t* heavy, View<float> sums, std::optional<Next> next,
+void CodedAttention::weigh(size_t group, Blocks blocks, View<float> scores,
+                           const Partials& partials, size_t run, std::optional<Next> next,
                            size_t worker) const {
   const GroupId id = space(group, Side::value);
-  if (state_->rank(layer_, group, Side::value) == 0) return;
-  const View<float> kept(sums.data, sums.rows, state_->plan(id).columns, sums.stride);
-  if (!codes()) return weigh_columns(weights, column_blocks(id, blocks.begin), kept);
-  if (integer()) return weigh_codes(group, blocks, weights, heavy, sums, next, worker);
+  const size_t first_head = group * sizes_.group_heads;
+  if (integer()) {
+    weigh_codes(group, blocks, scores, partials, run, next, worker);
+  } else {
+    uint8_t all = 1;
+    for (size_t h = 0; h < scores.rows; ++h) {
+      partials.start(run, first_head + h, scores.rows_from(h, 1), scores.cols, &all);
+    }
+  }
+  for (size_t h = 0; h < scores.rows; ++h) {
+    const Partial part = partials.at(run, first_head + h);
+    part.coded_weight = part.sum;
+  }
+  if (integer() || state_->rank(layer_, group, Side::value) == 0) return;
+  const View<float> kept(partials.at(run, first_head).values, scores.rows, state_->plan(id).columns,
+                         partials.stride());
+  if (!codes()) return weigh_columns(scores, column_blocks(id, blocks.begin), kept);
   float* expanded = expanded_ + worker * expanded_size_;
   for (size_t b = blocks.begin; b < blocks.end; ++b) {
     expand_latents(*state_, id, b, expanded, kBlockTokens);
-    weigh_columns({weights.data + (b - blocks.begin) * kBlockTokens, weights.rows, kBlockTokens,
-                   weights.stride},
-                  {reinterpret_cast<const std::byte*>(expanded), 0, DType::f32}, kept);
+    weigh_columns(
+        {scores.data + (b - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens, scores.stride},
+        {reinterpret_cast<const std::byte*>(expanded), 0, DType::f32}, kept);
   }
 }
 
@@ -219,50 +237,64 @@ Prefetcher CodedAttention::ask_for_keys(std::optional<Next> next, size_t steps) 
   return {code_bytes(space(next->group, Side::key), next->blocks), steps};
 }
 
-void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> weights,
-                                 const uint8_t* heavy, View<float> sums, std::optional<Next> next,
+// Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
+void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> scores,
+                                 const Partials& partials, size_t run, std::optional<Next> next,
                                  size_t worker) const {
+  const size_t heads = scores.rows, first_head = group * heads;
+  constexpr size_t kPart = kWeighBlocks * kBlockTokens;
+  const auto part_of = [&](size_t h, size_t t) {
+    return scores.row(h).subspan(t, std::min(kPart, scores.cols - t));
+  };
+  float* largest = largest_ + worker * kRunParts * heads;
+  for (size_t h = 0; h < heads; ++h) {
+    const Partial partial = partials.begin(run, first_head + h);
+    for (size_t t = 0; t < scores.cols; t += kPart) {
+      const float most = largest[t / kPart * heads + h] = max_of(part_of(h, t));
+      if (partials.is_heavy(first_head + h, most)) partial.top = std::max(partial.top, most);
+    }
+  }
   const GroupId id = space(group, Side::value);
   std::span<const uint8_t> ahead;
   if (next) ahead = code_bytes(space(next->group, Side::key), next->blocks);
-  const size_t ahead_step = ahead.size() * kWeighBlocks / (blocks.end - blocks.begin);
-  for (size_t begin = blocks.begin; begin < blocks.end; begin += kWeighBlocks) {
-    const size_t end = std::min(blocks.end, begin + kWeighBlocks);
-    CodeBlocks values = code_blocks(id, begin, end);
+  const size_t ahead_step = ahead.size() * kWeighBlocks / blocks.count();
+  float* units = part_units_ + worker * heads;
+  size_t* heavy = heavy_ + worker * heads;
+  for (size_t t = 0; t < scores.cols; t += kPart, largest += heads) {
+    size_t count = 0;
+    for (size_t h = 0; h < heads; ++h) {
+      if (!partials.is_heavy(first_head + h, largest[h])) continue;
+      const auto [unit, sum] =
+          soften_to_bytes(part_of(h, t), largest[h], rounded_weights(worker) + count * kPart);
+      const Partial partial = partials.at(run, first_head + h);
+      const float factor = std::exp(largest[h] - partial.top);
+      partial.sum += factor * sum;
+      units[count] = factor * unit;
+      heavy[count++] = h;
+    }
+    const size_t begin = blocks.begin + t / kBlockTokens;
+    CodeBlocks values = code_blocks(id, begin, std::min(blocks.end, begin + kWeighBlocks));
     values.ahead = ahead.first(std::min(ahead_step, ahead.size()));
     ahead = ahead.subspan(values.ahead.size());
-    weigh_part(id, values,
-               {weights.data + (begin - blocks.begin) * kBlockTokens, weights.rows,
-                (end - begin) * kBlockTokens, weights.stride},
-               heavy, sums, worker);
-    heavy += weights.rows;
+    weigh_part(id, values, {{heavy, count}, {units, count}},
+               {partials.at(run, first_head).values, heads, dims_, partials.stride()}, worker);
   }
 }
 
-// Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
-// The heads that count follow each other for that, and their sums are then added where they belong.
-void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, View<const float> weights,
-                                const uint8_t* heavy, View<float> sums, size_t worker) const {
-  constexpr size_t kStride = kWeighBlocks * kBlockTokens;
-  uint8_t* rounded = weights_ + worker * sizes_.group_heads * kStride;
-  float* units = small_ + worker * sizes_.group_heads;
-  const size_t columns = state_->plan(id).columns;
-  size_t count = 0;
-  for (size_t h = 0; h < sums.rows; ++h) {
-    if (heavy[h] == 0) continue;
-    units[count] = round_weights(weights.row(h), rounded + count * kStride);
-    ++count;
-  }
+// The heads that count follow each other, and their sums are then added where they belong.
+void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, const Heavy& heavy,
+                                View<float> sums, size_t worker) const {
+  const size_t columns = state_->plan(id).columns, count = heavy.heads.size();
+  const CodePlanes& planes = state_->plan(id).planes;
   if (count == 0) return Prefetcher(values.ahead, 1).step();
   if (count == sums.rows) {
-    return weigh_slabs(state_->plan(id).planes, values, rounded, {units, count}, sums);
+    return weigh_slabs(planes, values, rounded_weights(worker), heavy.units, sums);
   }
   const View<float> kept(kept_ + worker * sizes_.group_heads * dims_, count, columns, dims_);
   for (size_t i = 0; i < count; ++i) std::ranges::fill(kept.row(i), 0.0f);
-  weigh_slabs(state_->plan(id).planes, values, rounded, {units, count}, kept);
-  size_t at = 0;
-  for (size_t h = 0; h < sums.rows; ++h) {
-    if (heavy[h] != 0) axpy(1.0f, kept.row(at++), sums.row(h).first(columns));
+  weigh_slabs(planes, values, rounded_weights(worker), heavy.units, kept);
+  for (size_t i = 0; i < count; ++i) {
+    axpy(1.0f, kept.row(i), sums.row(heavy.heads[i]).first(columns));
   }
 }
 

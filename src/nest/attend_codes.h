@@ -13,7 +13,9 @@
 #include "nest/angle_kernels.h"
 #include "nest/arena.h"
 #include "nest/kv_state.h"
+#include "nest/partials.h"
 #include "nest/score_bytes.h"
+#include "nest/slab_kernels.h"
 
 namespace mkv {
 
@@ -21,8 +23,8 @@ inline constexpr size_t kRunBlocks = 8;  // blocks attended to as one task
 
 // Queries [queries x head_dim] of the KV head at `offset` in its key space, in the latents that its
 // slabs reach and some more; latents [queries x dims].
-void turn_queries(const KvCache::State& state, GroupId id, size_t offset,
-                  View<const float> queries, View<float> latents);
+void turn_queries(const KvCache::State& state, GroupId id, size_t offset, View<const float> queries,
+                  View<float> latents);
 
 class CodedAttention {
  public:
@@ -48,14 +50,14 @@ class CodedAttention {
   Prefetcher ask_for_keys(std::optional<Next> next, size_t steps) const;
   // Whether weigh leaves out what is not heavy.
   bool skips() const { return integer(); }
-  // sums[head of the group][latent] += sum of the weights times the tokens' latents. If it skips,
-  // those of kWeighBlocks blocks for which heavy[block / kWeighBlocks][head] is not 0.
-  void weigh(size_t group, Blocks blocks, View<const float> weights, const uint8_t* heavy,
-             View<float> sums, std::optional<Next> next, size_t worker) const;
+  // Turns the scores of a run of blocks into its partials. If it skips, kWeighBlocks blocks of
+  // which no weight counts for a head are left out for it.
+  void weigh(size_t group, Blocks blocks, View<float> scores, const Partials& partials, size_t run,
+             std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis, for some columns of a KV head from the first one on:
   // out [repeats x columns] = latents [repeats x dims] * decode^T + weights * mean.
-  void lift(size_t kv_head, size_t first, View<const float> latents,
-            std::span<const float> weights, View<float> out) const;
+  void lift(size_t kv_head, size_t first, View<const float> latents, std::span<const float> weights,
+            View<float> out) const;
 
  private:
   GroupId space(size_t group, Side side) const { return {layer_, group, side}; }
@@ -70,10 +72,17 @@ class CodedAttention {
 
   void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query);
   void score_mean(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
-  void weigh_codes(size_t group, Blocks blocks, View<const float> weights, const uint8_t* heavy,
-                   View<float> sums, std::optional<Next> next, size_t worker) const;
-  void weigh_part(GroupId id, const CodeBlocks& values, View<const float> weights,
-                  const uint8_t* heavy, View<float> sums, size_t worker) const;
+  void weigh_codes(size_t group, Blocks blocks, View<const float> scores, const Partials& partials,
+                   size_t run, std::optional<Next> next, size_t worker) const;
+  struct Heavy {  // of a part: heads of the group that count, and what their weights' units are
+    std::span<const size_t> heads;
+    std::span<const float> units;
+  };
+  void weigh_part(GroupId id, const CodeBlocks& values, const Heavy& heavy, View<float> sums,
+                  size_t worker) const;
+  uint8_t* rounded_weights(size_t worker) const {
+    return weights_ + worker * sizes_.group_heads * kWeighBlocks * kBlockTokens;
+  }
 
   const KvCache::State* state_ = nullptr;
   size_t layer_ = 0, dims_ = 0, head_dim_ = 0;
@@ -84,12 +93,14 @@ class CodedAttention {
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
   int16_t* turned_ = nullptr;        // [worker][head of the group][a | b][even_pairs()]
   // Score tables by four slabs, or by one (nest/code_tables.h):
-  float* units_ = nullptr;      // [unit | base][head]
-  uint8_t* entries_ = nullptr;  // [head][four][4 slabs][16]
-  int32_t* factors_ = nullptr;  // [head][factor_count()]
+  float* units_ = nullptr;       // [unit | base][head]
+  uint8_t* entries_ = nullptr;   // [head][four][4 slabs][16]
+  int32_t* factors_ = nullptr;   // [head][factor_count()]
   ByteTables* bytes_ = nullptr;  // [head][part]
   float* values_ = nullptr;      // [worker][slab][16], tables before rounding
-  float* small_ = nullptr;       // [worker][head of the group]
+  float* largest_ = nullptr;     // [worker][part of a run][head of the group]: its largest score
+  float* part_units_ = nullptr;  // [worker][head of the group that counts]
+  size_t* heavy_ = nullptr;      // likewise: which it is
   float* kept_ = nullptr;        // [worker][head of the group][dims]
   float* expanded_ = nullptr;    // [worker][dims][64]
   uint8_t* weights_ = nullptr;   // [worker][head of the group][kWeighBlocks * 64]

@@ -109,9 +109,8 @@ class Decode {
   }
 
  private:
-  static constexpr size_t kPartTokens = kWeighBlocks * kBlockTokens;
-  // Of a run, a part is kWeighBlocks blocks if coded, else one; sinks may be some more.
-  size_t heavy_size() const { return (run_tokens() / kBlockTokens + 1) * group_heads_; }
+  // Of an exact run, a part is a block; sinks may be some more.
+  size_t heavy_size() const { return (run_tokens() / kBlockTokens + 1) * repeats_; }
   uint8_t* heavy_of(size_t worker) const { return heavy_ + worker * heavy_size(); }
 
   size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks + later_count_; }
@@ -216,7 +215,6 @@ class Decode {
   void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
                     size_t worker) {
     ask_for_basis(group, run);
-    const size_t first_head = group * group_heads_;
     const Blocks blocks = run_blocks(coded_, run);
     if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
     const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), group_heads_,
@@ -227,15 +225,7 @@ class Decode {
       const size_t at = sink.row - blocks.begin * kBlockTokens;
       for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHiddenScore;
     });
-    uint8_t* heavy = heavy_of(worker);
-    partials_.start(run, first_head, scores, kPartTokens, heavy);
-    for (size_t h = 0; h < group_heads_; ++h) {
-      const Partial part = partials_.at(run, first_head + h);
-      part.coded_weight = part.sum;
-    }
-    codes_.weigh(group, blocks, scores, heavy,
-                 {partials_.at(run, first_head).values, group_heads_, dims_, partials_.stride()}, next,
-                 worker);
+    codes_.weigh(group, blocks, scores, partials_, run, next, worker);
   }
 
   void attend_in_tiles(size_t group, size_t run, Blocks blocks,
@@ -270,7 +260,8 @@ class Decode {
     }
     if (tokens > 0) {
       for (size_t r = 0; r < repeats_; ++r) std::ranges::fill(of_blocks.row(r), 0.0f);
-      score_columns(queries(kv_head), cache.exact[0].columns(blocks.begin, first_column), of_blocks);
+      score_columns(queries(kv_head), cache.exact[0].columns(blocks.begin, first_column),
+                    of_blocks);
       hide_unseen(blocks, of_blocks);
     }
     if (sinks > 0) score_rows(queries(kv_head), sink_keys, of_sinks);
@@ -349,7 +340,7 @@ class Decode {
   size_t coded_runs_ = 0, exact_runs_ = 0;
   size_t early_runs_ = 0;                  // of exact ones, see early_run
   float* queries_ = nullptr;               // [head][head_dim], scaled
-  uint8_t* heavy_ = nullptr;               // [worker][heavy_size()]: [part of a run][head]
+  uint8_t* heavy_ = nullptr;               // [worker][heavy_size()]: [part of a run][repeat]
   float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;                // [worker][repeats][latents, coded weight, sum]
   float* factors_ = nullptr;               // [worker][repeat][run], of partials

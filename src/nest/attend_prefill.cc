@@ -301,9 +301,8 @@ class Prefill {
       const size_t space = task / count, block = task % count;
       const GroupId id = space_at(space);
       const SpaceDecoder* by = decoders_ == nullptr ? nullptr : decoders_ + space;
-      expand(id.side, id.group * heads, dims, block, worker, [&](View<float> to) {
-        decode_block(state_, id, first + block, by, to, scratch);
-      });
+      expand(id.side, id.group * heads, dims, block, worker,
+             [&](View<float> to) { decode_block(state_, id, first + block, by, to, scratch); });
     });
   }
 

@@ -17,7 +17,8 @@ template <size_t kCount, class Fn>
 HWY_INLINE void unrolled(const Fn& fn) {
   [&]<size_t... kIndices>(std::index_sequence<kIndices...>) __attribute__((always_inline)) {
     (fn(kIndices), ...);
-  }(std::make_index_sequence<kCount>());
+  }
+  (std::make_index_sequence<kCount>());
 }
 
 // sum += the products of four neighbouring bytes. As assembly, for GCC copies its sums around

@@ -29,8 +29,8 @@ struct ScoreTables {
   size_t slabs = 0, heads = 0;
   // By four slabs, the last ones padded with zeros (nest/score_bytes.h): score = base + unit * the
   // sum over factors, of four bytes each, of factor times entries.
-  uint8_t* entries = nullptr;  // [heads][four_count(slabs)][4 slabs][16]
-  int32_t* factors = nullptr;  // [heads][factor_count(slabs)], 4 bytes of 0 to 127
+  uint8_t* entries = nullptr;              // [heads][four_count(slabs)][4 slabs][16]
+  int32_t* factors = nullptr;              // [heads][factor_count(slabs)], 4 bytes of 0 to 127
   float *unit = nullptr, *base = nullptr;  // [heads]
   // Or slab by slab, for bytes that are added up.
   ByteTables* bytes = nullptr;  // [heads][part_count(slabs)]

@@ -123,8 +123,8 @@ void split_matrix(View<const float> view, BrainRows& out) {
   to_brain_rows(view, 0, out.tiles(), out);
 }
 
-// out = matrix * columns of a block's tokens: nothing is to be gained by packing so few, as oneDNN's
-// products do.
+// out = matrix * columns of a block's tokens: nothing is to be gained by packing so few, as
+// oneDNN's products do.
 void multiply_columns(View<const float> matrix, const Matrix<float>& columns, View<float> out) {
   for (size_t r = 0; r < out.rows; ++r) std::ranges::fill(out.row(r), 0.0f);
   score_columns(matrix, {reinterpret_cast<const std::byte*>(columns.data()), 0, DType::f32}, out);

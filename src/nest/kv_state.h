@@ -191,8 +191,8 @@ struct DecodeScratch {
   Matrix<float> latents, basis;
   Buffer<int16_t> words;
 };
-// A coded block of a space as float32 [dims x 64]. `by`: as prepare_decoding left it for this space,
-// or null: in floats.
+// A coded block of a space as float32 [dims x 64]. `by`: as prepare_decoding left it for this
+// space, or null: in floats.
 void decode_block(const KvCache::State& state, GroupId id, size_t block, const SpaceDecoder* by,
                   View<float> out, DecodeScratch& scratch);
 // For many blocks, with Arithmetic::fast.

@@ -1,5 +1,5 @@
-// Partials: the softmaxes of runs of tokens, of one token's attention, that are merged in the end by
-// log-sum-exp (flash decoding).
+// Partials: the softmaxes of runs of tokens, of one token's attention, that are merged in the end
+// by log-sum-exp (flash decoding).
 #pragma once
 
 #include <algorithm>
@@ -58,6 +58,19 @@ class Partials {
     if (sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
   }
 
+  // Whether a part counts whose largest score it is; not if it has no token that is seen.
+  bool is_heavy(size_t head, float largest) const {
+    return largest > -HUGE_VALF && largest >= least_[head];
+  }
+
+  // One of nothing yet.
+  Partial begin(size_t run, size_t head) const {
+    const Partial part = at(run, head);
+    std::fill_n(part.values, dims_, 0.0f);
+    part.coded_weight = part.sum = 0.0f;
+    part.top = -HUGE_VALF;
+    return part;
+  }
   // Turns scores into weights and begins the partial of each head with their sum; but for parts of
   // `part_tokens` for which heavy[part][row of the scores] becomes 0.
   void start(size_t run, size_t first_head, View<float> scores, size_t part_tokens,
@@ -69,17 +82,14 @@ class Partials {
              heavy[t / part_tokens * scores.rows + h]);
         }
       };
-      const Partial part = at(run, first_head + h);
-      std::fill_n(part.values, dims_, 0.0f);
-      part.coded_weight = part.sum = 0.0f;
-      part.top = -HUGE_VALF;
-      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
+      const Partial part = begin(run, first_head + h);
+      for_parts([&](std::span<float> x, uint8_t& counts) {
         const float largest = max_of(x);
-        is_heavy = largest < least_[first_head + h] ? 0 : 1;
-        if (is_heavy != 0) part.top = std::max(part.top, largest);
+        counts = is_heavy(first_head + h, largest) ? 1 : 0;
+        if (counts != 0) part.top = std::max(part.top, largest);
       });
-      for_parts([&](std::span<float> x, uint8_t& is_heavy) {
-        if (is_heavy != 0) part.sum += exp_and_sum(x, part.top);
+      for_parts([&](std::span<float> x, uint8_t& counts) {
+        if (counts != 0) part.sum += exp_and_sum(x, part.top);
       });
     }
   }

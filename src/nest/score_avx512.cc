@@ -16,14 +16,14 @@
 #endif
 #include <immintrin.h>
 
-HWY_PUSH_ATTRIBUTES(
-    "avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")
+HWY_PUSH_ATTRIBUTES("avx,avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")
 #include "nest/avx512-inl.h"
 namespace mkv::avx512 {
 namespace {
 
 constexpr size_t kLine = 64, kHalf = 32, kLanes = 16;
-// Of 64 tokens and four slabs: registers of 16 tokens, whose bytes are the codes' places in a table.
+// Of 64 tokens and four slabs: registers of 16 tokens, whose bytes are the codes' places in a
+// table.
 constexpr size_t kParts = kBlockTokens / kLanes, kSpread = kParts * kLine;
 constexpr size_t kPartFours = kPartSlabs / kFour;  // whose places stay in the first cache
 

@@ -373,8 +373,8 @@ void round_to_fours(const float* values, size_t head, const ScoreTables& to) {
   std::fill(entries + to.slabs * kCodebookEntries, entries + padded * kCodebookEntries, uint8_t{0});
   thread_local Buffer<float> ranges;
   ranges.resize(std::max(ranges.size(), 2 * padded));
-  HWY_DYNAMIC_DISPATCH(RoundToFours)(values, to.slabs, ranges.data(), entries, factors,
-                                     to.unit[head], to.base[head]);
+  HWY_DYNAMIC_DISPATCH(RoundToFours)
+  (values, to.slabs, ranges.data(), entries, factors, to.unit[head], to.base[head]);
 }
 void round_to_bytes(const float* values, size_t slabs, ByteTables* parts) {
   HWY_DYNAMIC_DISPATCH(RoundToBytes)(values, slabs, parts);

@@ -1,9 +1,9 @@
 // Score tables as bytes.
 //
 // By four slabs, for processors that look up 64 bytes at once and add up products of four
-// neighbours (decision 0031): what codes of four slabs add to a score is rounded to bytes, each in a
-// unit of its slab's own, a factor of 1 to 127 times the head's. The leading fours, which have most
-// of the range, have 8 bits; the others go by twos, whose sums are bytes and have one factor.
+// neighbours (decision 0031): what codes of four slabs add to a score is rounded to bytes, each in
+// a unit of its slab's own, a factor of 1 to 127 times the head's. The leading fours, which have
+// most of the range, have 8 bits; the others go by twos, whose sums are bytes and have one factor.
 //
 // Slab by slab, for processors that look up 16 (decision 0024): rounded to 7 bits in a unit that is
 // a power of two times the head's. Two look-ups' sum is a byte, and sums of coarse tables are

@@ -124,9 +124,8 @@ HWY_INLINE void weigh_planes(const CodePlanes& planes, size_t first, const CodeB
     unrolled<kHeads>(MKV_UNROLLED(h) {
       unrolled<4>(MKV_UNROLLED(i) {
         const __m512i weight = weights[h * kWeighBlocks + b].part[i];
-        unrolled<kPlanes>(MKV_UNROLLED(p) {
-          add_byte_products(sum[h * kPlanes + p], weight, of_block[p][i]);
-        });
+        unrolled<kPlanes>(
+            MKV_UNROLLED(p) { add_byte_products(sum[h * kPlanes + p], weight, of_block[p][i]); });
       });
     });
   }
@@ -161,8 +160,8 @@ HWY_INLINE void weigh_all_planes(const CodePlanes& planes, const CodeBlocks& blo
 }
 
 template <size_t kHeads>
-void weigh_heads(const CodePlanes& planes, const CodeBlocks& blocks,
-                            const uint8_t* weights, const float* factor, View<float> sums) {
+void weigh_heads(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+                 const float* factor, View<float> sums) {
   SpreadWeights spread[kHeads * kWeighBlocks];
   for (size_t h = 0; h < kHeads; ++h) {
     for (size_t b = 0; b < blocks.count; ++b) {
@@ -192,8 +191,8 @@ bool usable() { return has_vnni(); }
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {
   // Codes are expanded once for as many heads as there are.
-  using Weigh = void (*)(const CodePlanes&, const CodeBlocks&, const uint8_t*, const float*,
-                         View<float>);
+  using Weigh =
+      void (*)(const CodePlanes&, const CodeBlocks&, const uint8_t*, const float*, View<float>);
   static constexpr Weigh kWeigh[] = {weigh_heads<1>, weigh_heads<2>, weigh_heads<3>,
                                      weigh_heads<4>, weigh_heads<5>, weigh_heads<6>,
                                      weigh_heads<7>, weigh_heads<8>, weigh_heads<9>};

@@ -32,15 +32,19 @@ void round_tables(const float* values, size_t head, const ScoreTables& to);
 // count*64].
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
 
-// weights[t] = round(values[t] / unit), of whole blocks, kWeighBlocks at most; returns the unit,
-// the least with which weigh_slabs of the instruction set in use can add up the products: the
-// largest weight is at most 255 with AVX-512, else 127, and less where many large ones meet. No
-// value is negative.
-float round_weights(std::span<const float> values, uint8_t* weights);
+// weights[t] = round(e^(scores[t] - top) / unit), of whole blocks, kWeighBlocks at most, where top
+// is the largest score, and finite. The unit is the least with which weigh_slabs of the instruction
+// set in use can add up the products: the largest weight is 255 with AVX-512, else at most 127, and
+// less where many large ones meet.
+struct Softened {
+  float unit = 0.0f;
+  float sum = 0.0f;  // of e^(scores[t] - top)
+};
+Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights);
 
 // sums[h][c] += factor[h] * scale of the plane * sum_t weights[h][t] * column c of token t, where a
-// column is the sum of its plane's entries. weights [heads][kWeighBlocks * 64], from round_weights,
-// for count <= kWeighBlocks blocks.
+// column is the sum of its plane's entries. weights [heads][kWeighBlocks * 64], from
+// soften_to_bytes, for count <= kWeighBlocks blocks.
 inline constexpr size_t kWeighBlocks = 4;
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);

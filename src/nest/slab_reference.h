@@ -101,12 +101,14 @@ inline void score_bytes(const ByteTables* tables, size_t slabs, const CodeBlocks
   }
 }
 
-inline float round_weights(std::span<const float> values, uint8_t* weights) {
-  const float unit = *std::ranges::max_element(values) / 127.0f;
-  for (size_t i = 0; i < values.size(); ++i) {
-    weights[i] = static_cast<uint8_t>(unit > 1e-37f ? std::lrint(values[i] / unit) : 0);
+inline Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights) {
+  Softened out{.unit = 1.0f / 127.0f};
+  for (size_t t = 0; t < scores.size(); ++t) {
+    const float weight = std::exp(scores[t] - top);
+    out.sum += weight;
+    weights[t] = static_cast<uint8_t>(std::lrint(weight / out.unit));
   }
-  return unit;
+  return out;
 }
 
 inline void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,

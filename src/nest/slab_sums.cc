@@ -12,6 +12,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "ops/exp-inl.h"
 
 #if HWY_ARCH_X86_64
 #include <immintrin.h>
@@ -26,8 +27,8 @@ constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns
 
 #if HWY_TARGET == HWY_SCALAR
 
-float RoundWeights(const float* values, size_t size, bool, uint8_t* weights) {
-  return reference::round_weights({values, size}, weights);
+Softened SoftenToBytes(const float* scores, size_t size, float top, bool, uint8_t* weights) {
+  return reference::soften_to_bytes({scores, size}, top, weights);
 }
 void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                 std::span<const float> factor, View<float> sums) {
@@ -152,34 +153,63 @@ HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const Sums (&sums)[k
 }
 #endif
 
-// Values, none of them negative, of whole steps of 32.
-float RoundWeights(const float* values, size_t size, bool vnni, uint8_t* weights) {
-  const hn::CappedTag<float, kHalf> d;
-  const hn::Rebind<uint8_t, decltype(d)> d8;
+using Floats = hn::CappedTag<float, kHalf>;
+HWY_INLINE void store_rounded(hn::Vec<Floats> x, uint8_t* to) {
+  const hn::Rebind<uint8_t, Floats> d8;
+  hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(x)), d8, to);
+}
+
+// e^(scores - top), and what is done with each vector of them; returns their sum.
+template <class Fn>
+HWY_INLINE float exponentials(const float* scores, size_t size, float top, const Fn& fn) {
+  const Floats d;
+  const auto shift = hn::Set(d, top);
+  auto even = hn::Zero(d), odd = even;
   const size_t n = hn::Lanes(d);
-  auto largest = hn::Zero(d), of_lanes = hn::Zero(d);
-  for (size_t part = 0; part < kHalf; part += n) {
-    auto sum = hn::Zero(d);
-    for (size_t i = part; i < size; i += kHalf) {
-      const auto value = hn::LoadU(d, values + i);
-      largest = hn::Max(largest, value);
-      sum = hn::Add(sum, value);
-    }
-    of_lanes = hn::Max(of_lanes, hn::Add(sum, hn::Shuffle2301(sum)));
+  for (size_t t = 0; t < size; t += 2 * n) {
+    const auto first = exp_of_negative(d, hn::Sub(hn::LoadU(d, scores + t), shift));
+    const auto second = exp_of_negative(d, hn::Sub(hn::LoadU(d, scores + t + n), shift));
+    even = hn::Add(even, first);
+    odd = hn::Add(odd, second);
+    fn(t, first);
+    fn(t + n, second);
   }
-  float unit = hn::GetLane(hn::MaxOfLanes(d, largest)) / (vnni ? 255.0f : 127.0f);
-  if (kStep == kHalf && !vnni) {
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
+}
+
+Softened SoftenToBytes(const float* scores, size_t size, float top, bool vnni, uint8_t* weights) {
+  const Floats d;
+  const size_t n = hn::Lanes(d);
+  if (vnni) {
+    constexpr float kMost = 255.0f;
+    const auto most = hn::Set(d, kMost);
+    const float sum = exponentials(scores, size, top, [&](size_t t, auto x) HWY_ATTR {
+      store_rounded(hn::Mul(x, most), weights + t);
+    });
+    return {1.0f / kMost, sum};
+  }
+  HWY_ALIGN float values[kWeighBlocks * kTokens];
+  const float sum = exponentials(scores, size, top,
+                                 [&](size_t t, auto x) HWY_ATTR { hn::Store(x, d, values + t); });
+  float unit = 1.0f / 127.0f;
+  if (kStep == kHalf) {
+    auto largest = hn::Zero(d);
+    for (size_t part = 0; part < kHalf; part += n) {
+      auto of_lanes = hn::Zero(d);
+      for (size_t t = part; t < size; t += kHalf) {
+        of_lanes = hn::Add(of_lanes, hn::Load(d, values + t));
+      }
+      largest = hn::Max(largest, hn::Add(of_lanes, hn::Shuffle2301(of_lanes)));
+    }
     // Each may be rounded up by a half.
     const float most = kMostOfLane - 0.5f * 2.0f * static_cast<float>(size / kHalf);
-    unit = HWY_MAX(unit, hn::GetLane(hn::MaxOfLanes(d, of_lanes)) / most);
+    unit = HWY_MAX(unit, hn::GetLane(hn::MaxOfLanes(d, largest)) / most);
   }
-  // A subnormal's reciprocal may be infinite.
-  const auto factor = hn::Set(d, unit > 1e-37f ? 1.0f / unit : 0.0f);
-  for (size_t i = 0; i < size; i += n) {
-    const auto rounded = hn::NearestInt(hn::Mul(hn::LoadU(d, values + i), factor));
-    hn::StoreU(hn::DemoteTo(d8, rounded), d8, weights + i);
+  const auto factor = hn::Set(d, 1.0f / unit);
+  for (size_t t = 0; t < size; t += n) {
+    store_rounded(hn::Mul(hn::Load(d, values + t), factor), weights + t);
   }
-  return unit;
+  return {unit, sum};
 }
 
 // kHeads heads' sums over the tokens of `count` blocks times the plane's columns: each is loaded
@@ -243,13 +273,13 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace mkv {
-HWY_EXPORT(RoundWeights);
+HWY_EXPORT(SoftenToBytes);
 HWY_EXPORT(WeighSlabs);
 
-float round_weights(std::span<const float> values, uint8_t* weights) {
-  MKV_CHECK(values.size() % kBlockTokens == 0 && values.size() <= kWeighBlocks * kBlockTokens);
-  return HWY_DYNAMIC_DISPATCH(RoundWeights)(values.data(), values.size(), avx512::usable(),
-                                            weights);
+Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights) {
+  MKV_CHECK(scores.size() % kBlockTokens == 0 && scores.size() <= kWeighBlocks * kBlockTokens);
+  return HWY_DYNAMIC_DISPATCH(SoftenToBytes)(scores.data(), scores.size(), top, avx512::usable(),
+                                             weights);
 }
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {

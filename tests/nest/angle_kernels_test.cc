@@ -61,8 +61,7 @@ TEST(AngleKernels, ScoresEqualTheReferenceAndTheSinusoids) {
         }
         const View<const float> of_heads = middle_terms.view();
         turn_and_round_mean_terms(of_heads, first.cos, first.sin, terms.data());
-        reference::turn_and_round_mean_terms(of_heads, first.cos, first.sin,
-                                             expected_terms.data());
+        reference::turn_and_round_mean_terms(of_heads, first.cos, first.sin, expected_terms.data());
         for (size_t i = 0; i < terms.size(); ++i) {  // a half may be rounded either way
           EXPECT_NEAR(terms[i], expected_terms[i], 1);
         }

@@ -363,36 +363,45 @@ TEST(SlabKernels, ScoresAreTheSumsOfValues) {
   });
 }
 
-// Weights of a softmax: a few large ones, and the flatter the more.
-std::vector<float> softmax_weights(size_t size, double flatness, uint64_t seed) {
+// Scores of a softmax, the largest 0: a few large weights, and the flatter the more.
+std::vector<float> softmax_scores(size_t size, double flatness, uint64_t seed) {
   Rng rng(seed);
-  std::vector<float> values(size);
-  for (float& x : values) x = static_cast<float>(std::pow(rng.uniform(), 1.0 / flatness));
-  return values;
+  std::vector<float> scores(size);
+  for (float& x : scores) x = static_cast<float>(std::log(rng.uniform()) / flatness);
+  const float largest = *std::ranges::max_element(scores);
+  for (float& x : scores) x -= largest;
+  return scores;
 }
 
 TEST(SlabKernels, WeightsAreRoundedToTheLargest) {
   for_each_instruction_set([] {
+    const float most = has_vnni() ? 255.0f : 127.0f;
     for (const size_t size : {64u, 128u, 256u}) {
       for (const double flatness : {0.002, 1.0, 1e6}) {
-        const std::vector<float> values = softmax_weights(size, flatness, size);
-        const float largest = *std::ranges::max_element(values);
+        std::vector<float> scores = softmax_scores(size, flatness, size);
+        const float top = 5.0f;  // any
+        for (float& x : scores) x += top;
         std::vector<uint8_t> weights(size);
-        const float unit = round_weights(values, weights.data());
-        EXPECT_GE(unit, largest / 255.1f);
+        const auto [unit, sum] = soften_to_bytes(scores, top, weights.data());
+        EXPECT_GE(unit, 1.0f / 255.1f);
         // 16 tokens of the largest weight may have to fit a word; few do where the rest is small.
-        EXPECT_LE(unit, largest * (flatness < 0.1 ? 1.0f / 127.0f : 16.0f / 250.0f) * 1.01f);
+        EXPECT_LE(unit, (flatness < 0.1 ? 1.0f / 127.0f : 16.0f / 250.0f) * 1.01f);
+        double expected = 0.0;
         for (size_t t = 0; t < size; ++t) {
-          EXPECT_NEAR(static_cast<float>(weights[t]) * unit, values[t], 0.501f * unit);
+          const double weight = std::exp(double(scores[t]) - double(top));
+          expected += weight;
+          EXPECT_NEAR(static_cast<float>(weights[t]) * unit, weight, 0.501f * unit);
         }
+        EXPECT_NEAR(sum, expected, 1e-6 * expected);
       }
       std::vector<uint8_t> weights(size, 1);
-      std::vector<float> single(size);
-      single[size / 2] = 3.0f;  // nothing else limits the unit
-      EXPECT_FLOAT_EQ(round_weights(single, weights.data()),
-                      has_vnni() ? 3.0f / 255.0f : 3.0f / 127.0f);
-      EXPECT_EQ(round_weights(std::vector<float>(size), weights.data()), 0.0f);
-      EXPECT_EQ(*std::ranges::max_element(weights), 0);
+      std::vector<float> single(size, -HUGE_VALF);  // what is not seen
+      single[size / 2] = 3.0f;                      // nothing else limits the unit
+      const auto [unit, sum] = soften_to_bytes(single, 3.0f, weights.data());
+      EXPECT_FLOAT_EQ(unit, 1.0f / most);
+      EXPECT_EQ(sum, 1.0f);
+      EXPECT_EQ(weights[size / 2], most);
+      EXPECT_EQ(std::ranges::count(weights, 0), ptrdiff_t(size) - 1);
     }
   });
 }
@@ -410,8 +419,8 @@ TEST(SlabKernels, WeighedSumsEqualTheReference) {
         std::vector<uint8_t> weights(heads * kWeighBlocks * 64);
         for (size_t h = 0; h < heads; ++h) {  // from flat ones to a single one
           const double flatness = std::pow(10.0, 6.0 - double(h));
-          round_weights(softmax_weights(blocks * 64, flatness, h),
-                        weights.data() + h * kWeighBlocks * 64);
+          soften_to_bytes(softmax_scores(blocks * 64, flatness, h), 0.0f,
+                          weights.data() + h * kWeighBlocks * 64);
         }
         const CodeBlocks view{codes.data() + 3, stride, blocks};
         Matrix<float> expected = random_matrix(heads, columns, 8), actual = expected.clone();
@@ -428,8 +437,7 @@ TEST(SlabKernels, WeighedSumsEqualTheReference) {
           }
         }
         for (size_t i = 0; i < expected.span().size(); ++i) {
-          EXPECT_NEAR(actual.span()[i], expected.span()[i],
-                      1e-6f * magnitude.span()[i] + 1e-6f);
+          EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-6f * magnitude.span()[i] + 1e-6f);
         }
       }
     }
