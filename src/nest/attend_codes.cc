@@ -210,9 +210,10 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<float> scores,
   if (integer()) {
     weigh_codes(group, blocks, scores, partials, run, next, worker);
   } else {
-    uint8_t all = 1;
+    uint8_t any = 0;  // token that is seen
     for (size_t h = 0; h < scores.rows; ++h) {
-      partials.start(run, first_head + h, scores.rows_from(h, 1), scores.cols, &all);
+      partials.start(run, first_head + h, scores.rows_from(h, 1), scores.cols, &any);
+      if (any == 0) std::ranges::fill(scores.row(h), 0.0f);
     }
   }
   for (size_t h = 0; h < scores.rows; ++h) {

@@ -21,6 +21,9 @@ HWY_INLINE void unrolled(const Fn& fn) {
   (std::make_index_sequence<kCount>());
 }
 
+// GCC would rather load again what was loaded, for each use.
+HWY_INLINE void keep_in_register(__m512i& x) { asm("" : "+v"(x)); }
+
 // sum += the products of four neighbouring bytes. As assembly, for GCC copies its sums around
 // intrinsics that overwrite an operand.
 HWY_INLINE void add_byte_products(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {

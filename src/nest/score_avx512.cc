@@ -96,7 +96,7 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, con
     });
     unrolled<kParts>(MKV_UNROLLED(part) {
       __m512i places = _mm512_load_si512(spread + part * kLine);
-      asm("" : "+v"(places));  // GCC would load it again for each head
+      keep_in_register(places);
       unrolled<kHeads>(MKV_UNROLLED(h) {
         add_byte_products(sums[part * kHeads + h], _mm512_permutexvar_epi8(places, table[h]),
                           factor[h]);
@@ -114,7 +114,8 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, con
     unrolled<kParts>(MKV_UNROLLED(part) {
       __m512i first = _mm512_load_si512(spread + part * kLine);
       __m512i second = _mm512_load_si512(spread + kSpread + part * kLine);
-      asm("" : "+v"(first), "+v"(second));
+      keep_in_register(first);
+      keep_in_register(second);
       unrolled<kHeads>(MKV_UNROLLED(h) {
         const __m512i both = _mm512_add_epi8(_mm512_permutexvar_epi8(first, first_table[h]),
                                              _mm512_permutexvar_epi8(second, second_table[h]));

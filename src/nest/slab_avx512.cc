@@ -119,7 +119,10 @@ HWY_INLINE void weigh_planes(const CodePlanes& planes, size_t first, const CodeB
   for (size_t b = 0; b < kBlocks; ++b) {
     __m512i of_block[kPlanes][4];
     unrolled<kPlanes>(MKV_UNROLLED(p) {
-      unrolled<4>(MKV_UNROLLED(i) { of_block[p][i] = columns[p][b].part[i]; });
+      unrolled<4>(MKV_UNROLLED(i) {
+        of_block[p][i] = columns[p][b].part[i];
+        keep_in_register(of_block[p][i]);
+      });
     });
     unrolled<kHeads>(MKV_UNROLLED(h) {
       unrolled<4>(MKV_UNROLLED(i) {
