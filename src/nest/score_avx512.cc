@@ -22,6 +22,7 @@ namespace mkv::avx512 {
 namespace {
 
 constexpr size_t kLine = 64, kHalf = 32, kLanes = 16;
+static_assert(kFour * kCodebookEntries == kLine);
 // Of 64 tokens and four slabs: registers of 16 tokens, whose bytes are the codes' places in a
 // table.
 constexpr size_t kParts = kBlockTokens / kLanes, kSpread = kParts * kLine;

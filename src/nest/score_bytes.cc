@@ -187,10 +187,11 @@ void RoundToFours(const float* values, size_t slabs, float* ranges, uint8_t* ent
     least[s] = range.least;
     size[s] = range.size;
   }
-  // Two entries may be rounded up. fn(first slab, slabs that share its factor), by factors.
+  // The least unit of a slab, or of two whose entries may both be rounded up.
   const auto steps_of = [&](size_t s) {
     return s < singles * kFour ? size[s] / 255.0f : (size[s] + size[s + kFour]) / 254.0f;
   };
+  // fn(first slab, slabs that share its factor), in the order of factors.
   const auto for_factors = [&](const auto& fn) {
     for (size_t f = 0, count = 1; f < fours; f += count) {
       count = f < singles ? 1 : 2;
