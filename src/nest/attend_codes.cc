@@ -35,7 +35,12 @@ Rows decode_rows(const Basis& basis, size_t first, std::span<const std::byte*> a
 
 }  // namespace
 
-void turn_queries(const KvCache::State& state, GroupId id, size_t offset, View<const float> queries,
+HeadPlace place_of(const KvCache::State& state, size_t kv_head) {
+  const size_t size = state.nest->config().group_size;
+  return {kv_head / size, kv_head % size * state.shape.head_dim};
+}
+
+void turn_queries(const KvCache::State& state, GroupId id, size_t row, View<const float> queries,
                   View<float> latents) {
   const size_t columns = whole_columns(state.plan(id).columns, state.nest->dims());
   const View<float> reached(latents.data, latents.rows, columns, latents.stride);
@@ -44,7 +49,7 @@ void turn_queries(const KvCache::State& state, GroupId id, size_t offset, View<c
   for (size_t first = 0; first < queries.cols; first += kRowsAtOnce) {
     const size_t count = std::min(kRowsAtOnce, queries.cols - first);
     weigh_rows({queries.data + first, queries.rows, count, queries.stride},
-               decode_rows(state.nest->basis(id), offset + first, std::span(at).first(count)),
+               decode_rows(state.nest->basis(id), row + first, std::span(at).first(count)),
                reached);
   }
 }
@@ -119,17 +124,17 @@ ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
 }
 
 void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t worker) {
-  const size_t group = kv_head / group_kv_heads(), first_head = kv_head * queries.rows;
-  const size_t offset = kv_head % group_kv_heads() * head_dim_;
+  const auto [group, row] = place_of(*state_, kv_head);
+  const size_t first_head = kv_head * queries.rows;
   const GroupId id = space(group, Side::key);
   const Basis& basis = state_->nest->basis(id);
   const SpacePlan& plan = state_->plan(id);
   const View<float> latents(latent_queries_ + first_head * dims_, queries.rows, dims_);
-  turn_queries(*state_, id, offset, queries, latents);
+  turn_queries(*state_, id, row, queries, latents);
   const std::span<const CodeSlab> slabs =
       std::span(basis.slabs).first(state_->rank(layer_, group, Side::key));
   for (size_t r = 0; r < queries.rows; ++r) {
-    prepare_mean(first_head + r, std::span(basis.mean).subspan(offset, head_dim_), queries.row(r));
+    prepare_mean(first_head + r, std::span(basis.mean).subspan(row, head_dim_), queries.row(r));
     if (!integer()) continue;
     const std::span<float> latent = latents.row(r);
     for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
@@ -210,10 +215,10 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<float> scores,
   if (integer()) {
     weigh_codes(group, blocks, scores, partials, run, next, worker);
   } else {
-    uint8_t any = 0;  // token that is seen
+    float* largest = largest_ + worker * kRunParts * scores.rows;  // of one part
+    partials.start(run, first_head, scores, scores.cols, largest);
     for (size_t h = 0; h < scores.rows; ++h) {
-      partials.start(run, first_head + h, scores.rows_from(h, 1), scores.cols, &any);
-      if (any == 0) std::ranges::fill(scores.row(h), 0.0f);
+      if (!Partials::counts(largest[h])) std::ranges::fill(scores.row(h), 0.0f);
     }
   }
   for (size_t h = 0; h < scores.rows; ++h) {
@@ -244,16 +249,9 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
                                  size_t worker) const {
   const size_t heads = scores.rows, first_head = group * heads;
   constexpr size_t kPart = kWeighBlocks * kBlockTokens;
-  const auto part_of = [&](size_t h, size_t t) {
-    return scores.row(h).subspan(t, std::min(kPart, scores.cols - t));
-  };
-  float* largest = largest_ + worker * kRunParts * heads;
+  float* largest = largest_ + worker * heads * kRunParts;
   for (size_t h = 0; h < heads; ++h) {
-    const Partial partial = partials.begin(run, first_head + h);
-    for (size_t t = 0; t < scores.cols; t += kPart) {
-      const float most = largest[t / kPart * heads + h] = max_of(part_of(h, t));
-      if (partials.is_heavy(first_head + h, most)) partial.top = std::max(partial.top, most);
-    }
+    partials.begin(run, first_head + h, scores.row(h), kPart, largest + h * kRunParts);
   }
   const GroupId id = space(group, Side::value);
   std::span<const uint8_t> ahead;
@@ -261,14 +259,16 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
   const size_t ahead_step = ahead.size() * kWeighBlocks / blocks.count();
   float* units = part_units_ + worker * heads;
   size_t* heavy = heavy_ + worker * heads;
-  for (size_t t = 0; t < scores.cols; t += kPart, largest += heads) {
+  for (size_t t = 0; t < scores.cols; t += kPart, ++largest) {
+    const size_t tokens = std::min(kPart, scores.cols - t);
     size_t count = 0;
     for (size_t h = 0; h < heads; ++h) {
-      if (!partials.is_heavy(first_head + h, largest[h])) continue;
-      const auto [unit, sum] =
-          soften_to_bytes(part_of(h, t), largest[h], rounded_weights(worker) + count * kPart);
+      const float top = largest[h * kRunParts];
+      if (!Partials::counts(top)) continue;
+      const auto [unit, sum] = soften_to_bytes(scores.row(h).subspan(t, tokens), top,
+                                               rounded_weights(worker) + count * kPart);
       const Partial partial = partials.at(run, first_head + h);
-      const float factor = std::exp(largest[h] - partial.top);
+      const float factor = std::exp(top - partial.top);
       partial.sum += factor * sum;
       units[count] = factor * unit;
       heavy[count++] = h;
@@ -301,9 +301,10 @@ void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, const Heav
 
 void CodedAttention::lift(size_t kv_head, size_t first, View<const float> latents,
                           std::span<const float> weights, View<float> out) const {
-  const GroupId id = space(kv_head / group_kv_heads(), Side::value);
+  const HeadPlace place = place_of(*state_, kv_head);
+  const GroupId id = space(place.group, Side::value);
   const Basis& basis = state_->nest->basis(id);
-  const size_t row = kv_head % group_kv_heads() * head_dim_ + first;
+  const size_t row = place.row + first;
   const View<const float> reached(latents.data, latents.rows,
                                   whole_columns(state_->plan(id).columns, dims_), latents.stride);
   std::array<const std::byte*, kRowsAtOnce> at;

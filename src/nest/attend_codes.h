@@ -21,9 +21,15 @@ namespace mkv {
 
 inline constexpr size_t kRunBlocks = 8;  // blocks attended to as one task
 
-// Queries [queries x head_dim] of the KV head at `offset` in its key space, in the latents that its
+// Where a KV head is: its group, and its first row in the group's spaces.
+struct HeadPlace {
+  size_t group = 0, row = 0;
+};
+HeadPlace place_of(const KvCache::State& state, size_t kv_head);
+
+// Queries [queries x head_dim] of the KV head at `row` of its key space, in the latents that its
 // slabs reach and some more; latents [queries x dims].
-void turn_queries(const KvCache::State& state, GroupId id, size_t offset, View<const float> queries,
+void turn_queries(const KvCache::State& state, GroupId id, size_t row, View<const float> queries,
                   View<float> latents);
 
 class CodedAttention {
@@ -61,7 +67,6 @@ class CodedAttention {
 
  private:
   GroupId space(size_t group, Side side) const { return {layer_, group, side}; }
-  size_t group_kv_heads() const { return state_->nest->config().group_size; }
   bool integer() const { return state_->arithmetic == Arithmetic::fast && codes(); }
   bool codes() const { return state_->nest->config().slab_kind == SlabKind::code; }
   size_t turned_size() const { return 2 * even_pairs(head_dim_ / 2); }
@@ -98,7 +103,7 @@ class CodedAttention {
   int32_t* factors_ = nullptr;   // [head][factor_count()]
   ByteTables* bytes_ = nullptr;  // [head][part]
   float* values_ = nullptr;      // [worker][slab][16], tables before rounding
-  float* largest_ = nullptr;     // [worker][part of a run][head of the group]: its largest score
+  float* largest_ = nullptr;     // [worker][head of the group][part of a run], see Partials
   float* part_units_ = nullptr;  // [worker][head of the group that counts]
   size_t* heavy_ = nullptr;      // likewise: which it is
   float* kept_ = nullptr;        // [worker][head of the group][dims]

@@ -110,8 +110,7 @@ class Decode {
 
  private:
   // Of an exact run, a part is a block; sinks may be some more.
-  size_t heavy_size() const { return (run_tokens() / kBlockTokens + 1) * repeats_; }
-  uint8_t* heavy_of(size_t worker) const { return heavy_ + worker * heavy_size(); }
+  size_t largest_size() const { return (run_tokens() / kBlockTokens + 1) * repeats_; }
 
   size_t run_tokens() const { return kRunBlocks * kBlockTokens + state_.sinks + later_count_; }
   // Exact tokens apart from blocks: the leading sinks that the token sees, then the later ones.
@@ -145,7 +144,7 @@ class Decode {
     queries_ = arena.take<float>(heads_ * head_dim_);
     // Runs of coded blocks come first, then runs of exact ones, whose values are of head_dim_.
     partials_.take_scratch(arena, coded_runs_ + exact_runs_, heads_, dims_);
-    heavy_ = arena.take<uint8_t>(workers_.count() * heavy_size());
+    largest_ = arena.take<float>(workers_.count() * largest_size());
     scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
     merged_ = arena.take<float>(workers_.count() * repeats_ * (dims_ + 2));
     factors_ = arena.take<float>(workers_.count() * repeats_ * partials_.runs());
@@ -266,18 +265,24 @@ class Decode {
     }
     if (sinks > 0) score_rows(queries(kv_head), sink_keys, of_sinks);
     const size_t part_run = coded_runs_ + run;
-    uint8_t* heavy = heavy_of(worker);
-    partials_.start(part_run, first_head, scores, kBlockTokens, heavy);
+    float* largest = largest_ + worker * largest_size();
+    partials_.start(part_run, first_head, scores, kBlockTokens, largest);
     const View<float> sums(partials_.at(part_run, first_head).values, repeats_, head_dim_,
                            partials_.stride());
     // Neighbours together: each block asks the memory for the next.
+    const size_t parts = (scores.cols + kBlockTokens - 1) / kBlockTokens;
+    const auto counts = [&](size_t b, size_t r) {
+      return Partials::counts(largest[r * parts + b]);
+    };
     const auto is_heavy = [&](size_t b) {
-      return std::ranges::count(std::span(heavy + b * repeats_, repeats_), 1) > 0;
+      bool any = false;
+      for (size_t r = 0; r < repeats_; ++r) any |= counts(b, r);
+      return any;
     };
     for (size_t b = 0, end = 0; b < blocks.count(); b = end + 1) {
       for (end = b; end < blocks.count() && is_heavy(end); ++end) {
         for (size_t r = 0; r < repeats_; ++r) {
-          if (heavy[end * repeats_ + r] != 0) continue;
+          if (counts(end, r)) continue;
           std::ranges::fill(of_blocks.row(r).subspan(end * kBlockTokens, kBlockTokens), 0.0f);
         }
       }
@@ -289,7 +294,8 @@ class Decode {
     if (sinks > 0) weigh_rows(of_sinks, sink_values, sums);
   }
 
-  // Columns [first, first + count) of the outputs of a KV head's queries.
+  // Columns [first, first + count) of the outputs of a KV head's queries. Each part of the columns
+  // needs the sum of all latents, which is small beside lifting it.
   void merge(size_t kv_head, size_t first, size_t count, size_t worker) {
     const size_t runs = partials_.runs(), first_head = kv_head * repeats_;
     float* scratch = merged_ + worker * repeats_ * (dims_ + 2);
@@ -340,7 +346,7 @@ class Decode {
   size_t coded_runs_ = 0, exact_runs_ = 0;
   size_t early_runs_ = 0;                  // of exact ones, see early_run
   float* queries_ = nullptr;               // [head][head_dim], scaled
-  uint8_t* heavy_ = nullptr;               // [worker][heavy_size()]: [part of a run][repeat]
+  float* largest_ = nullptr;               // [worker][largest_size()]: [repeat][part of a run]
   float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
   float* merged_ = nullptr;                // [worker][repeats][latents, coded weight, sum]
   float* factors_ = nullptr;               // [worker][repeat][run], of partials

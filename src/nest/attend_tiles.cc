@@ -69,13 +69,13 @@ amx::Queries TileAttention::queries(size_t group, size_t tile) const {
 }
 
 void TileAttention::prepare(size_t kv_head, View<const float> queries_of) {
-  const size_t group_size = state_->nest->config().group_size, group = kv_head / group_size;
-  const size_t first_head = kv_head * queries_of.rows, offset = kv_head % group_size * head_dim_;
+  const auto [group, row] = place_of(*state_, kv_head);
+  const size_t first_head = kv_head * queries_of.rows;
   const GroupId id = space(group, Side::key);
   const Basis& basis = state_->nest->basis(id);
   const View<float> latents(latents_ + first_head * dims_, queries_of.rows, dims_);
-  turn_queries(*state_, id, offset, queries_of, latents);
-  const std::span<const float> mean = std::span(basis.mean).subspan(offset, head_dim_);
+  turn_queries(*state_, id, row, queries_of, latents);
+  const std::span<const float> mean = std::span(basis.mean).subspan(row, head_dim_);
   const KeyMean kind = state_->nest->config().key_mean;
   for (size_t r = 0; r < queries_of.rows; ++r) {
     const size_t in_group = (first_head + r) % sizes_.group_heads, lane = in_group % amx::kLanes;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstdint>
 #include <numbers>
 #include <span>
 
@@ -58,39 +57,36 @@ class Partials {
     if (sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
   }
 
-  // Whether a part counts whose largest score it is; not if it has no token that is seen.
-  bool is_heavy(size_t head, float largest) const {
-    return largest > -HUGE_VALF && largest >= least_[head];
-  }
+  // Whether a part of a run counts: one that weighs enough, and has a token that is seen.
+  static bool counts(float largest) { return largest > -HUGE_VALF; }
 
-  // One of nothing yet.
-  Partial begin(size_t run, size_t head) const {
+  // Begins a head's partial with the top of what counts: largest[part] becomes the largest of
+  // `part_tokens` scores each, or -infinity where they do not count.
+  Partial begin(size_t run, size_t head, std::span<const float> scores, size_t part_tokens,
+                float* largest) const {
     const Partial part = at(run, head);
     std::fill_n(part.values, dims_, 0.0f);
     part.coded_weight = part.sum = 0.0f;
     part.top = -HUGE_VALF;
+    for (size_t t = 0; t < scores.size(); t += part_tokens, ++largest) {
+      *largest = max_of(scores.subspan(t, std::min(part_tokens, scores.size() - t)));
+      if (*largest < least_[head]) *largest = -HUGE_VALF;
+      part.top = std::max(part.top, *largest);
+    }
     return part;
   }
-  // Turns scores into weights and begins the partial of each head with their sum; but for parts of
-  // `part_tokens` for which heavy[part][row of the scores] becomes 0.
+  // The same of some heads, largest [row of the scores][part]; scores of what counts become
+  // weights, and the partials have their sums.
   void start(size_t run, size_t first_head, View<float> scores, size_t part_tokens,
-             uint8_t* heavy) const {
+             float* largest) const {
     for (size_t h = 0; h < scores.rows; ++h) {
-      const auto for_parts = [&](const auto& fn) {
-        for (size_t t = 0; t < scores.cols; t += part_tokens) {
-          fn(scores.row(h).subspan(t, std::min(part_tokens, scores.cols - t)),
-             heavy[t / part_tokens * scores.rows + h]);
-        }
-      };
-      const Partial part = begin(run, first_head + h);
-      for_parts([&](std::span<float> x, uint8_t& counts) {
-        const float largest = max_of(x);
-        counts = is_heavy(first_head + h, largest) ? 1 : 0;
-        if (counts != 0) part.top = std::max(part.top, largest);
-      });
-      for_parts([&](std::span<float> x, uint8_t& counts) {
-        if (counts != 0) part.sum += exp_and_sum(x, part.top);
-      });
+      const std::span<float> row = scores.row(h);
+      const Partial part = begin(run, first_head + h, row, part_tokens, largest);
+      for (size_t t = 0; t < row.size(); t += part_tokens, ++largest) {
+        if (!counts(*largest)) continue;
+        const size_t tokens = std::min(part_tokens, row.size() - t);
+        part.sum += exp_and_sum(row.subspan(t, tokens), part.top);
+      }
     }
   }
 

@@ -31,10 +31,6 @@ constexpr float kUnits = 32768.0f;
 constexpr int kSplit = 4, kBits = 7;
 constexpr float kMostEntry = 127.0f;
 
-struct Range {
-  float least = 0.0f, size = 0.0f;
-  int shift = 0;
-};
 constexpr int rest_shift(int shift) { return std::max(0, shift - kBits); }
 
 // The least shift with ratio <= 1 << shift.
@@ -51,82 +47,20 @@ HWY_INLINE void store_entries(hn::Vec<Floats> x, float most, uint8_t* to) {
   hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(hn::Min(x, hn::Set(d, most)))), d8, to);
 }
 
-HWY_INLINE Range range_of(const float* values) {
-  const Floats d;
-  auto least = hn::LoadU(d, values), most = least;
-  for (size_t e = hn::Lanes(d); e < kEntries; e += hn::Lanes(d)) {
-    const auto x = hn::LoadU(d, values + e);
-    least = hn::Min(least, x);
-    most = hn::Max(most, x);
+// The least value of a slab, and what the largest is above it.
+HWY_INLINE void range_of(const float* values, float& least, float& size) {
+  float low = values[0], high = values[0];
+  for (size_t e = 1; e < kEntries; ++e) {
+    low = HWY_MIN(low, values[e]);
+    high = HWY_MAX(high, values[e]);
   }
-  const float lowest = hn::GetLane(hn::MinOfLanes(d, least));
-  return {lowest, hn::GetLane(hn::MaxOfLanes(d, most)) - lowest, 0};
-}
-
-// (values - least) * factor, at most `most`; if there is `rest`, whole ones, and what that leaves
-// times of_rest.
-HWY_INLINE void round_table(const float* values, float least, float factor, float most,
-                            float of_rest, uint8_t* entries, uint8_t* rest) {
-  const Floats d;
-  for (size_t e = 0; e < kEntries; e += hn::Lanes(d)) {
-    auto x = hn::LoadU(d, values + e);
-    x = hn::Mul(hn::Sub(x, hn::Set(d, least)), hn::Set(d, factor));
-    if (rest != nullptr) {
-      const auto whole = hn::Floor(x);
-      store_entries(hn::Mul(hn::Sub(x, whole), hn::Set(d, of_rest)), most, rest + e);
-      x = whole;
-    }
-    store_entries(x, most, entries + e);
-  }
-}
-
-HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
-  Range ranges[kPartSlabs];
-  float total = 0.0f;
-  out.base = 0.0f;
-  for (size_t s = 0; s < slabs; ++s) {
-    ranges[s] = range_of(values + s * kEntries);
-    total += ranges[s].size;
-    out.base += ranges[s].least;
-  }
-  out.unit = total / kUnits;
-  if (!(out.unit > 1e-37f)) slabs = 0;  // a subnormal's reciprocal may be infinite
-  float factors[ByteTables::kClasses] = {1.0f / out.unit};  // by shift
-  for (size_t i = 1; i < ByteTables::kClasses; ++i) factors[i] = 0.5f * factors[i - 1];
-  const float to_ratio = factors[0] / kMostEntry;
-  uint16_t next[ByteTables::kClasses] = {};  // by shift: the look-ups' count, then the next's place
-  for (size_t s = 0; s < slabs; ++s) {
-    const int shift = ranges[s].shift = shift_of(ranges[s].size * to_ratio);
-    ++next[shift];
-    if (shift >= kSplit) ++next[rest_shift(shift)];
-  }
-  uint16_t at = 0;
-  for (size_t c = 0; c < ByteTables::kClasses; ++c) {
-    const uint16_t count = std::exchange(next[ByteTables::kClasses - 1 - c], at);
-    at = out.end[c] = static_cast<uint16_t>(at + count);
-  }
-  for (size_t s = 0; s < slabs; ++s) {
-    const int shift = ranges[s].shift, finer = rest_shift(shift);
-    const size_t first = next[shift]++;
-    out.codes[first] = static_cast<uint16_t>(s * kSpreadCodes);
-    uint8_t* rest = nullptr;
-    if (shift >= kSplit) {
-      const size_t second = next[finer]++;
-      out.codes[second] = out.codes[first];
-      rest = out.entries[second];
-    }
-    round_table(values + s * kEntries, ranges[s].least, factors[shift], kMostEntry,
-                static_cast<float>(1 << (shift - finer)), out.entries[first], rest);
-  }
+  least = low;
+  size = high - low;
 }
 
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE void ranges_of_four(const float* values, float* least, float* size) {
-  for (size_t s = 0; s < kFour; ++s) {
-    const Range range = range_of(values + s * kEntries);
-    least[s] = range.least;
-    size[s] = range.size;
-  }
+  for (size_t s = 0; s < kFour; ++s) range_of(values + s * kEntries, least[s], size[s]);
 }
 #else
 // Of each 128-bit part: the results of the four vectors' parts. Then of all parts.
@@ -152,7 +86,7 @@ HWY_INLINE hn::Vec<hn::FixedTag<float, 4> > fold(const V (&x)[kFour], const Op& 
   }
 }
 
-// The least values of four slabs [4][16], and what the largest are above them.
+// The same of four slabs [4][16].
 HWY_INLINE void ranges_of_four(const float* values, float* least, float* size) {
   const Floats d;
   const hn::FixedTag<float, 4> four;
@@ -172,6 +106,71 @@ HWY_INLINE void ranges_of_four(const float* values, float* least, float* size) {
 }
 #endif
 
+// The same of any number of slabs.
+HWY_INLINE void find_ranges(const float* values, size_t slabs, float* least, float* size) {
+  size_t s = 0;
+  for (; s + kFour <= slabs; s += kFour) ranges_of_four(values + s * kEntries, least + s, size + s);
+  for (; s < slabs; ++s) range_of(values + s * kEntries, least[s], size[s]);
+}
+
+// (values - least) * factor, at most `most`; if there is `rest`, whole ones, and what that leaves
+// times of_rest.
+HWY_INLINE void round_table(const float* values, float least, float factor, float most,
+                            float of_rest, uint8_t* entries, uint8_t* rest) {
+  const Floats d;
+  for (size_t e = 0; e < kEntries; e += hn::Lanes(d)) {
+    auto x = hn::LoadU(d, values + e);
+    x = hn::Mul(hn::Sub(x, hn::Set(d, least)), hn::Set(d, factor));
+    if (rest != nullptr) {
+      const auto whole = hn::Floor(x);
+      store_entries(hn::Mul(hn::Sub(x, whole), hn::Set(d, of_rest)), most, rest + e);
+      x = whole;
+    }
+    store_entries(x, most, entries + e);
+  }
+}
+
+HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
+  float least[kPartSlabs], size[kPartSlabs];
+  int shifts[kPartSlabs];
+  find_ranges(values, slabs, least, size);
+  float total = 0.0f;
+  out.base = 0.0f;
+  for (size_t s = 0; s < slabs; ++s) {
+    total += size[s];
+    out.base += least[s];
+  }
+  out.unit = total / kUnits;
+  if (!(out.unit > 1e-37f)) slabs = 0;  // a subnormal's reciprocal may be infinite
+  float factors[ByteTables::kClasses] = {1.0f / out.unit};  // by shift
+  for (size_t i = 1; i < ByteTables::kClasses; ++i) factors[i] = 0.5f * factors[i - 1];
+  const float to_ratio = factors[0] / kMostEntry;
+  uint16_t next[ByteTables::kClasses] = {};  // by shift: the look-ups' count, then the next's place
+  for (size_t s = 0; s < slabs; ++s) {
+    const int shift = shifts[s] = shift_of(size[s] * to_ratio);
+    ++next[shift];
+    if (shift >= kSplit) ++next[rest_shift(shift)];
+  }
+  uint16_t at = 0;
+  for (size_t c = 0; c < ByteTables::kClasses; ++c) {
+    const uint16_t count = std::exchange(next[ByteTables::kClasses - 1 - c], at);
+    at = out.end[c] = static_cast<uint16_t>(at + count);
+  }
+  for (size_t s = 0; s < slabs; ++s) {
+    const int shift = shifts[s], finer = rest_shift(shift);
+    const size_t first = next[shift]++;
+    out.codes[first] = static_cast<uint16_t>(s * kSpreadCodes);
+    uint8_t* rest = nullptr;
+    if (shift >= kSplit) {
+      const size_t second = next[finer]++;
+      out.codes[second] = out.codes[first];
+      rest = out.entries[second];
+    }
+    round_table(values + s * kEntries, least[s], factors[shift], kMostEntry,
+                static_cast<float>(1 << (shift - finer)), out.entries[first], rest);
+  }
+}
+
 // ranges [least | size][four_count(slabs)][4] is room.
 void RoundToFours(const float* values, size_t slabs, float* ranges, uint8_t* entries,
                   int8_t* factors, float& unit, float& base) {
@@ -179,14 +178,7 @@ void RoundToFours(const float* values, size_t slabs, float* ranges, uint8_t* ent
   const size_t fours = four_count(slabs), singles = single_count(fours), padded = fours * kFour;
   float *least = ranges, *size = ranges + padded;
   std::fill_n(ranges, 2 * padded, 0.0f);
-  for (size_t s = 0; s + kFour <= slabs; s += kFour) {
-    ranges_of_four(values + s * kEntries, least + s, size + s);
-  }
-  for (size_t s = slabs / kFour * kFour; s < slabs; ++s) {
-    const Range range = range_of(values + s * kEntries);
-    least[s] = range.least;
-    size[s] = range.size;
-  }
+  find_ranges(values, slabs, least, size);
   // The least unit of a slab, or of two whose entries may both be rounded up.
   const auto steps_of = [&](size_t s) {
     return s < singles * kFour ? size[s] / 255.0f : (size[s] + size[s + kFour]) / 254.0f;
