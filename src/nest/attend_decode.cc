@@ -87,8 +87,10 @@ class Decode {
     });
     const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
     if (coded ? codes_.skips() && !in_tiles_ : late) {
+      const int negligible = coded ? kNegligibleOfCodes : kNegligible;
       for (size_t h = 0; h < heads_; ++h) {
-        partials_.find_least(h, early_runs_, [&](size_t i) { return coded_runs_ + early_run(i); });
+        partials_.find_least(h, negligible, early_runs_,
+                             [&](size_t i) { return coded_runs_ + early_run(i); });
       }
     }
     if (!coded) {

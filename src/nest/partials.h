@@ -42,19 +42,18 @@ class Partials {
   }
 
   void leave_nothing_out() { std::fill_n(least_, heads_, -HUGE_VALF); }
-  // A part of a run is left out for a head of which its largest weight is less than 2^-kNegligible
-  // of what the early runs, run_of(0 ... count - 1), add up to, most of the sum: the parts that are
-  // left out, half of all at 8,192 tokens, add up to some 2^-11.
+  // A part of a run is left out for a head of which its largest weight is less than 2^-negligible
+  // of what the early runs, run_of(0 ... count - 1), add up to, most of the sum.
   template <class RunOf>
-  void find_least(size_t head, size_t count, const RunOf& run_of) {
+  void find_least(size_t head, int negligible, size_t count, const RunOf& run_of) {
     float top = -HUGE_VALF, sum = 0.0f;
     for (size_t i = 0; i < count; ++i) top = std::max(top, at(run_of(i), head).top);
     for (size_t i = 0; i < count; ++i) {
       const Partial part = at(run_of(i), head);
       sum += std::exp(part.top - top) * part.sum;
     }
-    constexpr float kBelow = static_cast<float>(kNegligible) * std::numbers::ln2_v<float>;
-    if (sum > 0.0f) least_[head] = top + std::log(sum) - kBelow;
+    const float below = static_cast<float>(negligible) * std::numbers::ln2_v<float>;
+    if (sum > 0.0f) least_[head] = top + std::log(sum) - below;
   }
 
   // Whether a part of a run counts: one that weighs enough, and has a token that is seen.
