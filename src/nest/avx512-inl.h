@@ -30,5 +30,10 @@ HWY_INLINE void add_byte_products(__m512i& sum, __m512i unsigned_bytes, __m512i 
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
 }
 
+// The same of two neighbouring words.
+HWY_INLINE void add_word_products(__m512i& sum, __m512i x, __m512i y) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
+}
+
 }  // namespace
 }  // namespace mkv::avx512

@@ -1,5 +1,6 @@
 // Attention to blocks that were codes with AVX2 (flash_codes.h): queries and keys are bytes but for
-// the top columns, which are words; values and weights are bytes.
+// the top columns, which are words; values and weights are bytes. Scores are words of 16 bits
+// throughout, counted in 8 of a query's and a key's steps.
 #include "nest/flash_codes.h"
 
 #include <hwy/base.h>
@@ -23,6 +24,15 @@
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {
 namespace {
+
+// Rounding adds half of the root of their number to the norm of bytes: still below 2^15 together,
+// of kMostColumns too. Scores stay near 2^14, so that words hold their differences. Two products of
+// bytes, of queries up to 255 with their offset, add up in a word as well.
+constexpr float kTopMost = 511.0f, kTopUnit = 64.0f;
+constexpr CodeRange kQueryRange{246.0f, 127.0f, 512.0f, kTopMost, kTopUnit},
+    kKeyRange{122.0f, 63.0f, 256.0f, kTopMost, kTopUnit};
+constexpr int kScoreShift = 3;  // from the bytes' unit to a score's
+constexpr float kScoreUnit = 1 << kScoreShift;
 
 // A packed query is, as bytes, of every four columns c that are bytes [c, c+1, c+2, c+3, c+2, c+3,
 // c, c+1], plus 128; then each word twice. So 4 bytes of it meet, in every other token's lane, one
@@ -66,7 +76,7 @@ struct Extent {
     };
     const __m256 all = _mm256_sqrt_ps(_mm256_add_ps(squares[1], squares[0]));
     return _mm256_max_ps(
-        _mm256_max_ps(over(largest[1], kTopMost), over(all, range.all)),
+        _mm256_max_ps(over(largest[1], range.top), over(all, range.all)),
         _mm256_max_ps(over(largest[0], range.most), over(_mm256_sqrt_ps(squares[0]), range.bytes)));
   }
 };
@@ -347,7 +357,8 @@ void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values
   }
 }
 
-constexpr CodeKernels kKernels{pack_keys, pack_values, pack_query, attend_block};
+constexpr CodeKernels kKernels{pack_keys,    pack_values, pack_query,
+                               attend_block, kQueryRange, kKeyRange};
 
 }  // namespace
 

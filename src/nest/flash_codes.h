@@ -1,10 +1,9 @@
-// Blocks that were codes, for processors with AVX2: rounding them further adds little to what
-// coding took (decisions 0025, 0027).
+// Blocks that were codes, for processors with AVX2 or AVX-512 VNNI: rounding them further adds
+// little to what coding took (decisions 0025, 0027, 0032).
 //
-// Scores are words of 16 bits throughout. A query and a key have a step each, in which the columns
-// with the largest queries (top_columns) are rounded to 1/64 and the others to 1, as bytes; a score
-// is counted in 8 of both steps. Steps are so large that norms, and with them (Cauchy-Schwarz)
-// every sum of products, stay in their words, whatever the order in which they add up.
+// A query and a key have a step each, in which the columns with the largest queries (top_columns)
+// are rounded to 1/top_unit and the others to 1, as bytes. Steps are so large that norms, and with
+// them (Cauchy-Schwarz) every sum of products, stay in what they add up in, whatever the order.
 #pragma once
 
 #include <cstddef>
@@ -26,17 +25,11 @@ constexpr size_t packed_code_size(size_t head_dim) {
   return 32 * (head_dim + top_columns(head_dim)) + 160;
 }
 
-// What is allowed, in steps: the norm of bytes, each of them, and the norm of all columns.
+// What is allowed, in steps: the norm of bytes, each of them, the norm of all columns, and each top
+// column; and what of a step those are rounded to.
 struct CodeRange {
-  float bytes, most, all;
+  float bytes, most, all, top, top_unit;
 };
-// Rounding adds half of the root of their number to the norm of bytes: still below 2^15 together,
-// of kMostColumns too. Scores stay near 2^14, so that words hold their differences. Two products of
-// bytes, of queries up to 255 with their offset, add up in a word as well.
-inline constexpr CodeRange kQueryRange{246.0f, 127.0f, 512.0f}, kKeyRange{122.0f, 63.0f, 256.0f};
-inline constexpr float kTopMost = 511.0f, kTopUnit = 64.0f;  // of a top column: words
-inline constexpr int kScoreShift = 3;                        // from the bytes' unit to a score's
-inline constexpr float kScoreUnit = 8.0f;
 
 // order = columns [head_dim], those with the largest queries [rows][repeats * head_dim] first: by
 // the sum of the squares of at most kMostOrdered rows, evenly apart.
@@ -53,12 +46,14 @@ struct CodeKernels {
   void (*pack_query)(std::span<const float> in, float scale, const uint16_t* order,
                      const Tile& tile, size_t row);
   void (*attend_block)(const Tile& tile, const uint16_t* keys, const uint16_t* values);
+  CodeRange queries, keys;
 };
 
 // Those that go with flash::kernels(head_dim), or null: then codes are attended to as exact blocks.
 const CodeKernels* code_kernels(size_t head_dim);
 
-// Of flash_codes.cc; null where the build or the machine has none.
+// Of flash_codes.cc and flash_bytes_avx512.cc; null where the build or the machine has none.
 const CodeKernels* byte_kernels();
+const CodeKernels* wide_byte_kernels();
 
 }  // namespace mkv::flash

@@ -18,8 +18,8 @@ const Kernels* kernels(size_t head_dim) {
 
 const CodeKernels* code_kernels(size_t head_dim) {
   const Kernels* exact = kernels(head_dim);
-  const bool words = exact != nullptr && exact == word_kernels();
-  return words && head_dim <= kMostColumns ? byte_kernels() : nullptr;
+  if (exact == nullptr || exact == amx_kernels() || head_dim > kMostColumns) return nullptr;
+  return wide_byte_kernels() != nullptr ? wide_byte_kernels() : byte_kernels();
 }
 
 void finish_rows(const Tile& tile, size_t row, std::span<float> out) {

@@ -21,7 +21,7 @@ inline float code_step(std::span<const float> in, std::span<const uint16_t> orde
     largest[side] = std::max(largest[side], std::abs(x));
     squares[side] += x * x;
   }
-  return std::max({largest[0] / kTopMost, largest[1] / range.most,
+  return std::max({largest[0] / range.top, largest[1] / range.most,
                    std::sqrt(squares[1]) / range.bytes,
                    std::sqrt(squares[0] + squares[1]) / range.all});
 }
@@ -32,7 +32,7 @@ inline std::vector<float> rounded_as_code(std::span<const float> in,
   const float step = code_step(in, order, range);
   std::vector<float> out(in.size(), 0.0f);
   for (size_t i = 0; i < in.size() && step > 0.0f; ++i) {
-    const float unit = i < top_columns(in.size()) ? step / kTopUnit : step;
+    const float unit = i < top_columns(in.size()) ? step / range.top_unit : step;
     out[order[i]] = unit * std::nearbyint(in[order[i]] / unit);
   }
   return out;

@@ -68,8 +68,10 @@ class PackedHead {
   }
   void finish(size_t row, std::span<float> out) { flash::kernels(dim_)->finish(tile, row, out); }
   // A query or a key as the kernels see it.
-  std::vector<float> seen(std::span<const float> x, const flash::CodeRange& range) const {
-    if (codes_ != nullptr) return flash::rounded_as_code(x, order_, range);
+  std::vector<float> seen(std::span<const float> x, bool query) const {
+    if (codes_ != nullptr) {
+      return flash::rounded_as_code(x, order_, query ? codes_->queries : codes_->keys);
+    }
     std::vector<float> out(x.begin(), x.end());
     for (float& y : out) y = rounded(y);
     return out;
@@ -111,12 +113,12 @@ void expect_softmax_of_rounded_values(bool codes, size_t dim, size_t tokens, siz
   for (size_t t = 0; t < blocks * 64; ++t) {
     std::vector<float> key(dim);
     for (size_t c = 0; c < dim; ++c) key[c] = keys.at(c, t);
-    seen.push_back(head.seen(key, flash::kKeyRange));
+    seen.push_back(head.seen(key, false));
   }
   std::vector<float> out(dim);
   for (size_t r = 0; r < rows; ++r) {
     head.finish(r, out);
-    const std::vector<float> query = head.seen(queries.row(r), flash::kQueryRange);
+    const std::vector<float> query = head.seen(queries.row(r), true);
     std::vector<double> expected(dim);
     double total = 0.0;
     const size_t end = before + r / repeats + 1;
