@@ -30,7 +30,8 @@ constexpr CodeRange kRange{
 static_assert(kTopUnit * kTopUnit == 1 << kScoreShift && kTopUnit * kRange.all < 32767.0f);
 
 constexpr size_t kFour = 4, kPair = 2;
-constexpr int kOffset = 128;  // of a key's bytes, which are unsigned
+constexpr size_t kStep = kWideVectors * sizeof(__m512i);  // bytes of four columns of keys
+constexpr int kOffset = 128;                              // of a key's bytes, which are unsigned
 
 // Where a packed query or block of keys has what: bytes [four columns][token][4], words [pair of
 // columns][token][2]; of a query then what the keys' offset adds to its scores, negative; of keys
@@ -151,28 +152,16 @@ class ByteProducts {
       unrolled<kWideVectors>(MKV_UNROLLED(v) { sums[r * kWideVectors + v] = offset; });
     });
     const uint8_t* keys = keys_;
-    for (size_t i = 0; i < plan_.bytes; i += kFour) {
-      add<kCount>(
-          query, stride, keys, sums,
-          [](__m512i & sum, __m512i left, __m512i right)
-              __attribute__((always_inline)) { avx512::add_byte_products(sum, right, left); });
+    for (size_t i = 0; i < plan_.bytes; i += kFour, query += kFour, keys += kStep) {
+      add_products<kCount>(query, stride, keys, sums, ByteTimesUnsigned());
     }
     unrolled<kCount * kWideVectors>(
         MKV_UNROLLED(i) { sums[i] = _mm512_slli_epi32(sums[i], kScoreShift); });
-    for (size_t i = 0; i < plan_.words; i += kPair) {
-      add<kCount>(
-          query, stride, keys, sums,
-          [](__m512i & sum, __m512i left, __m512i right)
-              __attribute__((always_inline)) { avx512::add_word_products(sum, left, right); });
+    for (size_t i = 0; i < plan_.words; i += kPair, query += kFour, keys += kStep) {
+      add_products<kCount>(query, stride, keys, sums, WordTimesWord());
     }
-    unrolled<kCount>(MKV_UNROLLED(r) {
-      const __m512 unit = _mm512_set1_ps(tile_.steps[row + r]);
-      unrolled<kWideVectors>(MKV_UNROLLED(v) {
-        const __m512 step = _mm512_loadu_ps(key_steps_ + v * kWideLanes);
-        const size_t i = r * kWideVectors + v;
-        scores[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), _mm512_mul_ps(step, unit));
-      });
-    });
+    unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) { scores[i] = _mm512_cvtepi32_ps(sums[i]); });
+    scale_scores<kCount>(tile_.steps + row, key_steps_, scores);
   }
 
   static HWY_INLINE void round(const __m512* x, uint8_t* to) {
@@ -192,39 +181,14 @@ class ByteProducts {
     __m512i sums[kCount * kWideVectors];
     unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) { sums[i] = _mm512_setzero_si512(); });
     const uint8_t* values = values_ + kFour * column;
-    const size_t skipped = kFour * (tile_.head_dim - kWideVectors * kWideLanes);
-    for (size_t t = 0; t < kTokens; t += kFour, values += skipped) {
-      add<kCount>(
-          weights, kTokens, values, sums,
-          [](__m512i & sum, __m512i left, __m512i right)
-              __attribute__((always_inline)) { avx512::add_byte_products(sum, left, right); });
+    for (size_t t = 0; t < kTokens; t += kFour, values += kFour * tile_.head_dim) {
+      add_products<kCount>(weights + t, kTokens, values, sums, UnsignedTimesByte());
     }
-    unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) {
-      const float* step = value_steps_ + column + i % kWideVectors * kWideLanes;
-      out[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), _mm512_loadu_ps(step));
-    });
+    unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) { out[i] = _mm512_cvtepi32_ps(sums[i]); });
+    scale_columns<kCount>(value_steps_ + column, out);
   }
 
  private:
-  // Four bytes of each row at `left` times as many of each lane at `right`; both move on.
-  template <size_t kCount, class Multiply>
-  static HWY_INLINE void add(const uint8_t*& left, size_t stride, const uint8_t*& right,
-                             __m512i* sums, const Multiply& multiply) {
-    __m512i lanes[kWideVectors];
-    unrolled<kWideVectors>(MKV_UNROLLED(v) {
-      lanes[v] = _mm512_loadu_si512(right + v * sizeof(__m512i));
-      avx512::keep_in_register(lanes[v]);
-    });
-    unrolled<kCount>(MKV_UNROLLED(r) {
-      __m512i of_row = four_bytes(left + r * stride);
-      avx512::keep_in_register(of_row);
-      unrolled<kWideVectors>(
-          MKV_UNROLLED(v) { multiply(sums[r * kWideVectors + v], of_row, lanes[v]); });
-    });
-    left += kFour;
-    right += kWideVectors * sizeof(__m512i);
-  }
-
   const Tile& tile_;
   const Plan plan_;
   const uint8_t *keys_, *values_;

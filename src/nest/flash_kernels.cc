@@ -12,8 +12,7 @@ namespace mkv::flash {
 const Kernels* kernels(size_t head_dim) {
   if (head_dim % 64 != 0) return nullptr;
   if (has_amx() && amx_kernels() != nullptr) return amx_kernels();
-  if (has_vnni() && avx512_kernels() != nullptr) return avx512_kernels();
-  return word_kernels();
+  return wide_word_kernels() != nullptr ? wide_word_kernels() : word_kernels();
 }
 
 const CodeKernels* code_kernels(size_t head_dim) {

@@ -1,6 +1,6 @@
 // Attention of a tile of queries to a block of 64 tokens in products of 16 bits, for prefill with
-// Arithmetic::fast (flash attention, arXiv:2205.14135, Algorithm 1): of bf16 with AMX or AVX-512
-// BF16, of words with AVX2 (and of bytes, for what was codes: nest/flash_codes.h); with none of
+// Arithmetic::fast (flash attention, arXiv:2205.14135, Algorithm 1): of bf16 with AMX, of words
+// with AVX-512 VNNI or AVX2 (and of bytes, for what was codes: nest/flash_codes.h); with none of
 // them, prefill computes in float32 (nest/attend_prefill.cc).
 #pragma once
 
@@ -52,10 +52,10 @@ const Kernels* kernels(size_t head_dim);
 // Kernels' finish where a tile's sums are rows of columns in their order.
 void finish_rows(const Tile& tile, size_t row, std::span<float> out);
 
-// Of flash_words.cc, flash_avx512.cc and flash_amx.cc; null where the build or the machine has
-// none.
+// Of flash_words.cc, flash_words_avx512.cc and flash_amx.cc; null where the build or the machine
+// has none.
 const Kernels* word_kernels();
-const Kernels* avx512_kernels();
+const Kernels* wide_word_kernels();
 const Kernels* amx_kernels();
 
 }  // namespace mkv::flash

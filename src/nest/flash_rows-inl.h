@@ -1,6 +1,7 @@
 // What a row of queries keeps of a block with AVX2, for nest/flash_words.cc and
-// nest/flash_codes.cc: the block's weights are integers with a step, its values integers with a
-// step for each column, and the row's sums are floats.
+// nest/flash_codes.cc, and in part with AVX-512 (nest/flash_wide-inl.h): the block's weights are
+// integers with a step, its values integers with a step for each column, and the row's sums are
+// floats.
 #pragma once
 
 #include <hwy/base.h>
@@ -58,6 +59,22 @@ HWY_INLINE float inverse_of(float step) { return step > 1e-37f ? 1.0f / step : 0
 HWY_INLINE float step_of(float largest, float most, float& step) {
   step = largest / most;
   return inverse_of(step);
+}
+
+// The largest word, so that the sum of as many products stays below 2^31.
+constexpr float most_word(size_t products) {
+  size_t word = 0;
+  for (size_t bit = size_t{1} << 15; bit > 0; bit /= 2) {
+    if ((word + bit) * (word + bit) * products < 2147483000) word += bit;
+  }
+  return static_cast<float>(word);
+}
+// The steps of what is packed as words stand behind it: of 64 keys, of head_dim columns of values.
+inline const float* word_steps(const uint16_t* packed, size_t dim) {
+  return reinterpret_cast<const float*>(packed + dim * kTokens);
+}
+inline float* word_steps(uint16_t* packed, size_t dim) {
+  return reinterpret_cast<float*>(packed + dim * kTokens);
 }
 
 // Columns of values, each rounded with a step of its own, as [4 bytes of tokens][column][4 bytes].

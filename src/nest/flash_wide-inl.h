@@ -1,4 +1,4 @@
-// What a row of queries keeps of a block with AVX-512, for nest/flash_avx512.cc and
+// What a row of queries keeps of a block with AVX-512 VNNI, for nest/flash_words_avx512.cc and
 // nest/flash_bytes_avx512.cc: scores and weights are floats, 16 at a time, between products of the
 // two's own kinds. Which rows a block matters to: nest/flash_rows-inl.h. Included where the
 // instruction set is switched on (HWY_PUSH_ATTRIBUTES), after <immintrin.h>.
@@ -26,6 +26,60 @@ HWY_INLINE __m512i four_bytes(const void* p) {
   int32_t bits;
   std::memcpy(&bits, p, sizeof(bits));
   return _mm512_set1_epi32(bits);
+}
+
+// sum += what four bytes of a row give with four of each lane.
+struct WordTimesWord {
+  HWY_INLINE void operator()(__m512i& sum, __m512i row, __m512i lanes) const {
+    avx512::add_word_products(sum, row, lanes);
+  }
+};
+struct UnsignedTimesByte {
+  HWY_INLINE void operator()(__m512i& sum, __m512i row, __m512i lanes) const {
+    avx512::add_byte_products(sum, row, lanes);
+  }
+};
+struct ByteTimesUnsigned {
+  HWY_INLINE void operator()(__m512i& sum, __m512i row, __m512i lanes) const {
+    avx512::add_byte_products(sum, lanes, row);
+  }
+};
+
+// Four bytes of each of kCount rows from `left` on, `stride` bytes apart, times as many of each
+// lane of the vectors at `right`, are added to sums [row][vector].
+template <size_t kCount, class Multiply>
+HWY_INLINE void add_products(const void* left, size_t stride, const void* right, __m512i* sums,
+                             const Multiply& multiply) {
+  __m512i lanes[kWideVectors];
+  unrolled<kWideVectors>(MKV_UNROLLED(v) {
+    lanes[v] = _mm512_loadu_si512(static_cast<const __m512i*>(right) + v);
+    avx512::keep_in_register(lanes[v]);
+  });
+  unrolled<kCount>(MKV_UNROLLED(r) {
+    __m512i row = four_bytes(static_cast<const std::byte*>(left) + r * stride);
+    avx512::keep_in_register(row);
+    unrolled<kWideVectors>(
+        MKV_UNROLLED(v) { multiply(sums[r * kWideVectors + v], row, lanes[v]); });
+  });
+}
+
+// Scores [row][vector of tokens] times the steps of their query and their key.
+template <size_t kCount>
+HWY_INLINE void scale_scores(const float* of_queries, const float* of_keys, __m512* scores) {
+  unrolled<kCount>(MKV_UNROLLED(r) {
+    const __m512 query = _mm512_set1_ps(of_queries[r]);
+    unrolled<kWideVectors>(MKV_UNROLLED(v) {
+      const __m512 both = _mm512_mul_ps(query, _mm512_loadu_ps(of_keys + v * kWideLanes));
+      scores[r * kWideVectors + v] = _mm512_mul_ps(scores[r * kWideVectors + v], both);
+    });
+  });
+}
+// Sums [row][vector of columns] times the columns' steps.
+template <size_t kCount>
+HWY_INLINE void scale_columns(const float* steps, __m512* sums) {
+  unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) {
+    sums[i] = _mm512_mul_ps(sums[i], _mm512_loadu_ps(steps + i % kWideVectors * kWideLanes));
+  });
 }
 
 // 2^x for x <= 0, relative error below 3e-6, none at 0. Far below zero, and of no number, 2^-126.

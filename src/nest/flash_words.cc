@@ -1,5 +1,5 @@
 // With AVX2, which has no products of bf16 but of 16-bit words, twice as many at once as of floats.
-// Queries and keys have a step each (their largest element over most_of()), weights one for each
+// Queries and keys have a step each (their largest element over most_word()), weights one for each
 // row of a block, values one for each column of a block: sums over a block are exact integers.
 // Blocks that were codes: nest/flash_codes.cc.
 #include <hwy/base.h>
@@ -24,11 +24,6 @@ HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {
 namespace {
 
-// The largest word, so that the sum of as many products stays below 2^31.
-float most_of(size_t products) {
-  return std::floor(std::sqrt(2147483000.0f / static_cast<float>(products)));
-}
-
 // Words of neighbours beside each other: of `even` in the low halves of lanes, of `odd` above.
 HWY_INLINE __m256i beside(__m256 even, __m256 odd) {
   const __m256i low = _mm256_and_si256(_mm256_cvtps_epi32(even), _mm256_set1_epi32(0xffff));
@@ -41,18 +36,10 @@ HWY_INLINE void round_row(std::span<const float> in, __m256 factor, uint16_t* wo
                                    _mm256_mul_ps(factor, _mm256_loadu_ps(in.data() + i + kLanes))));
   }
 }
-// The steps of what is packed stand behind its words: of 64 keys, of head_dim columns of values.
-const float* steps_of(const uint16_t* packed, size_t dim) {
-  return reinterpret_cast<const float*>(packed + dim * kTokens);
-}
-float* steps_of(uint16_t* packed, size_t dim) {
-  return reinterpret_cast<float*>(packed + dim * kTokens);
-}
-
 // [pair of columns][token][2].
 void pack_keys(View<const float> columns, uint16_t* keys) {
-  const float most = most_of(columns.rows);
-  float* steps = steps_of(keys, columns.rows);
+  const float most = most_word(columns.rows);
+  float* steps = word_steps(keys, columns.rows);
   for (size_t t = 0; t < kTokens; t += kLanes) {
     __m256 largest = _mm256_setzero_ps();
     for (size_t c = 0; c < columns.rows; ++c) {
@@ -72,7 +59,7 @@ void pack_keys(View<const float> columns, uint16_t* keys) {
 
 // [pair of tokens][column][2].
 void pack_values(View<const float> columns, uint16_t* packed) {
-  pack_value_columns(columns, most_of(kTokens), packed, steps_of(packed, columns.rows),
+  pack_value_columns(columns, most_word(kTokens), packed, word_steps(packed, columns.rows),
                      [](std::span<const float> row, __m256 factor, uint16_t* words) {
                        round_row(row, factor, words);
                      });
@@ -80,7 +67,7 @@ void pack_values(View<const float> columns, uint16_t* packed) {
 
 void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t row) {
   float step;
-  const __m256 factor = _mm256_set1_ps(step_of(largest_of(in), most_of(in.size()), step));
+  const __m256 factor = _mm256_set1_ps(step_of(largest_of(in), most_word(in.size()), step));
   tile.steps[row] = step * scale * 1.44269504f;  // of scores as powers of 2
   round_row(in, factor, tile.queries + row * tile.head_dim);
 }
@@ -102,7 +89,7 @@ class WordBlock {
     constexpr size_t kWidth = kVectors * kLanes;
     static_assert(kWidth == kWordLanes);
     const size_t dim = tile_.head_dim;
-    const float* key_steps = steps_of(keys_, dim);
+    const float* key_steps = word_steps(keys_, dim);
     __m256 sums[kCount][kVectors];
     for (size_t t = 0; t < tokens_; t += kWidth) {
       multiply<kCount>(tile_.queries + (first + row) * dim, dim, keys_ + 2 * t, 2 * kTokens, dim,
@@ -130,7 +117,7 @@ class WordBlock {
       rows.tops[r] = tops_[at[r] - first];
       soften(scores_[at[r] - first], r, rows, weights[r]);
     }
-    add_values<kCount>(tile_, at, rows, weights[0], values_, steps_of(values_, tile_.head_dim),
+    add_values<kCount>(tile_, at, rows, weights[0], values_, word_steps(values_, tile_.head_dim),
                        tokens_);
   }
 
@@ -153,7 +140,7 @@ class WordBlock {
       std::fill_n(weights, tokens_, uint16_t{0});
       return;
     }
-    const float most = most_of(kTokens);
+    const float most = most_word(kTokens);
     const __m256 shift = _mm256_set1_ps(out.tops[r]), factor = _mm256_set1_ps(most);
     __m256 sum = _mm256_setzero_ps();
     for (size_t t = 0; t < tokens_; t += 2 * kLanes) {

@@ -14,7 +14,7 @@ namespace mkv {
 namespace {
 
 // As the kernels in use see a number: words are close enough to the number itself.
-float rounded(float x) { return has_vnni() ? bf16_to_f32(f32_to_bf16(x)) : x; }
+float rounded(float x) { return has_amx() ? bf16_to_f32(f32_to_bf16(x)) : x; }
 
 // A head's rows of queries and its blocks, packed for kernels of exact blocks or of codes.
 class PackedHead {
@@ -149,7 +149,7 @@ TEST(FlashKernels, BlocksEqualTheSoftmaxOfRoundedValues) {
         for (const size_t window : {200u, 100u, 64u, 20u, 1u}) {
           SCOPED_TRACE(::testing::Message() << dim << " " << tokens << " " << window);
           // Weights are rounded too: with bf16 2^-9 each, of values of some units.
-          const double bound = has_vnni() ? 6e-3 : 4e-3;
+          const double bound = has_amx() ? 6e-3 : 4e-3;
           expect_softmax_of_rounded_values(false, dim, tokens, window, bound);
           if (flash::code_kernels(dim) == nullptr) continue;
           // Bytes: 1/254 of a column's largest value, as much of 16 tokens' weights and dither.
@@ -270,8 +270,8 @@ TEST(FlashKernels, RowsLeaveOutBlocksOfNegligibleWeight) {
         for (const float x : out) EXPECT_NEAR(x, 1.0f, 0x1p-13f);
         left_out += some.tile.totals[r] == 1.0f && out == std::vector(dim, 1.0f);
       }
-      // Those of AVX-512 and AMX compute them all.
-      if (has_vnni()) continue;
+      // Those of AMX compute them all.
+      if (has_amx()) continue;
       EXPECT_GE(left_out, rows / 5 * 2 - rows / 48 * 5) << codes;
     }
   });
