@@ -160,15 +160,12 @@ class ByteProducts {
     for (size_t i = 0; i < plan_.words; i += kPair, query += kFour, keys += kStep) {
       add_products<kCount>(query, stride, keys, sums, WordTimesWord());
     }
-    unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) { scores[i] = _mm512_cvtepi32_ps(sums[i]); });
-    scale_scores<kCount>(tile_.steps + row, key_steps_, scores);
+    scale_lanes<kCount>(sums, key_steps_, scores);
   }
 
   static HWY_INLINE void round(const __m512* x, uint8_t* to) {
     const auto words = [&](size_t v) __attribute__((always_inline)) {
-      const __m512 one = _mm512_set1_ps(kOne);
-      return _mm512_packus_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(one, x[v])),
-                                 _mm512_cvtps_epi32(_mm512_mul_ps(one, x[v + 1])));
+      return _mm512_packus_epi32(_mm512_cvtps_epi32(x[v]), _mm512_cvtps_epi32(x[v + 1]));
     };
     // Narrowing takes 4 of each vector by turns.
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -184,8 +181,7 @@ class ByteProducts {
     for (size_t t = 0; t < kTokens; t += kFour, values += kFour * tile_.head_dim) {
       add_products<kCount>(weights + t, kTokens, values, sums, UnsignedTimesByte());
     }
-    unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) { out[i] = _mm512_cvtepi32_ps(sums[i]); });
-    scale_columns<kCount>(value_steps_ + column, out);
+    scale_lanes<kCount>(sums, value_steps_ + column, out);
   }
 
  private:

@@ -6,10 +6,12 @@
 
 #include <hwy/base.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 
 #include "nest/avx512-inl.h"
 #include "nest/flash_rows-inl.h"
@@ -63,34 +65,55 @@ HWY_INLINE void add_products(const void* left, size_t stride, const void* right,
   });
 }
 
-// Scores [row][vector of tokens] times the steps of their query and their key.
+// Sums [row][vector] as floats, times the steps of the 64 lanes.
 template <size_t kCount>
-HWY_INLINE void scale_scores(const float* of_queries, const float* of_keys, __m512* scores) {
-  unrolled<kCount>(MKV_UNROLLED(r) {
-    const __m512 query = _mm512_set1_ps(of_queries[r]);
-    unrolled<kWideVectors>(MKV_UNROLLED(v) {
-      const __m512 both = _mm512_mul_ps(query, _mm512_loadu_ps(of_keys + v * kWideLanes));
-      scores[r * kWideVectors + v] = _mm512_mul_ps(scores[r * kWideVectors + v], both);
-    });
-  });
-}
-// Sums [row][vector of columns] times the columns' steps.
-template <size_t kCount>
-HWY_INLINE void scale_columns(const float* steps, __m512* sums) {
+HWY_INLINE void scale_lanes(const __m512i* sums, const float* steps, __m512* out) {
   unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) {
-    sums[i] = _mm512_mul_ps(sums[i], _mm512_loadu_ps(steps + i % kWideVectors * kWideLanes));
+    const __m512 step = _mm512_loadu_ps(steps + i % kWideVectors * kWideLanes);
+    out[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), step);
   });
 }
 
-// 2^x for x <= 0, relative error below 3e-6, none at 0. Far below zero, and of no number, 2^-126.
-HWY_INLINE __m512 exp2_wide(__m512 x) {
+// Lane r: what `combine` makes of the lanes of rows[r].
+template <size_t kCount, class Combine>
+HWY_INLINE __m256 combine_lanes(const __m512* rows, const Combine& combine) {
+  static_assert(kCount <= kLanes);
+  __m256 x[kLanes];  // of halves, the last one's again
+  unrolled<kLanes>(MKV_UNROLLED(r) {
+    const __m512 row = rows[std::min(r, kCount - 1)];
+    x[r] = combine(_mm512_castps512_ps256(row), _mm512_extractf32x8_ps(row, 1));
+  });
+  const auto pair = [&](size_t r) __attribute__((always_inline)) {
+    return combine(_mm256_unpacklo_ps(x[r], x[r + 1]), _mm256_unpackhi_ps(x[r], x[r + 1]));
+  };
+  const auto four = [&](size_t r) __attribute__((always_inline)) {
+    const __m256d a = _mm256_castps_pd(pair(r)), b = _mm256_castps_pd(pair(r + 2));
+    return combine(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                   _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+  };
+  const __m256 low = four(0), high = four(4);
+  return combine(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+}
+struct Largest {
+  HWY_INLINE __m256 operator()(__m256 x, __m256 y) const { return _mm256_max_ps(x, y); }
+};
+struct Sum {
+  HWY_INLINE __m256 operator()(__m256 x, __m256 y) const { return _mm256_add_ps(x, y); }
+};
+
+// factor * 2^x for x <= 0, with a relative error below 3e-6, or 9e-5 of bytes, and none at 0. Far
+// below zero, and of no number, it is factor * 2^-126.
+template <bool kOfBytes>
+HWY_INLINE __m512 exp2_wide(__m512 x, float factor) {
+  constexpr float kFine[] = {0.0134267155f, 0.0522424239f, 0.241280228f, 0.693044842f, 1.0f};
+  constexpr float kCoarse[] = {0.0770672721f, 0.227644739f, 0.695116844f, 1.0f};
+  constexpr size_t kTerms = kOfBytes ? std::size(kCoarse) : std::size(kFine);
+  const float* terms = kOfBytes ? kCoarse : kFine;
   const __m512 y = _mm512_max_ps(x, _mm512_set1_ps(-126.0f));
   const __m512 rest = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  __m512 p = _mm512_set1_ps(0.0134267155f);
-  p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0.0522424239f));
-  p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0.241280228f));
-  p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0.693044842f));
-  p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(1.0f));
+  __m512 p = _mm512_set1_ps(factor * terms[0]);
+  unrolled<kTerms - 1>(
+      MKV_UNROLLED(i) { p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(factor * terms[i + 1])); });
   return _mm512_scalef_ps(p, y);
 }
 
@@ -100,9 +123,9 @@ HWY_INLINE uint64_t leading(size_t n) {
 }
 
 // A block for attend_rows; kAll: every row sees all of it. Products, of a tile and a packed block,
-// have score<kCount>(row, scores), of rows of the tile, as powers of 2: [row][vector of tokens];
-// round(weights, out), of a row's 64 in 1/kOne; and weigh<kCount>(weights, column, sums): of
-// weights [kCount][64] and 64 columns, [row][vector of columns].
+// have score<kCount>(row, scores), of rows of the tile, in powers of 2 over the row's step: [row]
+// [vector of tokens]; round(weights, out), of a row's 64 in 1/kOne; and weigh<kCount>(weights,
+// column, sums): of weights [kCount][64] and 64 columns, [row][vector of columns].
 template <class Products, bool kAll>
 class WideBlock {
  public:
@@ -114,16 +137,20 @@ class WideBlock {
   // Neither is inlined, for attend_rows is compiled without AVX-512.
   template <size_t kCount>
   HWY_NOINLINE void score(size_t first, size_t row) {
-    __m512 scores[kCount * kWideVectors];
+    __m512 scores[kCount * kWideVectors], largest[kCount];
     products_.template score<kCount>(first + row, scores);
     unrolled<kCount>(MKV_UNROLLED(r) {
-      __m512* of_row = scores + r * kWideVectors;
-      if constexpr (!kAll) hide(of_row, Visible(tile_, first + row + r));
+      __m512* x = scores + r * kWideVectors;
+      if constexpr (!kAll) hide(x, Visible(tile_, first + row + r));
       unrolled<kWideVectors>(
-          MKV_UNROLLED(v) { _mm512_store_ps(scores_[row + r] + v * kWideLanes, of_row[v]); });
-      tops_[row + r] = _mm512_reduce_max_ps(
-          _mm512_max_ps(_mm512_max_ps(of_row[0], of_row[1]), _mm512_max_ps(of_row[2], of_row[3])));
+          MKV_UNROLLED(v) { _mm512_store_ps(scores_[row + r] + v * kWideLanes, x[v]); });
+      largest[r] = _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
     });
+    const __m256i rows = lanes_of<kCount>();
+    const __m256 steps = _mm256_maskload_ps(tile_.steps + first + row, rows);
+    const __m256 of_rows = combine_lanes<kCount>(largest, Largest());
+    _mm256_maskstore_ps(largest_ + row, rows, of_rows);
+    _mm256_maskstore_ps(tops_ + row, rows, _mm256_mul_ps(of_rows, steps));
   }
 
   const float* tops(size_t, size_t) const { return tops_; }
@@ -131,8 +158,16 @@ class WideBlock {
   template <size_t kCount>
   HWY_NOINLINE void weigh(size_t first, const uint32_t* at) const {
     alignas(64) typename Products::Weight weights[kCount][kTokens];
+    __m512 totals[kCount];
     Softened rows;
-    for (size_t r = 0; r < kCount; ++r) soften(at[r] - first, r, rows, weights[r]);
+    unrolled<kCount>(MKV_UNROLLED(r) {
+      const size_t row = at[r] - first;
+      rows.tops[r] = tops_[row];
+      rows.steps[r] = 1.0f / Products::kOne;
+      totals[r] = soften(scores_[row], largest_[row], tile_.steps[at[r]], weights[r]);
+    });
+    _mm256_store_ps(rows.sums, _mm256_mul_ps(combine_lanes<kCount>(totals, Sum()),
+                                             _mm256_set1_ps(1.0f / Products::kOne)));
     const Factors<kCount> factors(rows, tile_, at);
     const size_t dim = tile_.head_dim;
     for (size_t c = 0; c < dim; c += kWideVectors * kWideLanes) {
@@ -160,29 +195,29 @@ class WideBlock {
     });
   }
 
-  // Weights are rounded against the block's own largest: they may all be small against the row's.
-  HWY_INLINE void soften(size_t row, size_t r, Softened& out,
-                         typename Products::Weight* weights) const {
-    out.tops[r] = tops_[row];
-    out.steps[r] = 1.0f / Products::kOne;
-    if (!kAll && tops_[row] == -HUGE_VALF) {
+  // A row's weights in 1/kOne, rounded against the block's own largest: they may all be small
+  // against the row's. Returns sums of four each.
+  static HWY_INLINE __m512 soften(const float* scores, float largest, float step,
+                                  typename Products::Weight* weights) {
+    if (!kAll && largest == -HUGE_VALF) {
       std::memset(weights, 0, kTokens * sizeof(*weights));
-      return;
+      return _mm512_setzero_ps();
     }
-    const __m512 top = _mm512_set1_ps(tops_[row]);
+    constexpr bool kOfBytes = sizeof(*weights) == 1;
+    const __m512 top = _mm512_set1_ps(largest), factor = _mm512_set1_ps(step);
     __m512 x[kWideVectors];
     unrolled<kWideVectors>(MKV_UNROLLED(v) {
-      x[v] = exp2_wide(_mm512_sub_ps(_mm512_load_ps(scores_[row] + v * kWideLanes), top));
+      const __m512 below = _mm512_sub_ps(_mm512_load_ps(scores + v * kWideLanes), top);
+      x[v] = exp2_wide<kOfBytes>(_mm512_mul_ps(below, factor), Products::kOne);
     });
-    out.sums[r] =
-        _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3])));
     Products::round(x, weights);
+    return _mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3]));
   }
 
   const Tile& tile_;
   const Products products_;
   alignas(64) float scores_[kMost][kTokens];
-  alignas(64) float tops_[kMost] = {};
+  alignas(64) float largest_[kMost], tops_[kMost + kLanes] = {};  // and as powers of 2
 };
 
 template <class Products>

@@ -31,18 +31,16 @@ class WordProducts {
   template <size_t kCount>
   HWY_INLINE void score(size_t row, __m512* scores) const {
     const size_t dim = tile_.head_dim;
-    multiply<kCount>(tile_.queries + row * dim, dim, keys_, kTokens, dim, scores);
-    scale_scores<kCount>(tile_.steps + row, word_steps(keys_, dim), scores);
+    multiply<kCount>(tile_.queries + row * dim, dim, keys_, kTokens, dim, word_steps(keys_, dim),
+                     scores);
   }
 
   static HWY_INLINE void round(const __m512* x, uint16_t* to) {
-    const auto word = [&](size_t v) __attribute__((always_inline)) {
-      return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_set1_ps(kOne), x[v]));
-    };
     // Narrowing takes 4 of each vector by turns.
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     for (size_t v = 0; v < kWideVectors; v += 2, to += 2 * kWideLanes) {
-      const __m512i mixed = _mm512_packs_epi32(word(v), word(v + 1));
+      const __m512i mixed =
+          _mm512_packs_epi32(_mm512_cvtps_epi32(x[v]), _mm512_cvtps_epi32(x[v + 1]));
       _mm512_store_si512(to, _mm512_permutexvar_epi64(order, mixed));
     }
   }
@@ -50,22 +48,22 @@ class WordProducts {
   template <size_t kCount>
   HWY_INLINE void weigh(const uint16_t* weights, size_t column, __m512* sums) const {
     const size_t dim = tile_.head_dim;
-    multiply<kCount>(weights, kTokens, values_ + 2 * column, dim, kTokens, sums);
-    scale_columns<kCount>(word_steps(values_, dim) + column, sums);
+    multiply<kCount>(weights, kTokens, values_ + 2 * column, dim, kTokens,
+                     word_steps(values_, dim) + column, sums);
   }
 
  private:
   // Rows [kCount][count] of `left` times [pair][lane][2] of `right`, whose pairs are 2 * `lanes`
-  // apart.
+  // apart, times the lanes' steps.
   template <size_t kCount>
   static HWY_INLINE void multiply(const uint16_t* left, size_t stride, const uint16_t* right,
-                                  size_t lanes, size_t count, __m512* out) {
+                                  size_t lanes, size_t count, const float* steps, __m512* out) {
     __m512i sums[kCount * kWideVectors];
     unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) { sums[i] = _mm512_setzero_si512(); });
     for (size_t i = 0; i < count; i += 2, left += 2, right += 2 * lanes) {
       add_products<kCount>(left, stride * sizeof(*left), right, sums, WordTimesWord());
     }
-    unrolled<kCount * kWideVectors>(MKV_UNROLLED(i) { out[i] = _mm512_cvtepi32_ps(sums[i]); });
+    scale_lanes<kCount>(sums, steps, out);
   }
 
   const Tile& tile_;
