@@ -6,7 +6,7 @@
 #include <span>
 
 #include "base/view.h"
-#include "nest/code_tables.h"
+#include "nest/slab_kernels.h"
 
 namespace mkv::avx512 {
 
@@ -16,6 +16,7 @@ bool usable();
 bool scores_fours();
 
 // As in nest/slab_kernels.h.
+Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights);
 void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);

@@ -164,13 +164,7 @@ class ByteProducts {
   }
 
   static HWY_INLINE void round(const __m512* x, uint8_t* to) {
-    const auto words = [&](size_t v) __attribute__((always_inline)) {
-      return _mm512_packus_epi32(_mm512_cvtps_epi32(x[v]), _mm512_cvtps_epi32(x[v + 1]));
-    };
-    // Narrowing takes 4 of each vector by turns.
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512i mixed = _mm512_packus_epi16(words(0), words(2));
-    _mm512_store_si512(to, _mm512_permutexvar_epi32(order, mixed));
+    _mm512_store_si512(to, avx512::bytes_of(x));
   }
 
   template <size_t kCount>

@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <iterator>
 
 #include "nest/avx512-inl.h"
 #include "nest/flash_rows-inl.h"
@@ -101,22 +100,6 @@ struct Sum {
   HWY_INLINE __m256 operator()(__m256 x, __m256 y) const { return _mm256_add_ps(x, y); }
 };
 
-// factor * 2^x for x <= 0, with a relative error below 3e-6, or 9e-5 of bytes, and none at 0. Far
-// below zero, and of no number, it is factor * 2^-126.
-template <bool kOfBytes>
-HWY_INLINE __m512 exp2_wide(__m512 x, float factor) {
-  constexpr float kFine[] = {0.0134267155f, 0.0522424239f, 0.241280228f, 0.693044842f, 1.0f};
-  constexpr float kCoarse[] = {0.0770672721f, 0.227644739f, 0.695116844f, 1.0f};
-  constexpr size_t kTerms = kOfBytes ? std::size(kCoarse) : std::size(kFine);
-  const float* terms = kOfBytes ? kCoarse : kFine;
-  const __m512 y = _mm512_max_ps(x, _mm512_set1_ps(-126.0f));
-  const __m512 rest = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  __m512 p = _mm512_set1_ps(factor * terms[0]);
-  unrolled<kTerms - 1>(
-      MKV_UNROLLED(i) { p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(factor * terms[i + 1])); });
-  return _mm512_scalef_ps(p, y);
-}
-
 // The leading n of the 64 tokens, as bits.
 HWY_INLINE uint64_t leading(size_t n) {
   return n >= kTokens ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
@@ -203,12 +186,12 @@ class WideBlock {
       std::memset(weights, 0, kTokens * sizeof(*weights));
       return _mm512_setzero_ps();
     }
-    constexpr bool kOfBytes = sizeof(*weights) == 1;
+    constexpr size_t kDegree = sizeof(*weights) == 1 ? 3 : 4;
     const __m512 top = _mm512_set1_ps(largest), factor = _mm512_set1_ps(step);
     __m512 x[kWideVectors];
     unrolled<kWideVectors>(MKV_UNROLLED(v) {
       const __m512 below = _mm512_sub_ps(_mm512_load_ps(scores + v * kWideLanes), top);
-      x[v] = exp2_wide<kOfBytes>(_mm512_mul_ps(below, factor), Products::kOne);
+      x[v] = avx512::exp2_negative<kDegree>(_mm512_mul_ps(below, factor), Products::kOne);
     });
     Products::round(x, weights);
     return _mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3]));

@@ -12,6 +12,7 @@
 #if HWY_ARCH_X86_64
 // GCC 12 takes what its own header leaves undefined on purpose for a mistake (its bug 105593).
 #if HWY_COMPILER_GCC && !HWY_COMPILER_CLANG
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
@@ -191,6 +192,24 @@ constexpr size_t kMostHeads = 9;
 
 bool usable() { return has_vnni(); }
 
+Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights) {
+  constexpr float kMost = 255.0f;
+  const __m512 shift = _mm512_set1_ps(top), log2e = _mm512_set1_ps(1.44269504f);
+  __m512 sums[4] = {};
+  for (size_t t = 0; t < scores.size(); t += kTokens) {
+    __m512 x[4];
+    unrolled<4>(MKV_UNROLLED(i) {
+      const __m512 below = _mm512_sub_ps(_mm512_loadu_ps(scores.data() + t + i * 16), shift);
+      x[i] = exp2_negative<5>(_mm512_mul_ps(below, log2e), kMost);
+      sums[i] = _mm512_add_ps(sums[i], x[i]);
+    });
+    _mm512_storeu_si512(weights + t, bytes_of(x));
+  }
+  const __m512 sum =
+      _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+  return {1.0f / kMost, _mm512_reduce_add_ps(sum) / kMost};
+}
+
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {
   // Codes are expanded once for as many heads as there are.
@@ -214,6 +233,10 @@ HWY_POP_ATTRIBUTES
 
 namespace mkv::avx512 {
 bool usable() { return false; }
+Softened soften_to_bytes(std::span<const float>, float, uint8_t*) {
+  MKV_CHECK(false);
+  return {};
+}
 void weigh_slabs(const CodePlanes&, const CodeBlocks&, const uint8_t*, std::span<const float>,
                  View<float>) {
   MKV_CHECK(false);

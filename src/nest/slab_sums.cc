@@ -27,7 +27,7 @@ constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns
 
 #if HWY_TARGET == HWY_SCALAR
 
-Softened SoftenToBytes(const float* scores, size_t size, float top, bool, uint8_t* weights) {
+Softened SoftenToBytes(const float* scores, size_t size, float top, uint8_t* weights) {
   return reference::soften_to_bytes({scores, size}, top, weights);
 }
 void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
@@ -159,9 +159,8 @@ HWY_INLINE void store_rounded(hn::Vec<Floats> x, uint8_t* to) {
   hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(x)), d8, to);
 }
 
-// e^(scores - top), and what is done with each vector of them; returns their sum.
-template <class Fn>
-HWY_INLINE float exponentials(const float* scores, size_t size, float top, const Fn& fn) {
+// values = e^(scores - top); returns their sum.
+HWY_INLINE float exponentials(const float* scores, size_t size, float top, float* values) {
   const Floats d;
   const auto shift = hn::Set(d, top);
   auto even = hn::Zero(d), odd = even;
@@ -171,26 +170,17 @@ HWY_INLINE float exponentials(const float* scores, size_t size, float top, const
     const auto second = exp_of_negative(d, hn::Sub(hn::LoadU(d, scores + t + n), shift));
     even = hn::Add(even, first);
     odd = hn::Add(odd, second);
-    fn(t, first);
-    fn(t + n, second);
+    hn::Store(first, d, values + t);
+    hn::Store(second, d, values + t + n);
   }
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
 }
 
-Softened SoftenToBytes(const float* scores, size_t size, float top, bool vnni, uint8_t* weights) {
+Softened SoftenToBytes(const float* scores, size_t size, float top, uint8_t* weights) {
   const Floats d;
   const size_t n = hn::Lanes(d);
-  if (vnni) {
-    constexpr float kMost = 255.0f;
-    const auto most = hn::Set(d, kMost);
-    const float sum = exponentials(scores, size, top, [&](size_t t, auto x) HWY_ATTR {
-      store_rounded(hn::Mul(x, most), weights + t);
-    });
-    return {1.0f / kMost, sum};
-  }
   HWY_ALIGN float values[kWeighBlocks * kTokens];
-  const float sum = exponentials(scores, size, top,
-                                 [&](size_t t, auto x) HWY_ATTR { hn::Store(x, d, values + t); });
+  const float sum = exponentials(scores, size, top, values);
   float unit = 1.0f / 127.0f;
   if (kStep == kHalf) {
     auto largest = hn::Zero(d);
@@ -278,8 +268,8 @@ HWY_EXPORT(WeighSlabs);
 
 Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights) {
   MKV_CHECK(scores.size() % kBlockTokens == 0 && scores.size() <= kWeighBlocks * kBlockTokens);
-  return HWY_DYNAMIC_DISPATCH(SoftenToBytes)(scores.data(), scores.size(), top, avx512::usable(),
-                                             weights);
+  if (avx512::usable()) return avx512::soften_to_bytes(scores, top, weights);
+  return HWY_DYNAMIC_DISPATCH(SoftenToBytes)(scores.data(), scores.size(), top, weights);
 }
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {
