@@ -171,39 +171,51 @@ HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
   }
 }
 
-// ranges [least | size][four_count(slabs)][4] is room.
-void RoundToFours(const float* values, size_t slabs, float* ranges, uint8_t* entries,
-                  int8_t* factors, float& unit, float& base) {
-  constexpr float kMostFactor = 127.0f;
-  const size_t fours = four_count(slabs), singles = single_count(fours), padded = fours * kFour;
-  float *least = ranges, *size = ranges + padded;
-  std::fill_n(ranges, 2 * padded, 0.0f);
+// room [least | size | times][four_count(slabs)][4].
+void RoundToFours(const float* values, size_t slabs, float* room, uint8_t* entries, int8_t* factors,
+                  float& unit, float& base) {
+  const hn::CappedTag<float, kFour> d;
+  using V = hn::Vec<decltype(d)>;
+  const size_t n = hn::Lanes(d), fours = four_count(slabs), padded = fours * kFour;
+  const size_t singles = single_count(fours) * kFour;  // slabs that share no factor
+  float *least = room, *size = least + padded, *times = size + padded;
+  std::fill_n(room, 3 * padded, 0.0f);
   find_ranges(values, slabs, least, size);
-  // The least unit of a slab, or of two whose entries may both be rounded up.
-  const auto steps_of = [&](size_t s) {
-    return s < singles * kFour ? size[s] / 255.0f : (size[s] + size[s + kFour]) / 254.0f;
-  };
-  // fn(first slab, slabs that share its factor), in the order of factors.
-  const auto for_factors = [&](const auto& fn) {
-    for (size_t f = 0, count = 1; f < fours; f += count) {
-      count = f < singles ? 1 : 2;
-      for (size_t s = f * kFour; s < (f + 1) * kFour; ++s) fn(s, count);
+  // fn(first slab, the least unit of a slab, or of two whose entries may both be rounded up), of
+  // neighbouring factors.
+  const auto for_factors = [&](const auto& fn) HWY_ATTR {
+    for (size_t s = 0; s < singles; s += n) {
+      fn(s, hn::Mul(hn::Load(d, size + s), hn::Set(d, 1.0f / 255.0f)));
+    }
+    for (size_t s = singles; s < padded; s += 2 * kFour) {
+      for (size_t i = s; i < s + kFour; i += n) {
+        const V both = hn::Add(hn::Load(d, size + i), hn::Load(d, size + i + kFour));
+        fn(i, hn::Mul(both, hn::Set(d, 1.0f / 254.0f)));
+      }
     }
   };
-  unit = base = 0.0f;
-  for (size_t s = 0; s < slabs; ++s) base += least[s];
-  for_factors([&](size_t s, size_t) { unit = HWY_MAX(unit, steps_of(s) / kMostFactor); });
+  constexpr float kMostFactor = 127.0f;
+  V bases = hn::Zero(d), most = hn::Zero(d);
+  for (size_t s = 0; s < padded; s += n) bases = hn::Add(bases, hn::Load(d, least + s));
+  for_factors([&](size_t, V step) HWY_ATTR { most = hn::Max(most, step); });
+  base = hn::GetLane(hn::SumOfLanes(d, bases));
+  unit = hn::GetLane(hn::MaxOfLanes(d, most)) / kMostFactor;
   const bool none = !(unit > 1e-37f);  // a subnormal's reciprocal may be infinite
-  for_factors([&](size_t s, size_t count) {
-    const float needed = none ? 0.0f : std::ceil(steps_of(s) / unit * (1.0f - 1e-6f));
-    const float factor = HWY_MIN(kMostFactor, HWY_MAX(1.0f, needed));
-    *factors++ = static_cast<int8_t>(factor);
-    const float times = none ? 0.0f : 1.0f / (unit * factor);
-    for (size_t last = s + count * kFour; s < HWY_MIN(last, slabs); s += kFour) {
-      round_table(values + s * kEntries, least[s], times, 255.0f, 0.0f, entries + s * kEntries,
-                  nullptr);
-    }
+  const V inverse = hn::Set(d, none ? 0.0f : 1.0f / unit), one = hn::Set(d, 1.0f);
+  for_factors([&](size_t s, V step) HWY_ATTR {
+    const V needed = hn::Ceil(hn::Mul(hn::Mul(step, inverse), hn::Set(d, 1.0f - 1e-6f)));
+    const V factor = hn::Min(hn::Max(needed, one), hn::Set(d, kMostFactor));
+    const hn::Rebind<int32_t, decltype(d)> ints;
+    hn::StoreU(hn::DemoteTo(hn::Rebind<int8_t, decltype(d)>(), hn::ConvertTo(ints, factor)),
+               hn::Rebind<int8_t, decltype(d)>(), factors);
+    factors += n;
+    const V of_entries = hn::Div(inverse, factor);
+    hn::Store(of_entries, d, times + s);
+    if (s >= singles) hn::Store(of_entries, d, times + s + kFour);
   });
+  for (size_t s = 0; s < slabs; ++s, values += kEntries, entries += kEntries) {
+    round_table(values, least[s], times[s], 255.0f, 0.0f, entries, nullptr);
+  }
 }
 
 void RoundToBytes(const float* values, size_t slabs, ByteTables* parts) {
@@ -364,10 +376,10 @@ void round_to_fours(const float* values, size_t head, const ScoreTables& to) {
   uint8_t* entries = to.entries + head * padded * kCodebookEntries;
   auto* factors = reinterpret_cast<int8_t*>(to.factors + head * factor_count(to.slabs));
   std::fill(entries + to.slabs * kCodebookEntries, entries + padded * kCodebookEntries, uint8_t{0});
-  thread_local Buffer<float> ranges;
-  ranges.resize(std::max(ranges.size(), 2 * padded));
+  thread_local Buffer<float> room;
+  room.resize(std::max(room.size(), 3 * padded));
   HWY_DYNAMIC_DISPATCH(RoundToFours)
-  (values, to.slabs, ranges.data(), entries, factors, to.unit[head], to.base[head]);
+  (values, to.slabs, room.data(), entries, factors, to.unit[head], to.base[head]);
 }
 void round_to_bytes(const float* values, size_t slabs, ByteTables* parts) {
   HWY_DYNAMIC_DISPATCH(RoundToBytes)(values, slabs, parts);
