@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "base/workers.h"
 #include "nest/basis.h"
 #include "nest/kv_cache.h"
 #include "nest/model_card.h"
@@ -382,11 +383,12 @@ Result<Nest> Nest::load(const std::filesystem::path& folder) {
   if (!nest) return in_context(config_path, std::move(nest).error());
   const auto fill = [&]() -> Result<void> {
     MKV_ASSIGN(const bool oblique, read_oblique(json, nest->config().slab_kind));
-    for (size_t layer = 0; layer < nest->config().shape.layers; ++layer) {
-      for (const Side side : {Side::key, Side::value}) {
-        MKV_TRY(read_layer_side(reader, layer, side, oblique, *nest));
-      }
-    }
+    std::vector<Result<void>> read(2 * nest->config().shape.layers);
+    Workers workers;  // most of the time goes into inverses of bases
+    workers.run(read.size(), [&](size_t i, size_t) {
+      read[i] = read_layer_side(reader, i / 2, static_cast<Side>(i % 2), oblique, *nest);
+    });
+    for (Result<void>& each : read) MKV_TRY(std::move(each));
     MKV_ASSIGN(Ladder ladder, read_ladder(reader, json, *nest));
     MKV_TRY(nest->set_ladder(std::move(ladder)));
     return read_measurements(json, *nest);

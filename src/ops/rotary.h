@@ -12,10 +12,9 @@ namespace mkv {
 class Rotary {
  public:
   Rotary() = default;
-  // inverse_frequency[i]: radians a position; `magnitude` multiplies cosine and sine (YaRN; else
-  // 1).
-  explicit Rotary(std::vector<double> inverse_frequency, double magnitude = 1.0)
-      : inverse_frequency_(std::move(inverse_frequency)), magnitude_(magnitude) {}
+  // inverse_frequency[i]: radians a position.
+  explicit Rotary(std::vector<double> inverse_frequency)
+      : inverse_frequency_(std::move(inverse_frequency)) {}
 
   size_t pairs() const { return inverse_frequency_.size(); }
   // Fills cos and sin [pairs()] for a position; a negative position turns backwards.
@@ -24,7 +23,6 @@ class Rotary {
 
  private:
   std::vector<double> inverse_frequency_;
-  double magnitude_ = 1.0;
 };
 
 }  // namespace mkv
