@@ -2,7 +2,10 @@
 // but for the top columns, which are words; values and weights are bytes; sums are exact.
 #include <hwy/base.h>
 
-#include "base/check.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
 #include "nest/flash_codes.h"
 #include "ops/instruction_set.h"
 

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -62,12 +63,8 @@ HWY_INLINE float step_of(float largest, float most, float& step) {
 }
 
 // The largest word, so that the sum of as many products stays below 2^31.
-constexpr float most_word(size_t products) {
-  size_t word = 0;
-  for (size_t bit = size_t{1} << 15; bit > 0; bit /= 2) {
-    if ((word + bit) * (word + bit) * products < 2147483000) word += bit;
-  }
-  return static_cast<float>(word);
+inline float most_word(size_t products) {
+  return std::floor(std::sqrt(2147483000.0f / static_cast<float>(products)));
 }
 // The steps of what is packed as words stand behind it: of 64 keys, of head_dim columns of values.
 inline const float* word_steps(const uint16_t* packed, size_t dim) {

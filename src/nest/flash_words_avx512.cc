@@ -23,7 +23,8 @@ namespace {
 class WordProducts {
  public:
   using Weight = uint16_t;
-  static constexpr float kOne = most_word(kTokens);
+  static constexpr float kOne = 5792.0f;  // as values' largest word
+  static_assert(kOne * kOne * kTokens < 0x1p31f);
 
   WordProducts(const Tile& tile, const uint16_t* keys, const uint16_t* values)
       : tile_(tile), keys_(keys), values_(values) {}
