@@ -33,6 +33,7 @@ using IntVec = hn::Vec<Ints>;
 // Products of a token's angles of two pairs, which are neighbours. Which of them are in which of
 // Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each. With
 // VNNI products and sum are one instruction.
+constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2;
 template <bool kVnni>
 struct PairSums {
   HWY_INLINE PairSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
@@ -43,6 +44,11 @@ struct PairSums {
 #if HWY_TARGET == HWY_AVX3
     if constexpr (kVnni) {
       asm("vpdpwssd %2, %1, %0" : "+v"(first.raw) : "v"(angles.raw), "v"(term.raw));
+      return;
+    }
+#elif HWY_TARGET == HWY_AVX2
+    if constexpr (kVnni) {
+      asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(first.raw) : "x"(angles.raw), "x"(term.raw));
       return;
     }
 #endif
@@ -120,7 +126,7 @@ HWY_INLINE void score_all(const int16_t* terms, const float* unit, const int16_t
 
 void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs,
                  bool vnni, View<float> scores) {
-  if (HWY_TARGET == HWY_AVX3 && vnni) return score_all<true>(terms, unit, angles, pairs, scores);
+  if (kMayHaveVnni && vnni) return score_all<kMayHaveVnni>(terms, unit, angles, pairs, scores);
   score_all<false>(terms, unit, angles, pairs, scores);
 }
 
@@ -219,7 +225,8 @@ Buffer<int16_t> half_block_angles(View<const float> cos, View<const float> sin) 
 void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
                   size_t pairs, View<float> scores) {
   MKV_CHECK(unit.size() == scores.rows && scores.cols == 64);
-  HWY_DYNAMIC_DISPATCH(ScoreAngles)(terms, unit.data(), angles, pairs, has_vnni(), scores);
+  const bool vnni = has_vnni() || has_avx2_vnni();
+  HWY_DYNAMIC_DISPATCH(ScoreAngles)(terms, unit.data(), angles, pairs, vnni, scores);
 }
 
 }  // namespace mkv
