@@ -34,7 +34,7 @@ void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float
 
 // weights[t] = round(e^(scores[t] - top) / unit), of whole blocks, kWeighBlocks at most, where top
 // is the largest score, and finite. The unit is the least with which weigh_slabs of the instruction
-// set in use can add up the products: the largest weight is 255 with AVX-512, else at most 127, and
+// set in use can add up the products: the largest weight is 255 with VNNI, else at most 127, and
 // less where many large ones meet.
 struct Softened {
   float unit = 0.0f;

@@ -6,6 +6,7 @@
 #include "nest/kv_cache.h"
 #include "nest/slab_kernels.h"
 #include "nest/slab_reference.h"
+#include "ops/instruction_set.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nest/slab_sums.cc"
@@ -27,10 +28,10 @@ constexpr size_t kTokens = 64, kHalf = 32, kEntries = kCodebookEntries, kColumns
 
 #if HWY_TARGET == HWY_SCALAR
 
-Softened SoftenToBytes(const float* scores, size_t size, float top, uint8_t* weights) {
+Softened SoftenToBytes(const float* scores, size_t size, float top, bool, uint8_t* weights) {
   return reference::soften_to_bytes({scores, size}, top, weights);
 }
-void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights, bool,
                 std::span<const float> factor, View<float> sums) {
   reference::weigh_slabs(planes, blocks, weights, factor, sums);
 }
@@ -106,21 +107,33 @@ using WeightVec = __m256i;
 HWY_INLINE WeightVec load_weights(const uint8_t* weights) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
 }
+using ColumnVec = __m256i;
+HWY_INLINE ColumnVec load_column(const Column* column) {
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(column));
+}
 constexpr size_t kHeadsTogether = 3;
+constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX2;  // AVX-VNNI; for AVX-512: slab_avx512.cc
 // Words hold them: weights are rounded so that those of a lane's tokens, two neighbours of every
-// 32, add up to at most kMostOfLane.
+// 32, add up to at most kMostOfLane. With VNNI four neighbours add up in 32 bits.
+template <bool kVnni>
 struct Sums {
-  __m256i words;
+  __m256i sums;
 
-  HWY_INLINE void clear() { words = _mm256_setzero_si256(); }
-  HWY_INLINE void add(WeightVec weights, const Column* column) {
-    const __m256i values = _mm256_load_si256(reinterpret_cast<const __m256i*>(column));
-    words = _mm256_add_epi16(words, _mm256_maddubs_epi16(weights, values));
+  HWY_INLINE void clear() { sums = _mm256_setzero_si256(); }
+  HWY_INLINE void add(WeightVec weights, ColumnVec column) {
+    if constexpr (kVnni) {
+      asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(weights), "x"(column));
+    } else {
+      sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(weights, column));
+    }
   }
-  HWY_INLINE __m256i total() const { return _mm256_madd_epi16(words, _mm256_set1_epi16(1)); }
+  HWY_INLINE __m256i total() const {
+    return kVnni ? sums : _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+  }
 };
 // The sums of four vectors' lanes.
-HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const Sums (&sums)[kColumns]) {
+template <bool kVnni>
+HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const Sums<kVnni> (&sums)[kColumns]) {
   const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0].total(), sums[1].total()),
                                         _mm256_hadd_epi32(sums[2].total(), sums[3].total()));
   return hn::Vec<hn::FixedTag<int32_t, 4> >{
@@ -133,18 +146,21 @@ using WeightVec = hn::Vec<SignedWords>;
 HWY_INLINE WeightVec load_weights(const uint8_t* weights) {
   return hn::PromoteTo(SignedWords(), hn::LoadU(hn::Rebind<uint8_t, SignedWords>(), weights));
 }
+using ColumnVec = hn::Vec<SignedWords>;
+HWY_INLINE ColumnVec load_column(const Column* column) { return hn::Load(SignedWords(), column); }
 constexpr size_t kHeadsTogether = 2;
+constexpr bool kMayHaveVnni = false;
+template <bool>
 struct Sums {
   HWY_INLINE Sums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
   IntVec ints, other;   // where pairs add up in one register, as on x86, `other` stays zero
 
   HWY_INLINE void clear() { ints = other = hn::Zero(Ints()); }
-  HWY_INLINE void add(WeightVec weights, const Column* column) {
-    ints = hn::ReorderWidenMulAccumulate(Ints(), weights, hn::Load(SignedWords(), column), ints,
-                                         other);
+  HWY_INLINE void add(WeightVec weights, ColumnVec column) {
+    ints = hn::ReorderWidenMulAccumulate(Ints(), weights, column, ints, other);
   }
 };
-HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const Sums (&sums)[kColumns]) {
+HWY_INLINE hn::Vec<hn::FixedTag<int32_t, 4> > sums_of_lanes(const Sums<false> (&sums)[kColumns]) {
   HWY_ALIGN int32_t whole[kColumns];
   for (size_t c = 0; c < kColumns; ++c) {
     whole[c] = hn::GetLane(hn::SumOfLanes(Ints(), hn::Add(sums[c].ints, sums[c].other)));
@@ -176,13 +192,14 @@ HWY_INLINE float exponentials(const float* scores, size_t size, float top, float
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
 }
 
-Softened SoftenToBytes(const float* scores, size_t size, float top, uint8_t* weights) {
+Softened SoftenToBytes(const float* scores, size_t size, float top, bool vnni, uint8_t* weights) {
   const Floats d;
   const size_t n = hn::Lanes(d);
   HWY_ALIGN float values[kWeighBlocks * kTokens];
   const float sum = exponentials(scores, size, top, values);
-  float unit = 1.0f / 127.0f;
-  if (kStep == kHalf) {
+  const bool in_ints = kMayHaveVnni && vnni;
+  float unit = in_ints ? 1.0f / 255.0f : 1.0f / 127.0f;
+  if (kStep == kHalf && !in_ints) {
     auto largest = hn::Zero(d);
     for (size_t part = 0; part < kHalf; part += n) {
       auto of_lanes = hn::Zero(d);
@@ -204,7 +221,7 @@ Softened SoftenToBytes(const float* scores, size_t size, float top, uint8_t* wei
 
 // kHeads heads' sums over the tokens of `count` blocks times the plane's columns: each is loaded
 // once for all of them.
-template <size_t kHeads>
+template <size_t kHeads, bool kVnni>
 HWY_INLINE size_t weigh_plane(const CodePlanes::Plane& plane,
                               const Column (*columns)[kColumns * kTokens], size_t count,
                               const uint8_t* weights, std::span<const float> factor, size_t head,
@@ -212,9 +229,9 @@ HWY_INLINE size_t weigh_plane(const CodePlanes::Plane& plane,
   const hn::FixedTag<float, 4> four;
   static_assert(kColumns == 4);
   for (; head + kHeads <= sums.rows; head += kHeads) {
-    Sums total[kHeads][kColumns];
+    Sums<kVnni> total[kHeads][kColumns];
     for (auto& of_head : total) {
-      for (Sums& x : of_head) x.clear();
+      for (Sums<kVnni>& x : of_head) x.clear();
     }
     const uint8_t* of_heads = weights + head * kWeighBlocks * kTokens;
     for (size_t b = 0; b < count; ++b) {
@@ -224,9 +241,8 @@ HWY_INLINE size_t weigh_plane(const CodePlanes::Plane& plane,
           weight[h] = load_weights(of_heads + (h * kWeighBlocks + b) * kTokens + t);
         }
         for (size_t c = 0; c < kColumns; ++c) {
-          for (size_t h = 0; h < kHeads; ++h) {
-            total[h][c].add(weight[h], columns[b] + c * kTokens + t);
-          }
+          const ColumnVec column = load_column(columns[b] + c * kTokens + t);
+          for (size_t h = 0; h < kHeads; ++h) total[h][c].add(weight[h], column);
         }
       }
     }
@@ -240,8 +256,9 @@ HWY_INLINE size_t weigh_plane(const CodePlanes::Plane& plane,
   return head;
 }
 
-void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
-                std::span<const float> factor, View<float> sums) {
+template <bool kVnni>
+void weigh_slabs_with(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+                      std::span<const float> factor, View<float> sums) {
   HWY_ALIGN Column columns[kWeighBlocks][kColumns * kTokens];
   Prefetcher ahead(blocks.ahead, planes.planes.size());
   for (const CodePlanes::Plane& plane : planes.planes) {
@@ -250,9 +267,17 @@ void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_
       expand_plane(planes, plane, blocks.data + b * blocks.stride, columns[b]);
     }
     const size_t rest =
-        weigh_plane<kHeadsTogether>(plane, columns, blocks.count, weights, factor, 0, sums);
-    weigh_plane<1>(plane, columns, blocks.count, weights, factor, rest, sums);
+        weigh_plane<kHeadsTogether, kVnni>(plane, columns, blocks.count, weights, factor, 0, sums);
+    weigh_plane<1, kVnni>(plane, columns, blocks.count, weights, factor, rest, sums);
   }
+}
+
+void WeighSlabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
+                bool vnni, std::span<const float> factor, View<float> sums) {
+  if (kMayHaveVnni && vnni) {
+    return weigh_slabs_with<kMayHaveVnni>(planes, blocks, weights, factor, sums);
+  }
+  weigh_slabs_with<false>(planes, blocks, weights, factor, sums);
 }
 
 #endif  // HWY_TARGET == HWY_SCALAR
@@ -269,13 +294,14 @@ HWY_EXPORT(WeighSlabs);
 Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights) {
   MKV_CHECK(scores.size() % kBlockTokens == 0 && scores.size() <= kWeighBlocks * kBlockTokens);
   if (avx512::usable()) return avx512::soften_to_bytes(scores, top, weights);
-  return HWY_DYNAMIC_DISPATCH(SoftenToBytes)(scores.data(), scores.size(), top, weights);
+  return HWY_DYNAMIC_DISPATCH(SoftenToBytes)(scores.data(), scores.size(), top, has_avx2_vnni(),
+                                             weights);
 }
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums) {
   MKV_CHECK(blocks.count <= kWeighBlocks && factor.size() == sums.rows);
   if (avx512::usable()) return avx512::weigh_slabs(planes, blocks, weights, factor, sums);
-  HWY_DYNAMIC_DISPATCH(WeighSlabs)(planes, blocks, weights, factor, sums);
+  HWY_DYNAMIC_DISPATCH(WeighSlabs)(planes, blocks, weights, has_avx2_vnni(), factor, sums);
 }
 }  // namespace mkv
 #endif  // HWY_ONCE
