@@ -15,7 +15,7 @@ namespace mkv {
 namespace {
 
 constexpr size_t kRowsAtOnce = 64;
-constexpr size_t kRunParts = (kRunBlocks + kWeighBlocks - 1) / kWeighBlocks;
+constexpr size_t kRunParts = count_parts(kRunBlocks);
 
 // Whole vectors of a basis's columns where it has them.
 size_t whole_columns(size_t columns, size_t dims) {
@@ -67,6 +67,7 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   turned_ = arena.take<int16_t>(sizes.workers * sizes.group_heads * turned_size());
   const size_t worker_heads = sizes.workers * sizes.group_heads;
   largest_ = arena.take<float>(worker_heads * kRunParts);
+  least_sums_ = arena.take<float>(worker_heads);
   part_units_ = arena.take<float>(worker_heads);
   heavy_ = arena.take<size_t>(worker_heads);
   kept_ = arena.take<float>(sizes.workers * sizes.group_heads * dims_);
@@ -250,8 +251,13 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
   const size_t heads = scores.rows, first_head = group * heads;
   constexpr size_t kPart = kWeighBlocks * kBlockTokens;
   float* largest = largest_ + worker * heads * kRunParts;
+  float* least_sums = least_sums_ + worker * heads;
+  constexpr float kMargin = 5.55f;  // log(256): all of a part's tokens alike
+  static_assert(kPart == 256);
   for (size_t h = 0; h < heads; ++h) {
-    partials.begin(run, first_head + h, scores.row(h), kPart, largest + h * kRunParts);
+    const Partial partial =
+        partials.begin(run, first_head + h, scores.row(h), kPart, kMargin, largest + h * kRunParts);
+    least_sums[h] = partials.least_sum(first_head + h, partial.top);
   }
   const GroupId id = space(group, Side::value);
   std::span<const uint8_t> ahead;
@@ -269,6 +275,7 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
                                                rounded_weights(worker) + count * kPart);
       const Partial partial = partials.at(run, first_head + h);
       const float factor = std::exp(top - partial.top);
+      if (factor * sum < least_sums[h]) continue;
       partial.sum += factor * sum;
       units[count] = factor * unit;
       heavy[count++] = h;

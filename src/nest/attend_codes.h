@@ -20,6 +20,10 @@
 namespace mkv {
 
 inline constexpr size_t kRunBlocks = 8;  // blocks attended to as one task
+// Parts of blocks, each of which is weighed or left out.
+inline constexpr size_t count_parts(size_t blocks) {
+  return (blocks + kWeighBlocks - 1) / kWeighBlocks;
+}
 
 // Where a KV head is: its group, and its first row in the group's spaces.
 struct HeadPlace {
@@ -56,8 +60,8 @@ class CodedAttention {
   Prefetcher ask_for_keys(std::optional<Next> next, size_t steps) const;
   // Whether weigh leaves out what is not heavy.
   bool skips() const { return integer(); }
-  // Turns the scores of a run of blocks into its partials. If it skips, kWeighBlocks blocks of
-  // which no weight counts for a head are left out for it.
+  // Turns the scores of a run of blocks into its partials. If it skips, kWeighBlocks blocks that
+  // weigh too little for a head are left out for it (Partials::negligible_share).
   void weigh(size_t group, Blocks blocks, View<float> scores, const Partials& partials, size_t run,
              std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis, for some columns of a KV head from the first one on:
@@ -104,6 +108,7 @@ class CodedAttention {
   ByteTables* bytes_ = nullptr;  // [head][part]
   float* values_ = nullptr;      // [worker][slab][16], tables before rounding
   float* largest_ = nullptr;     // [worker][head of the group][part of a run], see Partials
+  float* least_sums_ = nullptr;  // [worker][head of the group], see Partials
   float* part_units_ = nullptr;  // [worker][head of the group that counts]
   size_t* heavy_ = nullptr;      // likewise: which it is
   float* kept_ = nullptr;        // [worker][head of the group][dims]

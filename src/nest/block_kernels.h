@@ -29,9 +29,6 @@ float exp_and_sum(std::span<float> x, float shift);
 float max_of(std::span<const float> x);  // -inf when empty
 // Weights of less than 2^-kNegligible of a softmax's sum may be left out (decision 0028).
 inline constexpr int kNegligible = 15;
-// Of what was codes, decoded one token at a time, this much: its weights are rounded to bytes by
-// more (decision 0032).
-inline constexpr int kNegligibleOfCodes = 13;
 void scale_by(std::span<float> x, float factor);
 
 // Rows of 16-bit elements of some tokens to the columns of a block, from the first of their tokens

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <numbers>
 #include <span>
 
 #include "base/view.h"
@@ -42,34 +41,42 @@ class Partials {
   }
 
   void leave_nothing_out() { std::fill_n(least_, heads_, -HUGE_VALF); }
-  // A part of a run is left out for a head of which its largest weight is less than 2^-negligible
-  // of what the early runs, run_of(0 ... count - 1), add up to, most of the sum.
+  // Of what early runs add up to: below which one of `parts` parts of codes is left out. Together
+  // they are below 2^-6 of it, however many they are and however little each of their tokens
+  // weighs.
+  static float negligible_share(size_t parts) {
+    return std::min(0x1p-10f, 0x1p-6f / static_cast<float>(parts));
+  }
+  // A part of a run is left out for a head for which it, or its largest weight, is less than
+  // `share` of what the early runs, run_of(0 ... count - 1), add up to, most of the sum.
   template <class RunOf>
-  void find_least(size_t head, int negligible, size_t count, const RunOf& run_of) {
+  void find_least(size_t head, float share, size_t count, const RunOf& run_of) {
     float top = -HUGE_VALF, sum = 0.0f;
     for (size_t i = 0; i < count; ++i) top = std::max(top, at(run_of(i), head).top);
     for (size_t i = 0; i < count; ++i) {
       const Partial part = at(run_of(i), head);
       sum += std::exp(part.top - top) * part.sum;
     }
-    const float below = static_cast<float>(negligible) * std::numbers::ln2_v<float>;
-    if (sum > 0.0f) least_[head] = top + std::log(sum) - below;
+    if (sum > 0.0f) least_[head] = top + std::log(share * sum);
   }
+  // That, as a multiple of e^top.
+  float least_sum(size_t head, float top) const { return std::exp(least_[head] - top); }
 
   // Whether a part of a run counts: one that weighs enough, and has a token that is seen.
   static bool counts(float largest) { return largest > -HUGE_VALF; }
 
   // Begins a head's partial with the top of what counts: largest[part] becomes the largest of
-  // `part_tokens` scores each, or -infinity where they do not count.
+  // `part_tokens` scores each, or -infinity where they do not count. It is too little if e^margin
+  // times as much still is.
   Partial begin(size_t run, size_t head, std::span<const float> scores, size_t part_tokens,
-                float* largest) const {
+                float margin, float* largest) const {
     const Partial part = at(run, head);
     std::fill_n(part.values, dims_, 0.0f);
     part.coded_weight = part.sum = 0.0f;
     part.top = -HUGE_VALF;
     for (size_t t = 0; t < scores.size(); t += part_tokens, ++largest) {
       *largest = max_of(scores.subspan(t, std::min(part_tokens, scores.size() - t)));
-      if (*largest < least_[head]) *largest = -HUGE_VALF;
+      if (*largest + margin < least_[head]) *largest = -HUGE_VALF;
       part.top = std::max(part.top, *largest);
     }
     return part;
@@ -80,7 +87,7 @@ class Partials {
              float* largest) const {
     for (size_t h = 0; h < scores.rows; ++h) {
       const std::span<float> row = scores.row(h);
-      const Partial part = begin(run, first_head + h, row, part_tokens, largest);
+      const Partial part = begin(run, first_head + h, row, part_tokens, 0.0f, largest);
       for (size_t t = 0; t < row.size(); t += part_tokens, ++largest) {
         if (!counts(*largest)) continue;
         const size_t tokens = std::min(part_tokens, row.size() - t);

@@ -125,6 +125,39 @@ TEST(IntegerDecode, LeavesOutWhatIsNegligible) {
   });
 }
 
+// Each part of the codes is next to nothing beside the sinks, but there are many tokens.
+TEST(IntegerDecode, KeepsManyTokensThatWeighLittleEach) {
+  constexpr size_t kMany = 3000;
+  const LayerTypes types = layers_alike(16);
+  const NestConfig config = config_of({});
+  const Nest nest = make_code_nest(config, kSlabs, 3);
+  const auto run = [&](Arithmetic arithmetic, size_t chunk) {
+    KvCache cache(nest, nest.full_ranks(), types, kMany, {.arithmetic = arithmetic});
+    const auto change = [&](Matrix<float>& keys, Matrix<float>& values) {
+      std::ranges::fill(keys.span(), 0.0f);
+      std::ranges::fill(values.span(), 1.0f);
+      for (size_t t = 0; t < config.sinks; ++t) {
+        for (size_t head = 0; head < 2; ++head) keys.at(t, head * 16) = 32.0f;
+        std::ranges::fill(values.row(t), 0.0f);
+      }
+    };
+    return feed_layer(cache, {.queries = 64, .keys = 32, .scale = 0.25f}, kMany, chunk, 1, 2,
+                      change);
+  };
+  const Matrix<float> expected = run(Arithmetic::float32, kMany);
+  // 2^-6 may be left out, of values that codes make some 1.2 of.
+  constexpr float kLeftOut = 1.3f / 64.0f;
+  for_each_instruction_set([&] {
+    const Matrix<float> actual = run(Arithmetic::fast, 1);
+    for (size_t t = kMany / 2; t < kMany; ++t) {
+      for (size_t c = 0; c < expected.cols(); ++c) {
+        const float x = expected.at(t, c);
+        ASSERT_NEAR(actual.at(t, c), x, 0.03f * std::abs(x) + kLeftOut) << t << " " << c;
+      }
+    }
+  });
+}
+
 class CodeCache : public ::testing::TestWithParam<Case> {
  protected:
   LayerTypes types_ = layers_alike(16, GetParam().window);
