@@ -30,10 +30,11 @@ using Words = hn::ScalableTag<int16_t>;
 using Ints = hn::Repartition<int32_t, Words>;
 using IntVec = hn::Vec<Ints>;
 
+constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2;
+
 // Products of a token's angles of two pairs, which are neighbours. Which of them are in which of
 // Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each. With
 // VNNI products and sum are one instruction.
-constexpr bool kMayHaveVnni = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2;
 template <bool kVnni>
 struct PairSums {
   HWY_INLINE PairSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors

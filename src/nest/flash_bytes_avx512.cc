@@ -31,6 +31,8 @@ constexpr int kScoreShift = 10;  // of both units
 constexpr CodeRange kRange{
     .bytes = 1000.0f, .most = 127.0f, .all = 1000.0f, .top = 1000.0f, .top_unit = kTopUnit};
 static_assert(kTopUnit * kTopUnit == 1 << kScoreShift && kTopUnit * kRange.all < 32767.0f);
+// So the norm of all columns and the largest byte are enough to tell a step.
+static_assert(kRange.bytes >= kRange.all && kRange.top >= kRange.all);
 
 constexpr size_t kFour = 4, kPair = 2;
 constexpr size_t kStep = kWideVectors * sizeof(__m512i);  // bytes of four columns of keys
