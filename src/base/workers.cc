@@ -14,13 +14,13 @@ constexpr auto kSpinTime = std::chrono::microseconds(200);
 
 // Pauses between two looks at the clock, or before the processor is offered to others.
 constexpr size_t kPauses = 64, kPausesBeforeYield = 1024;
-// A job's number is above the count of its open tasks.
-constexpr int kNumberShift = 32;
-constexpr uint64_t kCountMask = (uint64_t{1} << kNumberShift) - 1;
-// A worker takes its share of the open tasks, divided by this: long runs of neighbours first,
-// single tasks at the end. Neighbours read memory that follows, and each taking moves cache lines
-// between processors: decoding gains a quarter over tasks taken one by one.
-constexpr uint64_t kShares = 2;
+// A share's first task is above its end.
+constexpr int kFirstShift = 32;
+constexpr uint64_t kEndMask = (uint64_t{1} << kFirstShift) - 1;
+// A worker takes this part of what is left of its own share, as others may take the rest.
+constexpr uint64_t kOwnPart = 4;
+
+inline uint64_t share_of(uint64_t first, uint64_t end) { return first << kFirstShift | end; }
 
 inline void cpu_pause() {
 #if defined(__x86_64__)
@@ -32,6 +32,7 @@ inline void cpu_pause() {
 
 Workers::Workers(size_t count) {
   if (count == 0) count = std::max<size_t>(1, std::thread::hardware_concurrency());
+  shares_ = std::make_unique<Share[]>(count);
   for (size_t worker = 1; worker < count; ++worker) {
     threads_.emplace_back([this, worker] { loop(worker); });
   }
@@ -47,47 +48,79 @@ Workers::~Workers() {
 }
 
 void Workers::run_job(const Job& job) {
-  MKV_CHECK(job.tasks <= kCountMask);
-  job_ = job;
-  done_.store(0, std::memory_order_relaxed);
-  const uint64_t number = (open_.load(std::memory_order_relaxed) >> kNumberShift) + 1;
-  // Sequentially consistent, as is a sleeper's announcement: it sees the tasks or we see it.
-  open_.store(number << kNumberShift | job.tasks);
-  if (sleepers_.load() != 0) {
-    const std::lock_guard lock(mutex_);
-    wake_.notify_all();
+  MKV_CHECK(job.tasks <= kEndMask);
+  const auto first_of = [&](size_t w) { return (job.tasks * w + count() - 1) / count(); };
+  for (size_t w = count(); w-- > 1;) {
+    if (first_of(w) == first_of(w + 1)) continue;
+    shares_[w].job = job;
+    shares_[w].open.store(share_of(first_of(w), first_of(w + 1)), std::memory_order_release);
   }
-  while (take_tasks(0)) {
-  }
-  for (size_t pauses = 1; done_.load(std::memory_order_acquire) != job.tasks; ++pauses) {
+  // What the caller does first nobody else can take, so it need not wait for the stores above.
+  const uint64_t end = first_of(1), taken = (end + kOwnPart - 1) / kOwnPart;
+  shares_[0].job = job;
+  shares_[0].open.store(share_of(taken, end), std::memory_order_release);
+  if (sleepers_.load(std::memory_order_relaxed) != 0) wake_sleepers();
+  for (size_t task = 0; task < taken; ++task) job.call(job.fn, task, 0);
+  // Who went to sleep meanwhile has seen the tasks, or is seen here.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (sleepers_.load() != 0) wake_sleepers();
+  expected_ += job.tasks - taken - work(0);
+  for (size_t pauses = 1; done_.load(std::memory_order_acquire) != expected_; ++pauses) {
     if (pauses % kPausesBeforeYield == 0)
       std::this_thread::yield();  // more threads than processors
     cpu_pause();
   }
 }
 
-bool Workers::take_tasks(size_t worker) {
-  uint64_t open = open_.load(std::memory_order_acquire), left = 0, taken = 0;
-  do {
-    left = open & kCountMask;
-    if (left == 0) return false;
-    taken = std::max<uint64_t>(1, left / (kShares * count()));
-  } while (!open_.compare_exchange_weak(open, open - taken, std::memory_order_acq_rel));
-  const size_t first = job_.tasks - left;
-  for (size_t task = first; task < first + taken; ++task) job_.call(job_.fn, task, worker);
-  done_.fetch_add(taken, std::memory_order_release);
-  return true;
+void Workers::wake_sleepers() {
+  const std::lock_guard lock(mutex_);
+  wake_.notify_all();
+}
+
+// Does tasks until all are taken, and tells how many.
+size_t Workers::work(size_t worker) {
+  size_t done = 0;
+  while (const size_t taken = take_from(shares_[worker], true, worker)) done += taken;
+  for (size_t i = 1; i < count(); ++i) {
+    Share& share = shares_[(worker + i) % count()];
+    while (const size_t taken = take_from(share, false, worker)) done += taken;
+  }
+  return done;
+}
+
+// Takes some tasks of a share and does them: the first of its own, the last half of another's.
+size_t Workers::take_from(Share& share, bool own, size_t worker) {
+  uint64_t open = share.open.load(std::memory_order_acquire);
+  for (;;) {
+    const uint64_t first = open >> kFirstShift, end = open & kEndMask, left = end - first;
+    if (left == 0) return 0;
+    const uint64_t taken = own ? (left + kOwnPart - 1) / kOwnPart : (left + 1) / 2;
+    const uint64_t rest = own ? share_of(first + taken, end) : share_of(first, end - taken);
+    if (!share.open.compare_exchange_weak(open, rest, std::memory_order_acq_rel,
+                                          std::memory_order_acquire)) {
+      continue;
+    }
+    const uint64_t begin = own ? first : end - taken;
+    for (size_t task = begin; task < begin + taken; ++task) {
+      share.job.call(share.job.fn, task, worker);
+    }
+    return taken;
+  }
 }
 
 void Workers::loop(size_t worker) {
   while (!stopping_.load(std::memory_order_relaxed)) {
-    if (!take_tasks(worker)) wait_for_job();
+    wait_for_job(shares_[worker]);
+    if (const size_t done = work(worker)) done_.fetch_add(done, std::memory_order_release);
   }
 }
 
-// Until there is a task, or the end.
-void Workers::wait_for_job() {
-  const auto has_job = [this] { return (open_.load() & kCountMask) != 0 || stopping_.load(); };
+// Until there is a task in the share, or the end.
+void Workers::wait_for_job(const Share& share) {
+  const auto has_job = [&] {
+    const uint64_t open = share.open.load();
+    return open >> kFirstShift != (open & kEndMask) || stopping_.load();
+  };
   const auto start = std::chrono::steady_clock::now();
   do {
     for (size_t i = 0; i < kPauses; ++i) {

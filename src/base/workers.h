@@ -1,9 +1,10 @@
 // Workers: a fixed pool of threads for data-parallel loops.
 //
 // run(tasks, fn) calls fn(task, worker) once for each task in 0 ... tasks-1 and returns when all
-// are done; the calling thread works too (it is worker 0). Tasks are handed out as workers come, in
-// runs of neighbours that get shorter, so fn must not depend on which worker runs it: results are
-// then the same for any number of threads.
+// are done; the calling thread works too (it is worker 0). Each worker has a share of neighbouring
+// tasks, from which it works upwards, and takes from the end of another's share when its own is
+// done. So fn must not depend on which worker runs it: results are then the same for any number of
+// threads.
 // Owned and used by one thread at a time; calls do not nest. No allocation after construction, and
 // no lock while jobs follow each other quickly. At most 2^32 - 1 tasks.
 #pragma once
@@ -58,19 +59,26 @@ class Workers {
     const void* fn = nullptr;
     size_t tasks = 0;
   };
-  void run_job(const Job& job);
-  bool take_tasks(size_t worker);
-  void loop(size_t worker);
-  void wait_for_job();
-
-  // Each on a cache line of its own, as another thread writes each.
+  // A worker's share of the tasks, on a cache line of its own: what moves between processors is
+  // what costs, so a worker learns of a job by this line alone, and takes its own tasks from it
+  // without another's knowledge.
   static constexpr size_t kCacheLine = 64;
+  struct alignas(kCacheLine) Share {
+    std::atomic<uint64_t> open{0};  // the tasks that nobody has taken: first, end
+    Job job;  // read only by who has taken one of its tasks, so it may change once all are done
+  };
+
+  void run_job(const Job& job);
+  size_t work(size_t worker);
+  size_t take_from(Share& share, bool own, size_t worker);
+  void wake_sleepers();
+  void loop(size_t worker);
+  void wait_for_job(const Share& share);
+
   std::vector<std::thread> threads_;
-  Job job_;  // read only by who has taken one of its tasks, so it may change once all are done
-  // The tasks that nobody has taken yet, below a number that differs from job to job: a worker that
-  // comes late, or not at all, neither delays a job nor takes a task of the wrong one.
-  alignas(kCacheLine) std::atomic<uint64_t> open_{0};
-  alignas(kCacheLine) std::atomic<size_t> done_{0};  // tasks of the current job
+  std::unique_ptr<Share[]> shares_;  // one for each worker
+  size_t expected_ = 0;              // what done_ is when all jobs are done
+  alignas(kCacheLine) std::atomic<size_t> done_{0};  // tasks of all jobs, not by the caller
   alignas(kCacheLine) std::atomic<size_t> sleepers_{0};
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;  // of sleeping and waking alone
