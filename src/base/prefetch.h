@@ -24,6 +24,11 @@ inline void prefetch_to_write(const void* p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) prefetch_to_write(static_cast<const char*>(p) + i);
 }
 
+// To be read.
+inline void prefetch(const void* p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(p) + i);
+}
+
 // Asks for a share of some bytes at each step of a loop: all at once would fill the queue of
 // misses, and codes are read in an order that the processor does not foresee. They go to the first
 // cache: asking for them in the second was slower (decision 0031).

@@ -47,9 +47,9 @@ Workers::~Workers() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void Workers::run_job(const Job& job) {
-  MKV_CHECK(job.tasks <= kEndMask);
-  const auto first_of = [&](size_t w) { return (job.tasks * w + count() - 1) / count(); };
+void Workers::run_job(const Job& job, size_t tasks) {
+  MKV_CHECK(tasks <= kEndMask);
+  const auto first_of = [&](size_t w) { return share_begin(tasks, w); };
   for (size_t w = count(); w-- > 1;) {
     if (first_of(w) == first_of(w + 1)) continue;
     shares_[w].job = job;
@@ -64,7 +64,7 @@ void Workers::run_job(const Job& job) {
   // Who went to sleep meanwhile has seen the tasks, or is seen here.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (sleepers_.load() != 0) wake_sleepers();
-  expected_ += job.tasks - taken - work(0);
+  expected_ += tasks - taken - work(0);
   for (size_t pauses = 1; done_.load(std::memory_order_acquire) != expected_; ++pauses) {
     if (pauses % kPausesBeforeYield == 0)
       std::this_thread::yield();  // more threads than processors

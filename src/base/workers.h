@@ -13,8 +13,10 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -31,6 +33,17 @@ class Workers {
 
   size_t count() const { return threads_.size() + 1; }
 
+  // What a worker does first of so many tasks, and probably after one of them.
+  std::optional<size_t> first_task(size_t tasks, size_t worker) const {
+    const size_t first = share_begin(tasks, worker);
+    return first < share_begin(tasks, worker + 1) ? std::optional(first) : std::nullopt;
+  }
+  std::optional<size_t> next_task(size_t tasks, size_t task) const {
+    const size_t next = task + 1;
+    const bool of_another = share_begin(tasks, next * count() / tasks) == next;
+    return of_another ? std::nullopt : std::optional(next);
+  }
+
   template <class Fn>
   void run(size_t tasks, const Fn& fn) {
     if (tasks == 0) return;
@@ -38,10 +51,21 @@ class Workers {
       for (size_t task = 0; task < tasks; ++task) fn(task, size_t{0});
       return;
     }
-    run_job({[](const void* f, size_t task, size_t worker) {
-               (*static_cast<const Fn*>(f))(task, worker);
-             },
-             &fn, tasks});
+    Job job;
+    if constexpr (sizeof(Fn) <= sizeof(job.fn) && alignof(Fn) <= alignof(Job) &&
+                  std::is_trivially_copyable_v<Fn>) {
+      std::memcpy(job.fn, &fn, sizeof(Fn));
+      job.call = [](const std::byte* f, size_t task, size_t worker) {
+        (*reinterpret_cast<const Fn*>(f))(task, worker);
+      };
+    } else {
+      const Fn* at = &fn;
+      std::memcpy(job.fn, &at, sizeof(at));
+      job.call = [](const std::byte* f, size_t task, size_t worker) {
+        (**reinterpret_cast<const Fn* const*>(f))(task, worker);
+      };
+    }
+    run_job(job, tasks);
   }
 
   // Splits 0 ... size-1 into ranges of `grain` (the last may be shorter): fn(begin, end, worker).
@@ -54,21 +78,23 @@ class Workers {
   }
 
  private:
-  struct Job {
-    void (*call)(const void* fn, size_t task, size_t worker) = nullptr;
-    const void* fn = nullptr;
-    size_t tasks = 0;
-  };
-  // A worker's share of the tasks, on a cache line of its own: what moves between processors is
-  // what costs, so a worker learns of a job by this line alone, and takes its own tasks from it
-  // without another's knowledge.
   static constexpr size_t kCacheLine = 64;
-  struct alignas(kCacheLine) Share {
+  struct Job {
+    void (*call)(const std::byte* fn, size_t task, size_t worker);
+    alignas(void*) std::byte fn[kCacheLine - 2 * sizeof(void*)];  // the function, or where it is
+  };
+  // A worker's share of the tasks, on a cache line of its own (and its neighbour, which prefetchers
+  // bring along): what moves between processors is what costs, so a worker learns of a job by this
+  // line alone, and takes its own tasks from it without another's knowledge.
+  struct alignas(2 * kCacheLine) Share {
     std::atomic<uint64_t> open{0};  // the tasks that nobody has taken: first, end
-    Job job;  // read only by who has taken one of its tasks, so it may change once all are done
+    Job job{};  // read only by who has taken one of its tasks, so it may change once all are done
   };
 
-  void run_job(const Job& job);
+  size_t share_begin(size_t tasks, size_t worker) const {
+    return (tasks * worker + count() - 1) / count();
+  }
+  void run_job(const Job& job, size_t tasks);
   size_t work(size_t worker);
   size_t take_from(Share& share, bool own, size_t worker);
   void wake_sleepers();

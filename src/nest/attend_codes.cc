@@ -64,15 +64,14 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   latent_queries_ = arena.take<float>(sizes.heads * dims_);
   mean_units_ = arena.take<float>(sizes.heads);
   mean_terms_ = arena.take<float>(sizes.heads * head_dim_);
-  turned_ = arena.take<int16_t>(sizes.workers * sizes.group_heads * turned_size());
-  const size_t worker_heads = sizes.workers * sizes.group_heads;
-  largest_ = arena.take<float>(worker_heads * kRunParts);
-  least_sums_ = arena.take<float>(worker_heads);
-  part_units_ = arena.take<float>(worker_heads);
-  heavy_ = arena.take<size_t>(worker_heads);
-  kept_ = arena.take<float>(sizes.workers * sizes.group_heads * dims_);
-  expanded_size_ = dims_ * kBlockTokens;
-  expanded_ = arena.take<float>(sizes.workers * expanded_size_);
+  const size_t heads = sizes.group_heads;
+  turned_ = arena.take_for_each<int16_t>(heads * turned_size());
+  largest_ = arena.take_for_each<float>(heads * kRunParts);
+  least_sums_ = arena.take_for_each<float>(heads);
+  part_units_ = arena.take_for_each<float>(heads);
+  heavy_ = arena.take_for_each<size_t>(heads);
+  kept_ = arena.take_for_each<float>(heads * dims_);
+  expanded_ = arena.take_for_each<float>(dims_ * kBlockTokens);
   if (!integer()) return;
   slabs_ = 0;
   for (size_t group = 0; group < state.groups(); ++group) {
@@ -85,8 +84,8 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   } else {
     bytes_ = arena.take<ByteTables>(sizes.heads * part_count(slabs_));
   }
-  values_ = arena.take<float>(sizes.workers * slabs_ * kCodebookEntries);
-  weights_ = arena.take<uint8_t>(sizes.workers * sizes.group_heads * kWeighBlocks * kBlockTokens);
+  values_ = arena.take_for_each<float>(slabs_ * kCodebookEntries);
+  weights_ = arena.take_for_each<uint8_t>(heads * kWeighBlocks * kBlockTokens);
 }
 
 ScoreTables CodedAttention::score_tables(size_t group) const {
@@ -139,7 +138,7 @@ void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t w
     if (!integer()) continue;
     const std::span<float> latent = latents.row(r);
     for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
-    float* values = values_ + worker * slabs_ * kCodebookEntries;
+    float* values = values_.of(worker);
     tabulate_slabs(slabs, latent.data(), values);
     round_tables(values, (first_head + r) % sizes_.group_heads, score_tables(group));
   }
@@ -173,7 +172,7 @@ void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
     return;
   }
   const AngleTables& angles = state_->angles_of(layer_);
-  int16_t* turned = turned_ + worker * sizes_.group_heads * turned_size();
+  int16_t* turned = turned_.of(worker);
   const View<const float> terms(mean_terms_ + first_head * head_dim_, scores.rows, head_dim_);
   for (size_t block = blocks.begin; block < blocks.end; ++block) {
     turn_and_round_mean_terms(terms, {angles.block_cos(block), pairs},
@@ -199,7 +198,7 @@ void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size
   const View<const float> queries(latent_queries_ + first_head * dims_, scores.rows,
                                   state_->plan(id).columns, dims_);
   if (!codes()) return score_columns(queries, column_blocks(id, blocks.begin), scores);
-  float* expanded = expanded_ + worker * expanded_size_;
+  float* expanded = expanded_.of(worker);
   for (size_t b = blocks.begin; b < blocks.end; ++b) {
     expand_latents(*state_, id, b, expanded, kBlockTokens);
     score_columns(queries, {reinterpret_cast<const std::byte*>(expanded), 0, DType::f32},
@@ -216,7 +215,7 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<float> scores,
   if (integer()) {
     weigh_codes(group, blocks, scores, partials, run, next, worker);
   } else {
-    float* largest = largest_ + worker * kRunParts * scores.rows;  // of one part
+    float* largest = largest_.of(worker);  // of one part
     partials.start(run, first_head, scores, scores.cols, largest);
     for (size_t h = 0; h < scores.rows; ++h) {
       if (!Partials::counts(largest[h])) std::ranges::fill(scores.row(h), 0.0f);
@@ -230,7 +229,7 @@ void CodedAttention::weigh(size_t group, Blocks blocks, View<float> scores,
   const View<float> kept(partials.at(run, first_head).values, scores.rows, state_->plan(id).columns,
                          partials.stride());
   if (!codes()) return weigh_columns(scores, column_blocks(id, blocks.begin), kept);
-  float* expanded = expanded_ + worker * expanded_size_;
+  float* expanded = expanded_.of(worker);
   for (size_t b = blocks.begin; b < blocks.end; ++b) {
     expand_latents(*state_, id, b, expanded, kBlockTokens);
     weigh_columns(
@@ -250,8 +249,8 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
                                  size_t worker) const {
   const size_t heads = scores.rows, first_head = group * heads;
   constexpr size_t kPart = kWeighBlocks * kBlockTokens;
-  float* largest = largest_ + worker * heads * kRunParts;
-  float* least_sums = least_sums_ + worker * heads;
+  float* largest = largest_.of(worker);
+  float* least_sums = least_sums_.of(worker);
   constexpr float kMargin = 5.55f;  // log(256): all of a part's tokens alike
   static_assert(kPart == 256);
   for (size_t h = 0; h < heads; ++h) {
@@ -263,8 +262,8 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
   std::span<const uint8_t> ahead;
   if (next) ahead = code_bytes(space(next->group, Side::key), next->blocks);
   const size_t ahead_step = ahead.size() * kWeighBlocks / blocks.count();
-  float* units = part_units_ + worker * heads;
-  size_t* heavy = heavy_ + worker * heads;
+  float* units = part_units_.of(worker);
+  size_t* heavy = heavy_.of(worker);
   for (size_t t = 0; t < scores.cols; t += kPart, ++largest) {
     const size_t tokens = std::min(kPart, scores.cols - t);
     size_t count = 0;
@@ -272,7 +271,7 @@ void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> 
       const float top = largest[h * kRunParts];
       if (!Partials::counts(top)) continue;
       const auto [unit, sum] = soften_to_bytes(scores.row(h).subspan(t, tokens), top,
-                                               rounded_weights(worker) + count * kPart);
+                                               weights_.of(worker) + count * kPart);
       const Partial partial = partials.at(run, first_head + h);
       const float factor = std::exp(top - partial.top);
       if (factor * sum < least_sums[h]) continue;
@@ -296,11 +295,11 @@ void CodedAttention::weigh_part(GroupId id, const CodeBlocks& values, const Heav
   const CodePlanes& planes = state_->plan(id).planes;
   if (count == 0) return Prefetcher(values.ahead, 1).step();
   if (count == sums.rows) {
-    return weigh_slabs(planes, values, rounded_weights(worker), heavy.units, sums);
+    return weigh_slabs(planes, values, weights_.of(worker), heavy.units, sums);
   }
-  const View<float> kept(kept_ + worker * sizes_.group_heads * dims_, count, columns, dims_);
+  const View<float> kept(kept_.of(worker), count, columns, dims_);
   for (size_t i = 0; i < count; ++i) std::ranges::fill(kept.row(i), 0.0f);
-  weigh_slabs(planes, values, rounded_weights(worker), heavy.units, kept);
+  weigh_slabs(planes, values, weights_.of(worker), heavy.units, kept);
   for (size_t i = 0; i < count; ++i) {
     axpy(1.0f, kept.row(i), sums.row(heavy.heads[i]).first(columns));
   }

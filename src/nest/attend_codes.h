@@ -39,7 +39,7 @@ void turn_queries(const KvCache::State& state, GroupId id, size_t row, View<cons
 class CodedAttention {
  public:
   struct Sizes {
-    size_t heads = 0, group_heads = 0, workers = 0;
+    size_t heads = 0, group_heads = 0;
   };
   struct Blocks {
     size_t begin = 0, end = 0;
@@ -89,9 +89,6 @@ class CodedAttention {
   };
   void weigh_part(GroupId id, const CodeBlocks& values, const Heavy& heavy, View<float> sums,
                   size_t worker) const;
-  uint8_t* rounded_weights(size_t worker) const {
-    return weights_ + worker * sizes_.group_heads * kWeighBlocks * kBlockTokens;
-  }
 
   const KvCache::State* state_ = nullptr;
   size_t layer_ = 0, dims_ = 0, head_dim_ = 0;
@@ -100,21 +97,20 @@ class CodedAttention {
   float* latent_queries_ = nullptr;  // [head][dims]
   float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
-  int16_t* turned_ = nullptr;        // [worker][head of the group][a | b][even_pairs()]
   // Score tables by four slabs, or by one (nest/code_tables.h):
   float* units_ = nullptr;       // [unit | base][head]
   uint8_t* entries_ = nullptr;   // [head][four][4 slabs][16]
   int32_t* factors_ = nullptr;   // [head][factor_count()]
   ByteTables* bytes_ = nullptr;  // [head][part]
-  float* values_ = nullptr;      // [worker][slab][16], tables before rounding
-  float* largest_ = nullptr;     // [worker][head of the group][part of a run], see Partials
-  float* least_sums_ = nullptr;  // [worker][head of the group], see Partials
-  float* part_units_ = nullptr;  // [worker][head of the group that counts]
-  size_t* heavy_ = nullptr;      // likewise: which it is
-  float* kept_ = nullptr;        // [worker][head of the group][dims]
-  float* expanded_ = nullptr;    // [worker][dims][64]
-  uint8_t* weights_ = nullptr;   // [worker][head of the group][kWeighBlocks * 64]
-  size_t expanded_size_ = 0;
+  PerWorker<float> values_;      // [slab][16], tables before rounding
+  PerWorker<int16_t> turned_;    // [head of the group][a | b][even_pairs()]
+  PerWorker<float> largest_;     // [head of the group][part of a run], see Partials
+  PerWorker<float> least_sums_;  // [head of the group], see Partials
+  PerWorker<float> part_units_;  // [head of the group that counts]
+  PerWorker<size_t> heavy_;      // likewise: which it is
+  PerWorker<float> kept_;        // [head of the group][dims]
+  PerWorker<float> expanded_;    // [dims][64]
+  PerWorker<uint8_t> weights_;   // [head of the group][kWeighBlocks * 64]
 };
 
 }  // namespace mkv

@@ -11,7 +11,6 @@
 #include "nest/attend_codes.h"
 #include "nest/attend_tiles.h"
 #include "nest/block_kernels.h"
-#include "nest/both_ends.h"
 #include "nest/kv_state.h"
 #include "nest/partials.h"
 #include "nest/row_kernels.h"
@@ -53,37 +52,38 @@ class Decode {
     for_later_sinks(coded_, [&](const LaterSink&) { ++later_count_; });
     if (later_count_ > 0) exact_runs_ = std::max<size_t>(exact_runs_, 1);
     early_runs_ = coded_runs_ > 0 ? exact_runs_ : std::min<size_t>(exact_runs_, 2);
-    Arena sizes(nullptr);
+    Arena sizes(workers.count());
     take_scratch(sizes);
     scratch.bytes.resize(std::max(scratch.bytes.size(), sizes.bytes()));
-    Arena arena(scratch.bytes.data());
+    Arena arena(scratch.bytes.data(), sizes);
     take_scratch(arena);
     size_t at = 0;
     for_later_sinks(coded_, [&](const LaterSink& sink) { later_[at++] = &sink; });
   }
 
   void run() {
+    prefetch_to_write(queries_, heads_ * head_dim_ * sizeof(float));
     for (size_t h = 0; h < heads_; ++h) scale_query(h);
     partials_.leave_nothing_out();
     const bool coded = coded_.count() > 0;
-    const size_t kv_heads = state_.shape.kv_heads, early = kv_heads * early_runs_;
-    const size_t groups = heads_ / group_heads_, coded_tasks = groups * coded_runs_;
+    const size_t kv_heads = state_.shape.kv_heads, coded_tasks = heads_ / group_heads_ * coded_runs_;
+    // Tasks of a head are neighbours: most of what a worker reads it has made itself.
     const auto next_of = [&](std::optional<size_t> task) -> std::optional<CodedAttention::Next> {
       if (!task) return {};
-      return CodedAttention::Next{*task % groups, run_blocks(coded_, *task / groups)};
+      return CodedAttention::Next{*task / coded_runs_, run_blocks(coded_, *task % coded_runs_)};
     };
-    BothEnds order(coded_tasks, workers_.count());
+    const size_t prepared = coded ? 1 : 0, head_tasks = prepared + early_runs_;
     for (size_t w = 0; w < workers_.count(); ++w) {
-      asked_[w] = coded ? codes_.ask_for_keys(next_of(order.first(w)),
-                                              (early + kv_heads) / workers_.count())
-                        : Prefetcher({}, 0);
+      *asked_.of(w) = coded ? codes_.ask_for_keys(next_of(workers_.first_task(coded_tasks, w)),
+                                                  kv_heads * head_tasks / workers_.count())
+                            : Prefetcher({}, 0);
     }
-    const size_t prepared = coded ? kv_heads : 0;
-    workers_.run(prepared + early, [&](size_t task, size_t worker) {
-      asked_[worker].step();
-      if (task < prepared) return prepare_head(task, worker);
-      const size_t exact = task - prepared;
-      attend_exact(exact % kv_heads, early_run(exact / kv_heads), worker);
+    workers_.run(kv_heads * head_tasks, [&](size_t task, size_t worker) {
+      prefetch(this, sizeof(*this));
+      asked_.of(worker)->step();
+      const size_t head = task / head_tasks, i = task % head_tasks;
+      if (i < prepared) return prepare_head(head, worker);
+      attend_exact(head, early_run(i - prepared), worker);
     });
     const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
     if (coded ? codes_.skips() && !in_tiles_ : late) {
@@ -95,15 +95,15 @@ class Decode {
       }
     }
     if (!coded) {
-      workers_.run(kv_heads * exact_runs_ - early, [&](size_t task, size_t worker) {
+      workers_.run(kv_heads * (exact_runs_ - early_runs_), [&](size_t task, size_t worker) {
         attend_exact(task % kv_heads, 1 + task / kv_heads, worker);
       });
       for (size_t h = 0; h < kv_heads; ++h) merge(h, 0, head_dim_, 0);
       return;
     }
-    workers_.run(coded_tasks, [&](size_t, size_t worker) {
-      const auto [task, next] = order.take(worker);
-      attend_coded(task % groups, task / groups, next_of(next), worker);
+    workers_.run(coded_tasks, [&](size_t task, size_t worker) {
+      attend_coded(task / coded_runs_, task % coded_runs_,
+                   next_of(workers_.next_task(coded_tasks, task)), worker);
     });
     const size_t half = head_dim_ / 2;
     workers_.run(2 * kv_heads, [&](size_t task, size_t worker) {
@@ -121,7 +121,7 @@ class Decode {
   // Their rows, columns first_column ... of one side, which are asked of the memory.
   Rows sink_rows(Side side, size_t first_column, size_t worker) const {
     const LayerCache& cache = state_.layers[layer_];
-    const std::byte** at = sink_rows_ + (2 * worker + static_cast<size_t>(side)) * sink_count();
+    const std::byte** at = sink_rows_.of(worker) + static_cast<size_t>(side) * sink_count();
     size_t count = 0;
     for (size_t s = sinks_begin_; s < sinks_end_; ++s) {
       at[count++] = cache.sinks.row(side, s, first_column);
@@ -147,20 +147,20 @@ class Decode {
     queries_ = arena.take<float>(heads_ * head_dim_);
     // Runs of coded blocks come first, then runs of exact ones, whose values are of head_dim_.
     partials_.take_scratch(arena, coded_runs_ + exact_runs_, heads_, dims_);
-    largest_ = arena.take<float>(workers_.count() * largest_size());
-    scores_ = arena.take<float>(workers_.count() * group_heads_ * run_tokens());
-    merged_ = arena.take<float>(workers_.count() * repeats_ * (dims_ + 2));
-    factors_ = arena.take<float>(workers_.count() * repeats_ * partials_.runs());
-    values_ = arena.take<const std::byte*>(workers_.count() * partials_.runs());
+    largest_ = arena.take_for_each<float>(largest_size());
+    scores_ = arena.take_for_each<float>(group_heads_ * run_tokens());
+    merged_ = arena.take_for_each<float>(repeats_ * (dims_ + 2));
+    factors_ = arena.take_for_each<float>(repeats_ * partials_.runs());
+    values_ = arena.take_for_each<const std::byte*>(partials_.runs());
     later_ = arena.take<const LaterSink*>(later_count_);
-    asked_ = arena.take<Prefetcher>(workers_.count());
-    sink_rows_ = arena.take<const std::byte*>(workers_.count() * 2 * sink_count());
+    asked_ = arena.take_for_each<Prefetcher>(1);
+    sink_rows_ = arena.take_for_each<const std::byte*>(2 * sink_count());
     if (coded_.count() > 0) {
-      const CodedAttention::Sizes sizes{heads_, group_heads_, workers_.count()};
+      const CodedAttention::Sizes sizes{heads_, group_heads_};
       codes_.take_scratch(arena, state_, layer_, sizes);
       if (in_tiles_) {
         tiles_.take_scratch(arena, state_, layer_, sizes);
-        outs_ = arena.take<TileAttention::Out>(workers_.count() * group_heads_);
+        outs_ = arena.take_for_each<TileAttention::Out>(group_heads_);
       }
     }
   }
@@ -216,10 +216,11 @@ class Decode {
 
   void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
                     size_t worker) {
+    partials_.prefetch_to_write(run, group * group_heads_, group_heads_);
     ask_for_basis(group, run);
     const Blocks blocks = run_blocks(coded_, run);
     if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
-    const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), group_heads_,
+    const View<float> scores(scores_.of(worker), group_heads_,
                              blocks.count() * kBlockTokens);
     codes_.score(group, blocks, scores, worker);
     hide_unseen(blocks, scores);
@@ -232,7 +233,7 @@ class Decode {
 
   void attend_in_tiles(size_t group, size_t run, Blocks blocks,
                        std::optional<CodedAttention::Next> next, size_t worker) {
-    const std::span<TileAttention::Out> outs(outs_ + worker * group_heads_, group_heads_);
+    const std::span<TileAttention::Out> outs(outs_.of(worker), group_heads_);
     for (size_t h = 0; h < group_heads_; ++h) {
       const Partial part = partials_.at(run, group * group_heads_ + h);
       std::fill_n(part.values, dims_, 0.0f);
@@ -251,8 +252,8 @@ class Decode {
     const size_t sinks = run == 0 ? sink_count() : 0;
     const size_t first_head = kv_head * repeats_, first_column = kv_head * head_dim_;
     const LayerCache& cache = state_.layers[layer_];
-    const View<float> scores(scores_ + worker * group_heads_ * run_tokens(), repeats_,
-                             tokens + sinks);
+    partials_.prefetch_to_write(coded_runs_ + run, first_head, repeats_);
+    const View<float> scores(scores_.of(worker), repeats_, tokens + sinks);
     const View<float> of_blocks(scores.data, repeats_, tokens, scores.stride);
     const View<float> of_sinks(scores.data + tokens, repeats_, sinks, scores.stride);
     Rows sink_keys, sink_values;
@@ -268,7 +269,7 @@ class Decode {
     }
     if (sinks > 0) score_rows(queries(kv_head), sink_keys, of_sinks);
     const size_t part_run = coded_runs_ + run;
-    float* largest = largest_ + worker * largest_size();
+    float* largest = largest_.of(worker);
     partials_.start(part_run, first_head, scores, kBlockTokens, largest);
     const View<float> sums(partials_.at(part_run, first_head).values, repeats_, head_dim_,
                            partials_.stride());
@@ -301,14 +302,16 @@ class Decode {
   // needs the sum of all latents, which is small beside lifting it.
   void merge(size_t kv_head, size_t first, size_t count, size_t worker) {
     const size_t runs = partials_.runs(), first_head = kv_head * repeats_;
-    float* scratch = merged_ + worker * repeats_ * (dims_ + 2);
+    float* scratch = merged_.of(worker);
     const View<float> latents(scratch, repeats_, dims_);
     const std::span<float> coded(scratch + repeats_ * dims_, repeats_);
     const std::span<float> sums(coded.data() + repeats_, repeats_);
-    const std::span<const std::byte*> values(values_ + worker * runs, runs);
-    const View<float> factors(factors_ + worker * repeats_ * runs, repeats_, runs);
+    const std::span<const std::byte*> values(values_.of(worker), runs);
+    const View<float> factors(factors_.of(worker), repeats_, runs);
     const View<float> out(out_.row(0).data() + first_head * head_dim_ + first, repeats_, count,
                           head_dim_);
+    for (size_t run = 0; run < runs; ++run) partials_.prefetch(run, first_head, repeats_);
+    for (size_t r = 0; r < repeats_; ++r) prefetch_to_write(out.row(r).data(), count * sizeof(float));
     const auto add = [&](size_t r, size_t begin, size_t end, size_t column, std::span<float> to) {
       for (size_t run = begin; run < end; ++run) {
         const float* from = partials_.at(run, first_head + r).values + column;
@@ -349,18 +352,18 @@ class Decode {
   size_t coded_runs_ = 0, exact_runs_ = 0;
   size_t early_runs_ = 0;                  // of exact ones, see early_run
   float* queries_ = nullptr;               // [head][head_dim], scaled
-  float* largest_ = nullptr;               // [worker][largest_size()]: [repeat][part of a run]
-  float* scores_ = nullptr;                // [worker][head of a group][run_tokens()]
-  float* merged_ = nullptr;                // [worker][repeats][latents, coded weight, sum]
-  float* factors_ = nullptr;               // [worker][repeat][run], of partials
-  const std::byte** values_ = nullptr;     // [worker][run], likewise
-  Prefetcher* asked_ = nullptr;            // [worker], for the keys that it scores first
   const LaterSink** later_ = nullptr;      // that the token sees
-  const std::byte** sink_rows_ = nullptr;  // [worker][side][sink_count()]
+  PerWorker<float> largest_;               // [largest_size()]: [repeat][part of a run]
+  PerWorker<float> scores_;                // [head of a group][run_tokens()]
+  PerWorker<float> merged_;                // [repeats][latents, coded weight, sum]
+  PerWorker<float> factors_;               // [repeat][run], of partials
+  PerWorker<const std::byte*> values_;     // [run], likewise
+  PerWorker<Prefetcher> asked_;            // for the keys that it scores first
+  PerWorker<const std::byte*> sink_rows_;  // [side][sink_count()]
   Partials partials_;
   CodedAttention codes_;
   TileAttention tiles_;                 // if in_tiles_
-  TileAttention::Out* outs_ = nullptr;  // [worker][head of a group], likewise
+  PerWorker<TileAttention::Out> outs_;  // [head of a group], likewise
 };
 
 }  // namespace

@@ -49,12 +49,12 @@ void TileAttention::take_scratch(Arena& arena, const KvCache::State& state, size
   bytes_ = arena.take<int8_t>(tiles * query_tiles_ * amx::kTile);
   units_ = arena.take<float>(tiles * 2 * amx::kLanes);
   terms_ = arena.take<float>(tiles * amx::kLanes * 2 * pairs_);
-  expanded_ = arena.take<int8_t>(sizes.workers * amx::kExpandedBytes);
-  turned_ = arena.take<int8_t>(sizes.workers * turned_size_);
-  scores_ = arena.take<float>(sizes.workers * amx::kLanes * kRunPlaces);
-  weights_ = arena.take<uint8_t>(sizes.workers * kRunBlocks * amx::kTile);
-  groups_ = arena.take<float>(sizes.workers * 3 * kGroups * amx::kLanes);
-  sums_ = arena.take<float>(sizes.workers * padded(dims_) * amx::kLanes);
+  expanded_ = arena.take_for_each<int8_t>(amx::kExpandedBytes);
+  turned_ = arena.take_for_each<int8_t>(turned_size_);
+  scores_ = arena.take_for_each<float>(amx::kLanes * kRunPlaces);
+  weights_ = arena.take_for_each<uint8_t>(kRunBlocks * amx::kTile);
+  groups_ = arena.take_for_each<float>(3 * kGroups * amx::kLanes);
+  sums_ = arena.take_for_each<float>(padded(dims_) * amx::kLanes);
 }
 
 amx::Queries TileAttention::queries(size_t group, size_t tile) const {
@@ -114,8 +114,7 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
                                 std::span<const Out> out, std::span<const uint8_t> ahead,
                                 size_t worker) const {
   const size_t count = blocks.count(), places = (count + 1) / 2 * amx::kPair;
-  const View<float> scores(scores_ + worker * amx::kLanes * kRunPlaces, queries.heads, places,
-                           kRunPlaces);
+  const View<float> scores(scores_.of(worker), queries.heads, places, kRunPlaces);
   const AngleTables& angles = state_->angles_of(layer_);
   CodeBlocks keys = code_blocks(space(group, Side::key), blocks);
   CodeBlocks values = code_blocks(space(group, Side::value), blocks);
@@ -123,7 +122,7 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   values.ahead = ahead;
   amx::score_codes(state_->plan(space(group, Side::key)).fine, queries,
                    {angles.block_cos(blocks.begin), 2 * angles.pairs, angles.tiles.data()}, keys,
-                   {expanded_ + worker * amx::kExpandedBytes, turned_ + worker * turned_size_},
+                   {expanded_.of(worker), turned_.of(worker)},
                    scores);
   const size_t first = blocks.begin * kBlockTokens;
   const auto hide = [&](size_t begin, size_t end) {
@@ -138,9 +137,9 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
       first, first + count * kBlockTokens,
       [&](const LaterSink& sink) { hide(sink.row - first, sink.row - first + 1); });
 
-  uint8_t* weights = weights_ + worker * kRunBlocks * amx::kTile;
+  uint8_t* weights = weights_.of(worker);
   constexpr size_t kSize = kGroups * amx::kLanes;
-  float* tops = groups_ + worker * 3 * kSize;
+  float* tops = groups_.of(worker);
   float *sums = tops + kSize, *factors = sums + kSize;
   amx::soften(scores, weights, tops, sums);
   const size_t groups = (count + amx::kGroupBlocks - 1) / amx::kGroupBlocks;
@@ -159,7 +158,7 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   }
 
   const SpacePlan& plan = state_->plan(space(group, Side::value));
-  float* by_column = sums_ + worker * padded(dims_) * amx::kLanes;
+  float* by_column = sums_.of(worker);
   std::fill_n(by_column, padded(plan.columns) * amx::kLanes, 0.0f);
   amx::weigh_codes(plan.fine, values, weights, factors, queries.heads, by_column);
   // Neighbouring heads' values are at one distance.

@@ -58,13 +58,11 @@ class TileAttention {
   int8_t* bytes_ = nullptr;   // [group][tile of heads][query tile][kLanes][64]
   float* units_ = nullptr;    // [group][tile of heads][unit | base][kLanes]
   float* terms_ = nullptr;    // [group][tile of heads][kLanes][a | b][pairs]
-  // Of each worker:
-  int8_t* expanded_ = nullptr;
-  int8_t* turned_ = nullptr;
-  float* scores_ = nullptr;     // [kLanes][run]
-  uint8_t* weights_ = nullptr;  // [block of a run][16][kLanes][4]
-  float* groups_ = nullptr;     // [tops | sums | factors][group of blocks][kLanes]
-  float* sums_ = nullptr;       // [dims rounded up][kLanes]
+  PerWorker<int8_t> expanded_, turned_;
+  PerWorker<float> scores_;     // [kLanes][run]
+  PerWorker<uint8_t> weights_;  // [block of a run][16][kLanes][4]
+  PerWorker<float> groups_;     // [tops | sums | factors][group of blocks][kLanes]
+  PerWorker<float> sums_;       // [dims rounded up][kLanes]
 };
 
 }  // namespace mkv

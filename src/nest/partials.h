@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <span>
 
+#include "base/prefetch.h"
 #include "base/view.h"
 #include "nest/arena.h"
 #include "nest/block_kernels.h"
@@ -28,16 +29,26 @@ class Partials {
     runs_ = runs;
     heads_ = heads;
     dims_ = dims;
+    constexpr size_t kLine = Buffer<float>::kAlignment / sizeof(float);
+    stride_ = (dims + 3 + kLine - 1) / kLine * kLine;  // one worker's lines are no other's
     partials_ = arena.take<float>(runs * heads * stride());
     least_ = arena.take<float>(heads);
   }
   // From one head's values to the next one's.
-  size_t stride() const { return dims_ + 3; }
+  size_t stride() const { return stride_; }
   size_t runs() const { return runs_; }
 
   Partial at(size_t run, size_t head) const {
     float* at = partials_ + (run * heads_ + head) * stride();
     return {at, at[dims_], at[dims_ + 1], at[dims_ + 2]};
+  }
+
+  // Some heads of a run.
+  void prefetch_to_write(size_t run, size_t head, size_t heads) const {
+    mkv::prefetch_to_write(at(run, head).values, heads * stride_ * sizeof(float));
+  }
+  void prefetch(size_t run, size_t head, size_t heads) const {
+    mkv::prefetch(at(run, head).values, heads * stride_ * sizeof(float));
   }
 
   void leave_nothing_out() { std::fill_n(least_, heads_, -HUGE_VALF); }
@@ -114,7 +125,7 @@ class Partials {
   }
 
  private:
-  size_t runs_ = 0, heads_ = 0, dims_ = 0;
+  size_t runs_ = 0, heads_ = 0, dims_ = 0, stride_ = 0;
   float* partials_ = nullptr;  // [run][head][stride()]
   float* least_ = nullptr;     // [head]: of what is heavy
 };

@@ -46,6 +46,9 @@ struct IntegerRows {
   Buffer<int32_t> integer_sums;  // [tokens x groups x 2]: of the first 16 elements, of the last
 
   void reshape(size_t token_count, size_t cols, Split wanted);
+  // Other workers have read what was in a row.
+  void prefetch_row_to_write(size_t t) const;
+  void prefetch_row(size_t t) const;
   WordsView words() const { return {values.data(), scales.data(), tokens, groups, 1}; }
   const int16_t* row(size_t t) const { return values.data() + t * groups * kIntegerGroup; }
   const int8_t* row_bytes(size_t t) const { return bytes.data() + t * groups * 2 * kIntegerGroup; }
@@ -69,6 +72,7 @@ struct WordRows {
   Buffer<float> scales;
 
   void reshape(size_t token_count, size_t cols);
+  void prefetch_row_to_write(size_t t) const;
   WordsView words() const { return {values.data(), scales.data(), tokens, groups, together}; }
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/prefetch.h"
 #include "ops/integer_products.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -178,6 +179,28 @@ void IntegerRows::reshape(size_t token_count, size_t cols, Split wanted) {
   grow(sums, tokens * groups);
   grow(integer_sums, tokens * groups * 2);
   if (split) grow(bytes, tokens * cols * 2);
+}
+
+void IntegerRows::prefetch_row_to_write(size_t t) const {
+  const size_t cols = groups * kIntegerGroup;
+  prefetch_to_write(row(t), cols * sizeof(int16_t));
+  if (split) prefetch_to_write(row_bytes(t), cols * 2);
+  prefetch_to_write(row_scales(t), groups * sizeof(float));
+  prefetch_to_write(row_sums(t), groups * sizeof(float));
+  prefetch_to_write(row_integer_sums(t), groups * 2 * sizeof(int32_t));
+}
+
+void IntegerRows::prefetch_row(size_t t) const {
+  prefetch(row_bytes(t), groups * kIntegerGroup * 2);
+  prefetch(row_scales(t), groups * sizeof(float));
+  prefetch(row_sums(t), groups * sizeof(float));
+  prefetch(row_integer_sums(t), groups * 2 * sizeof(int32_t));
+}
+
+void WordRows::prefetch_row_to_write(size_t t) const {
+  const WordsView rows = words();
+  prefetch_to_write(rows.row(t), groups * kIntegerGroup * sizeof(int16_t));
+  prefetch_to_write(rows.row_scales(t), rows.runs() * sizeof(float));
 }
 
 void WordRows::reshape(size_t token_count, size_t cols) {

@@ -129,6 +129,7 @@ const Rows& make_and_round(View<const float> x, const RowMaker& make, Workers& w
   rows.reshape(x.rows, x.cols, args...);
   workers.run_ranges(x.rows, kTokenGrain, [&](size_t begin, size_t end, size_t) {
     for (size_t t = begin; t < end; ++t) {
+      rows.prefetch_row_to_write(t);
       if (make) make(t);
       round(x, t, t + 1, rows);
     }
