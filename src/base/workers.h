@@ -102,8 +102,8 @@ class Workers {
   void wait_for_job(const Share& share);
 
   std::vector<std::thread> threads_;
-  std::unique_ptr<Share[]> shares_;  // one for each worker
-  size_t expected_ = 0;              // what done_ is when all jobs are done
+  std::unique_ptr<Share[]> shares_;                  // one for each worker
+  size_t expected_ = 0;                              // what done_ is when all jobs are done
   alignas(kCacheLine) std::atomic<size_t> done_{0};  // tasks of all jobs, not by the caller
   alignas(kCacheLine) std::atomic<size_t> sleepers_{0};
   std::atomic<bool> stopping_{false};

@@ -66,7 +66,8 @@ class Decode {
     for (size_t h = 0; h < heads_; ++h) scale_query(h);
     partials_.leave_nothing_out();
     const bool coded = coded_.count() > 0;
-    const size_t kv_heads = state_.shape.kv_heads, coded_tasks = heads_ / group_heads_ * coded_runs_;
+    const size_t kv_heads = state_.shape.kv_heads,
+                 coded_tasks = heads_ / group_heads_ * coded_runs_;
     // Tasks of a head are neighbours: most of what a worker reads it has made itself.
     const auto next_of = [&](std::optional<size_t> task) -> std::optional<CodedAttention::Next> {
       if (!task) return {};
@@ -78,12 +79,18 @@ class Decode {
                                                   kv_heads * head_tasks / workers_.count())
                             : Prefetcher({}, 0);
     }
+    const auto is_prepared = [&](size_t task) { return task % head_tasks >= early_runs_; };
     workers_.run(kv_heads * head_tasks, [&](size_t task, size_t worker) {
-      prefetch(this, sizeof(*this));
+      if (task == workers_.first_task(kv_heads * head_tasks, worker)) {
+        prefetch(this, sizeof(*this));
+        for (std::optional<size_t> t = task; t; t = workers_.next_task(kv_heads * head_tasks, *t)) {
+          if (is_prepared(*t)) ask_for_key_basis(*t / head_tasks);
+        }
+      }
       asked_.of(worker)->step();
-      const size_t head = task / head_tasks, i = task % head_tasks;
-      if (i < prepared) return prepare_head(head, worker);
-      attend_exact(head, early_run(i - prepared), worker);
+      const size_t head = task / head_tasks;
+      if (is_prepared(task)) return prepare_head(head, worker);
+      attend_exact(head, early_run(task % head_tasks), worker);
     });
     const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
     if (coded ? codes_.skips() && !in_tiles_ : late) {
@@ -202,6 +209,19 @@ class Decode {
     return {begin, std::min(all.end, begin + kRunBlocks)};
   }
 
+  // Asks the memory for what turns the queries of a head.
+  void ask_for_key_basis(size_t kv_head) const {
+    const auto [group, row] = place_of(state_, kv_head);
+    const Basis& basis = state_.nest->basis({layer_, group, Side::key});
+    for (size_t r = row; r < row + head_dim_; ++r) {
+      if (is_compact(basis)) {
+        prefetch(basis.half_decode.row(r).data(), dims_ * sizeof(uint16_t));
+      } else {
+        prefetch(basis.decode.row(r).data(), dims_ * sizeof(float));
+      }
+    }
+  }
+
   // Asks the memory for a run's share of what undoes the value's basis in the end.
   void ask_for_basis(size_t group, size_t run) const {
     const Basis& basis = state_.nest->basis({layer_, group, Side::value});
@@ -220,8 +240,7 @@ class Decode {
     ask_for_basis(group, run);
     const Blocks blocks = run_blocks(coded_, run);
     if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
-    const View<float> scores(scores_.of(worker), group_heads_,
-                             blocks.count() * kBlockTokens);
+    const View<float> scores(scores_.of(worker), group_heads_, blocks.count() * kBlockTokens);
     codes_.score(group, blocks, scores, worker);
     hide_unseen(blocks, scores);
     for_later_sinks(blocks, [&](const LaterSink& sink) {
@@ -311,7 +330,8 @@ class Decode {
     const View<float> out(out_.row(0).data() + first_head * head_dim_ + first, repeats_, count,
                           head_dim_);
     for (size_t run = 0; run < runs; ++run) partials_.prefetch(run, first_head, repeats_);
-    for (size_t r = 0; r < repeats_; ++r) prefetch_to_write(out.row(r).data(), count * sizeof(float));
+    for (size_t r = 0; r < repeats_; ++r)
+      prefetch_to_write(out.row(r).data(), count * sizeof(float));
     const auto add = [&](size_t r, size_t begin, size_t end, size_t column, std::span<float> to) {
       for (size_t run = begin; run < end; ++run) {
         const float* from = partials_.at(run, first_head + r).values + column;

@@ -122,8 +122,7 @@ void TileAttention::attend_tile(const amx::Queries& queries, size_t group, Block
   values.ahead = ahead;
   amx::score_codes(state_->plan(space(group, Side::key)).fine, queries,
                    {angles.block_cos(blocks.begin), 2 * angles.pairs, angles.tiles.data()}, keys,
-                   {expanded_.of(worker), turned_.of(worker)},
-                   scores);
+                   {expanded_.of(worker), turned_.of(worker)}, scores);
   const size_t first = blocks.begin * kBlockTokens;
   const auto hide = [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {

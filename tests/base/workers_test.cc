@@ -3,8 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <memory>
+#include <numeric>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -68,11 +72,54 @@ TEST_P(WorkersTest, WakesAfterAPause) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, WorkersTest, ::testing::Values(1, 2, 4, 16));
-
 TEST(Workers, StopsWithoutAJob) {
   for (size_t count = 0; count < 6; ++count) EXPECT_GE(Workers(count).count(), 1u);
 }
+
+// A slow worker's tasks are taken by the others, from the end of its share.
+TEST_P(WorkersTest, HelpsWhoIsSlow) {
+  Workers workers(GetParam());
+  if (GetParam() == 1) return;
+  constexpr size_t kTasks = 64;
+  const size_t last = *workers.first_task(kTasks, 1) - 1;  // of the caller's share
+  std::atomic<bool> helped{false};
+  workers.run(kTasks, [&](size_t task, size_t worker) {
+    if (task == last && worker != 0) helped = true;
+    for (int ms = 0; task == 0 && !helped && ms < 10'000; ++ms) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  EXPECT_TRUE(helped);
+}
+
+// What a function captures may be larger than a cache line, or not copyable.
+TEST_P(WorkersTest, RunsFunctionsOfAnySize) {
+  Workers workers(GetParam());
+  std::vector<size_t> seen(100, 0);
+  std::array<size_t, 40> numbers;
+  std::iota(numbers.begin(), numbers.end(), size_t{1});
+  workers.run(seen.size(),
+              [numbers, &seen](size_t task, size_t) { seen[task] = numbers[task % 40]; });
+  const auto owned = std::make_unique<size_t>(7);
+  size_t* at = seen.data();
+  workers.run(40, [at, &owned](size_t task, size_t) { at[task] += *owned; });
+  for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], i % 40 + 1 + (i < 40 ? 7 : 0));
+}
+
+// From each worker's first task, the next ones lead to all tasks once.
+TEST_P(WorkersTest, KnowsWhatEachDoesNext) {
+  const Workers workers(GetParam());
+  for (const size_t tasks : {0u, 1u, 2u, 5u, 16u, 17u, 1000u}) {
+    std::vector<int> met(tasks, 0);
+    for (size_t w = 0; w < workers.count(); ++w) {
+      std::optional<size_t> task = workers.first_task(tasks, w);
+      for (; task; task = workers.next_task(tasks, *task)) ++met.at(*task);
+    }
+    EXPECT_EQ(met, std::vector<int>(tasks, 1)) << tasks;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Threads, WorkersTest, ::testing::Values(1, 2, 4, 16));
 
 TEST(Workers, DefaultIsOnePerProcessor) {
   const size_t processors = std::max(1u, std::thread::hardware_concurrency());
