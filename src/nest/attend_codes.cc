@@ -130,6 +130,12 @@ void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t w
   const Basis& basis = state_->nest->basis(id);
   const SpacePlan& plan = state_->plan(id);
   const View<float> latents(latent_queries_ + first_head * dims_, queries.rows, dims_);
+  prefetch_to_write(latents.data, queries.rows * dims_ * sizeof(float));
+  prefetch_to_write(mean_terms_ + first_head * head_dim_, queries.rows * head_dim_ * sizeof(float));
+  if (integer() && scores_by_fours()) {
+    const size_t size = four_count(slabs_) * kFour * kCodebookEntries;
+    prefetch_to_write(entries_ + first_head * size, queries.rows * size);
+  }
   turn_queries(*state_, id, row, queries, latents);
   const std::span<const CodeSlab> slabs =
       std::span(basis.slabs).first(state_->rank(layer_, group, Side::key));
@@ -141,6 +147,19 @@ void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t w
     float* values = values_.of(worker);
     tabulate_slabs(slabs, latent.data(), values);
     round_tables(values, (first_head + r) % sizes_.group_heads, score_tables(group));
+  }
+}
+
+void CodedAttention::ask_for_tables(size_t group) const {
+  if (!integer()) return;
+  const size_t heads = sizes_.group_heads;
+  prefetch(mean_terms_ + group * heads * head_dim_, heads * head_dim_ * sizeof(float));
+  const ScoreTables tables = score_tables(group);
+  if (scores_by_fours()) {
+    prefetch(tables.entries, heads * four_count(slabs_) * kFour * kCodebookEntries);
+    prefetch(tables.factors, heads * factor_count(slabs_) * sizeof(*tables.factors));
+  } else {
+    prefetch(tables.bytes, heads * part_count(slabs_) * sizeof(*tables.bytes));
   }
 }
 

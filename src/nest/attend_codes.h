@@ -49,6 +49,8 @@ class CodedAttention {
 
   // What the query heads of a KV head need once: queries [repeats x head_dim], scaled.
   void prepare(size_t kv_head, View<const float> queries, size_t worker);
+  // Asks for what other workers have prepared of a group.
+  void ask_for_tables(size_t group) const;
   // scores[head of the group][token of the blocks].
   void score(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
   // What the calling worker will probably score next: its keys are asked of the memory in time.

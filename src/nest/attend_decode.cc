@@ -83,6 +83,7 @@ class Decode {
     workers_.run(kv_heads * head_tasks, [&](size_t task, size_t worker) {
       if (task == workers_.first_task(kv_heads * head_tasks, worker)) {
         prefetch(this, sizeof(*this));
+        prefetch(queries_, heads_ * head_dim_ * sizeof(float));
         for (std::optional<size_t> t = task; t; t = workers_.next_task(kv_heads * head_tasks, *t)) {
           if (is_prepared(*t)) ask_for_key_basis(*t / head_tasks);
         }
@@ -109,6 +110,10 @@ class Decode {
       return;
     }
     workers_.run(coded_tasks, [&](size_t task, size_t worker) {
+      const bool is_first = task == workers_.first_task(coded_tasks, worker);
+      if (!in_tiles_ && (is_first || task % coded_runs_ == 0)) {
+        codes_.ask_for_tables(task / coded_runs_);
+      }
       attend_coded(task / coded_runs_, task % coded_runs_,
                    next_of(workers_.next_task(coded_tasks, task)), worker);
     });
