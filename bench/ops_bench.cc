@@ -123,6 +123,16 @@ void run_dot(benchmark::State& state) {
 }
 BENCHMARK(run_dot)->Name("dot")->Arg(64)->Arg(576)->Arg(1536);
 
+void run_index_of_largest(benchmark::State& state) {
+  const auto size = static_cast<size_t>(state.range(0));
+  Rng rng(3);
+  Buffer<float> x(size);
+  fill(rng, x.span());
+  for (auto _ : state) benchmark::DoNotOptimize(index_of_largest(x.span()));
+  count(state, static_cast<double>(size), static_cast<double>(size * sizeof(float)));
+}
+BENCHMARK(run_index_of_largest)->Name("index_of_largest")->Arg(49152);
+
 void run_softmax(benchmark::State& state) {
   const auto size = static_cast<size_t>(state.range(0));
   Rng rng(4);

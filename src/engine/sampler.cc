@@ -5,6 +5,8 @@
 #include <limits>
 #include <string>
 
+#include "ops/ops.h"
+
 namespace mkv {
 namespace {
 
@@ -14,6 +16,11 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 Error out_of_range(const char* name, float value, const char* range) {
   return make_error(ErrorCode::invalid_argument,
                     std::string(name) + ": found " + std::to_string(value) + ", expected " + range);
+}
+
+Error no_numbers(size_t logits) {
+  return make_error(ErrorCode::corrupt, "none of the model's " + std::to_string(logits) +
+                                            " logits is a number; are its weights damaged?");
 }
 
 // Likelier first; among equals the lower id, so that the order does not depend on the library.
@@ -57,6 +64,12 @@ Result<Sampler> Sampler::create(const SamplingOptions& options) {
 }
 
 Result<TokenId> Sampler::sample(std::span<const float> logits, std::span<const TokenId> history) {
+  const bool greedy = options_.temperature == 0 || options_.top_k == 1;
+  if (greedy && options_.repetition_penalty == 1.0f) {
+    const size_t best = index_of_largest(logits);
+    if (best == logits.size()) return no_numbers(logits.size());
+    return static_cast<TokenId>(best);
+  }
   candidates_.resize(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
     // Damaged weights give NaN; such a token is never chosen. Infinities would make others NaN.
@@ -66,10 +79,9 @@ Result<TokenId> Sampler::sample(std::span<const float> logits, std::span<const T
   penalise(history);
   const auto best = std::ranges::min_element(candidates_, likelier);
   if (best == candidates_.end() || best->logit == -kInfinity) {
-    return make_error(ErrorCode::corrupt, "none of the model's " + std::to_string(logits.size()) +
-                                              " logits is a number; are its weights damaged?");
+    return no_numbers(logits.size());
   }
-  if (options_.temperature == 0 || options_.top_k == 1) return best->token;
+  if (greedy) return best->token;
   keep_top_k();
   keep_probable();
   return draw();

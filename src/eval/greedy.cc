@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "eval/divergence.h"
+#include "ops/ops.h"
 
 namespace mkv {
 
@@ -40,11 +41,11 @@ Result<std::vector<TokenId>> GreedyDecoder::generate(size_t count, KvCache& cach
   const std::vector<TokenId>& ends = model_.tokenizer().special().end_of_generation;
   std::vector<TokenId> tokens;
   while (tokens.size() < count) {
-    const auto likeliest = std::ranges::max_element(logits_);
-    if (!std::isfinite(*likeliest)) {
+    const size_t likeliest = index_of_largest(logits_);
+    if (likeliest == logits_.size() || !std::isfinite(logits_[likeliest])) {
       return make_error(ErrorCode::corrupt, "greedy decoding: the model's logits are no numbers");
     }
-    tokens.push_back(static_cast<TokenId>(likeliest - logits_.begin()));
+    tokens.push_back(static_cast<TokenId>(likeliest));
     if (std::ranges::find(ends, tokens.back()) != ends.end() || tokens.size() == count) break;
     MKV_TRY(read({&tokens.back(), 1}, cache));
   }

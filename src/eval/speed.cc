@@ -84,7 +84,7 @@ Result<std::vector<TokenId>> SpeedTest::decode(KvCache& cache, TokenId first) {
 
 TokenId SpeedTest::likeliest() {
   model_.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()}, workers_);
-  return static_cast<TokenId>(std::ranges::max_element(logits_) - logits_.begin());
+  return static_cast<TokenId>(index_of_largest(logits_));
 }
 
 double read_bandwidth(Workers& workers) {

@@ -71,6 +71,9 @@ void softmax(std::span<float> x, float scale);
 // ln(sum exp(x)).
 float log_sum_exp(std::span<const float> x);
 
+// Where the largest number of x is first; x.size() if nothing is a number above -infinity.
+size_t index_of_largest(std::span<const float> x);
+
 // Bulk conversions (round to nearest even).
 void f32_to_f16(std::span<const float> in, std::span<uint16_t> out);
 void f16_to_f32(std::span<const uint16_t> in, std::span<float> out);

@@ -191,6 +191,18 @@ double log_sum_exp(std::span<const float> x) {
   return largest + std::log(sum);
 }
 
+size_t index_of_largest(std::span<const float> x) {
+  size_t best = x.size();
+  float largest = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (x[i] > largest) {
+      largest = x[i];
+      best = i;
+    }
+  }
+  return best;
+}
+
 void f32_to_f16(std::span<const float> in, std::span<uint16_t> out) {
   for (size_t i = 0; i < in.size(); ++i) out[i] = mkv::f32_to_f16(in[i]);
 }

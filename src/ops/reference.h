@@ -22,6 +22,7 @@ void swiglu(std::span<float> gate, std::span<const float> up);
 void geglu(std::span<float> gate, std::span<const float> up);
 void softmax(std::span<float> x, float scale);
 double log_sum_exp(std::span<const float> x);
+size_t index_of_largest(std::span<const float> x);
 void f32_to_f16(std::span<const float> in, std::span<uint16_t> out);
 void f16_to_f32(std::span<const uint16_t> in, std::span<float> out);
 void rope(std::span<float> head, std::span<const float> cos, std::span<const float> sin);

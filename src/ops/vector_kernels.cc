@@ -157,6 +157,31 @@ float LogSumExp(const float* x, size_t size) {
   return static_cast<float>(static_cast<double>(largest) + std::log(sum));
 }
 
+// A piece of some vectors is looked into only if it has a larger number than those before.
+size_t IndexOfLargest(const float* x, size_t size) {
+  const F32 d;
+  constexpr size_t kPiece = 1024;
+  size_t best = size;
+  float largest = -HUGE_VALF;
+  for (size_t begin = 0; begin < size; begin += kPiece) {
+    const size_t end = HWY_MIN(size, begin + kPiece);
+    const V above = hn::Set(d, largest);
+    auto any = hn::FirstN(d, 0);
+    size_t i = begin;
+    for (; i + hn::Lanes(d) <= end; i += hn::Lanes(d)) {
+      any = hn::Or(any, hn::Gt(hn::LoadU(d, x + i), above));
+    }
+    if (!hn::AllFalse(d, any)) i = begin;
+    for (; i < end; ++i) {
+      if (x[i] > largest) {
+        largest = x[i];
+        best = i;
+      }
+    }
+  }
+  return best;
+}
+
 void F32ToF16(const float* in, uint16_t* out, size_t size) {
   size_t i = 0;
   if constexpr (kHardwareHalf) {
@@ -198,6 +223,7 @@ HWY_EXPORT(Swiglu);
 HWY_EXPORT(Geglu);
 HWY_EXPORT(Softmax);
 HWY_EXPORT(LogSumExp);
+HWY_EXPORT(IndexOfLargest);
 HWY_EXPORT(F32ToF16);
 HWY_EXPORT(F16ToF32);
 HWY_EXPORT(Rope);
@@ -237,6 +263,9 @@ float log_sum_exp(std::span<const float> x) {
   return HWY_DYNAMIC_DISPATCH(LogSumExp)(x.data(), x.size());
 }
 
+size_t index_of_largest(std::span<const float> x) {
+  return HWY_DYNAMIC_DISPATCH(IndexOfLargest)(x.data(), x.size());
+}
 void f32_to_f16(std::span<const float> in, std::span<uint16_t> out) {
   MKV_CHECK(in.size() == out.size());
   HWY_DYNAMIC_DISPATCH(F32ToF16)(in.data(), out.data(), in.size());

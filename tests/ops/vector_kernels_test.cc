@@ -51,6 +51,36 @@ TEST(VectorKernels, Dot) {
   });
 }
 
+TEST(VectorKernels, IndexOfLargest) {
+  sweep([](Rng& rng, size_t size) {
+    Misaligned x(rng, size);
+    const auto expect_equal = [&] {
+      ASSERT_EQ(index_of_largest(x.span()), reference::index_of_largest(x.span()));
+    };
+    expect_equal();
+    for (int twice = 0; twice < 3; ++twice) {  // the first of equals, wherever they are
+      for (int i = 0; i < 2 && size > 0; ++i)
+        x.span()[rng.below(size)] = 100.0f + static_cast<float>(twice);
+      expect_equal();
+    }
+    for (float& value : x.span()) value = rng.below(2) == 0 ? std::nanf("") : value;
+    expect_equal();
+    for (float& value : x.span()) value = rng.below(2) == 0 ? std::nanf("") : -kInf;
+    ASSERT_EQ(index_of_largest(x.span()), size);
+    for (float& value : x.span()) value = kInf;
+    ASSERT_EQ(index_of_largest(x.span()), 0u);
+  });
+  Rng rng(8);  // larger than what is looked into at once
+  for_each_instruction_set([&] {
+    for (const size_t size : {1023u, 1024u, 1025u, 5000u}) {
+      Misaligned x(rng, size);
+      ASSERT_EQ(index_of_largest(x.span()), reference::index_of_largest(x.span()));
+      x.span()[size - 1] = 100.0f;
+      ASSERT_EQ(index_of_largest(x.span()), size - 1);
+    }
+  });
+}
+
 TEST(VectorKernels, Axpy) {
   sweep([](Rng& rng, size_t size) {
     Misaligned x(rng, size), y(rng, size);
