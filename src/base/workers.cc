@@ -17,8 +17,6 @@ constexpr size_t kPauses = 64, kPausesBeforeYield = 1024;
 // A share's first task is above its end.
 constexpr int kFirstShift = 32;
 constexpr uint64_t kEndMask = (uint64_t{1} << kFirstShift) - 1;
-// A worker takes this part of what is left of its own share, as others may take the rest.
-constexpr uint64_t kOwnPart = 4;
 
 inline uint64_t share_of(uint64_t first, uint64_t end) { return first << kFirstShift | end; }
 
@@ -55,16 +53,15 @@ void Workers::run_job(const Job& job, size_t tasks) {
     shares_[w].job = job;
     shares_[w].open.store(share_of(first_of(w), first_of(w + 1)), std::memory_order_release);
   }
-  // What the caller does first nobody else can take, so it need not wait for the stores above.
-  const uint64_t end = first_of(1), taken = (end + kOwnPart - 1) / kOwnPart;
+  // The first task is taken by not handing it out: that does not wait for the stores above.
   shares_[0].job = job;
-  shares_[0].open.store(share_of(taken, end), std::memory_order_release);
+  shares_[0].open.store(share_of(1, first_of(1)), std::memory_order_release);
   if (sleepers_.load(std::memory_order_relaxed) != 0) wake_sleepers();
-  for (size_t task = 0; task < taken; ++task) job.call(job.fn, task, 0);
+  job.call(job.fn, 0, 0);
   // Who went to sleep meanwhile has seen the tasks, or is seen here.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (sleepers_.load() != 0) wake_sleepers();
-  expected_ += tasks - taken - work(0);
+  expected_ += tasks - 1 - work(0);
   for (size_t pauses = 1; done_.load(std::memory_order_acquire) != expected_; ++pauses) {
     if (pauses % kPausesBeforeYield == 0)
       std::this_thread::yield();  // more threads than processors
@@ -88,13 +85,13 @@ size_t Workers::work(size_t worker) {
   return done;
 }
 
-// Takes some tasks of a share and does them: the first of its own, the last half of another's.
+// Takes tasks of a share and does them: the first one of its own, the last half of another's.
 size_t Workers::take_from(Share& share, bool own, size_t worker) {
   uint64_t open = share.open.load(std::memory_order_acquire);
   for (;;) {
     const uint64_t first = open >> kFirstShift, end = open & kEndMask, left = end - first;
     if (left == 0) return 0;
-    const uint64_t taken = own ? (left + kOwnPart - 1) / kOwnPart : (left + 1) / 2;
+    const uint64_t taken = own ? 1 : (left + 1) / 2;
     const uint64_t rest = own ? share_of(first + taken, end) : share_of(first, end - taken);
     if (!share.open.compare_exchange_weak(open, rest, std::memory_order_acq_rel,
                                           std::memory_order_acquire)) {

@@ -96,7 +96,7 @@ class Decode {
     const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
     if (coded ? codes_.skips() && !in_tiles_ : late) {
       const float share = coded ? Partials::negligible_share(count_parts(coded_.count()))
-                                : std::ldexp(1.0f, -kNegligible);
+                                : std::ldexp(1.0f, -negligible_power(rows_ + state_.sinks));
       for (size_t h = 0; h < heads_; ++h) {
         partials_.find_least(h, share, early_runs_,
                              [&](size_t i) { return coded_runs_ + early_run(i); });

@@ -109,7 +109,8 @@ class Prefill {
             .sums = sums_ + row * head_dim_,
             .tops = tops_ + row,
             .totals = totals_ + row,
-            .steps = steps_ + row};
+            .steps = steps_ + row,
+            .negligible = negligible_power(state_.length + input_.keys.rows)};
   }
 
   void order_columns() {

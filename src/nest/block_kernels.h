@@ -3,6 +3,8 @@
 // References: nest/block_reference.h.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -27,8 +29,12 @@ void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<f
 // x = exp(x - shift) in place for x <= shift (-inf gives 0); returns the sum.
 float exp_and_sum(std::span<float> x, float shift);
 float max_of(std::span<const float> x);  // -inf when empty
-// Weights of less than 2^-kNegligible of a softmax's sum may be left out (decision 0028).
-inline constexpr int kNegligible = 15;
+// Weights of less than 2^-negligible_power(tokens) of a softmax's sum may be left out (decision
+// 0028): together less than 2^-4 of it, were they all just below.
+inline constexpr int kNegligible = 15;  // of up to 2,048 tokens
+inline int negligible_power(size_t tokens) {
+  return std::max(kNegligible, 4 + static_cast<int>(std::bit_width(tokens - 1)));
+}
 void scale_by(std::span<float> x, float factor);
 
 // Rows of 16-bit elements of some tokens to the columns of a block, from the first of their tokens

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "base/view.h"
+#include "nest/block_kernels.h"
 
 namespace mkv::flash {
 
@@ -29,10 +30,11 @@ struct Tile {
   size_t rows = 0, repeats = 1, head_dim = 0;
   size_t first = 64, step = 0;
   ptrdiff_t hidden = std::numeric_limits<ptrdiff_t>::min() / 2;
-  float* sums = nullptr;    // [rows][head_dim], own order: sum of exp(score - top) * value
-  float* tops = nullptr;    // [rows]: -infinity at the start
-  float* totals = nullptr;  // [rows]: sum of exp(score - top)
-  float* steps = nullptr;   // [rows]: of the queries' words
+  float* sums = nullptr;         // [rows][head_dim], own order: sum of exp(score - top) * value
+  float* tops = nullptr;         // [rows]: -infinity at the start
+  float* totals = nullptr;       // [rows]: sum of exp(score - top)
+  float* steps = nullptr;        // [rows]: of the queries' words
+  int negligible = kNegligible;  // a power of 1/2, of `totals`
 };
 
 struct Kernels {

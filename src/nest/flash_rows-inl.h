@@ -126,9 +126,9 @@ HWY_INLINE __m256i lanes_of() {
 }
 
 // Which of a tile's rows [first, first + count) a block's values are added to: not those of which
-// its largest weight is less than 2^-kNegligible of what they have added up (or half of that), but
-// for those that fill up a group of kRows. `tops`: the block's largest scores, as powers of 2, and
-// room for kLanes - 1 more.
+// its largest weight is less than 2^-tile.negligible of what they have added up (or half of that),
+// but for those that fill up a group of kRows. `tops`: the block's largest scores, as powers of 2,
+// and room for kLanes - 1 more.
 template <size_t kMost>
 struct HeavyRows {
   size_t count = 0;
@@ -140,7 +140,7 @@ struct HeavyRows {
     for (size_t r = 0; r < rows; r += kLanes) {
       const __m256i totals = load(tile.totals + first + r);
       const __m256i power =  // of totals, or half of them
-          _mm256_sub_epi32(_mm256_srli_epi32(totals, 23), _mm256_set1_epi32(127 + kNegligible));
+          _mm256_sub_epi32(_mm256_srli_epi32(totals, 23), _mm256_set1_epi32(127 + tile.negligible));
       const __m256 least =
           _mm256_add_ps(_mm256_loadu_ps(tile.tops + first + r), _mm256_cvtepi32_ps(power));
       const int below =

@@ -279,6 +279,44 @@ TEST(FlashKernels, RowsLeaveOutBlocksOfNegligibleWeight) {
   if (sets == 0) GTEST_SKIP() << "no instruction set of this machine has such kernels";
 }
 
+// The more tokens, the less each may weigh that is left out.
+TEST(FlashKernels, ManyTokensLeaveOutLess) {
+  EXPECT_EQ(negligible_power(1), 15);
+  EXPECT_EQ(negligible_power(2048), 15);
+  EXPECT_EQ(negligible_power(2049), 16);
+  for (const size_t tokens : {100u, 5000u, 8192u, 100'000u, 1u << 20}) {
+    EXPECT_LE(std::ldexp(static_cast<double>(tokens), -negligible_power(tokens)), 0x1p-4);
+  }
+  size_t sets = 0;
+  for_each_instruction_set([&sets] {
+    if (flash::kernels(64) == nullptr || has_amx()) return;
+    ++sets;
+    const size_t dim = 64, rows = 12;
+    Matrix<float> queries(rows, dim), keys(dim, 64), values(dim, 64);
+    std::ranges::fill(queries.span(), 0.0f);
+    std::ranges::fill(keys.span(), 0.0f);
+    std::ranges::fill(values.span(), 1.0f);
+    for (const bool codes : {false, true}) {
+      for (const int power : {15, 20}) {
+        PackedHead head(codes, queries, 3, 0.25f, 1);
+        head.pack(0, keys.view(), values.view());
+        head.tile.negligible = power;
+        for (size_t r = 0; r < rows; ++r) {
+          head.tile.tops[r] = 17.0f;  // as a power of 2
+          head.tile.totals[r] = 1.0f;
+          std::fill_n(head.tile.sums + r * dim, dim, 0.0f);
+        }
+        head.attend(0);
+        std::vector<float> out(dim);
+        head.finish(0, out);
+        const float expected = power == 15 ? 0.0f : 64.0f / (64.0f + 0x1p17f);
+        for (const float x : out) EXPECT_NEAR(x, expected, 1e-5f) << codes << power;
+      }
+    }
+  });
+  if (sets == 0) GTEST_SKIP() << "no instruction set of this machine has such kernels";
+}
+
 // A nest with heads of 64: the whole prefill, sinks, codes and the window; and the exact cache.
 TEST(FlashKernels, PrefillIsCloseToFloatAndTheSameForAnyNumberOfWorkers) {
   const size_t tokens = 333;
