@@ -123,6 +123,17 @@ ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
           DType::f16};
 }
 
+void CodedAttention::ask_for_key_basis(size_t kv_head) const {
+  const auto [group, row] = place_of(*state_, kv_head);
+  const Basis& basis = state_->nest->basis(space(group, Side::key));
+  const size_t element = is_compact(basis) ? sizeof(uint16_t) : sizeof(float);
+  const std::byte* at = nullptr;
+  for (size_t r = row; r < row + head_dim_; ++r) {
+    decode_rows(basis, r, {&at, 1});
+    prefetch(at, dims_ * element);
+  }
+}
+
 void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t worker) {
   const auto [group, row] = place_of(*state_, kv_head);
   const size_t first_head = kv_head * queries.rows;

@@ -47,6 +47,8 @@ class CodedAttention {
   };
   void take_scratch(Arena& arena, const KvCache::State& state, size_t layer, Sizes sizes);
 
+  // Asks the memory for what prepare() turns queries with.
+  void ask_for_key_basis(size_t kv_head) const;
   // What the query heads of a KV head need once: queries [repeats x head_dim], scaled.
   void prepare(size_t kv_head, View<const float> queries, size_t worker);
   // Asks for what other workers have prepared of a group.

@@ -65,57 +65,20 @@ class Decode {
     prefetch_to_write(queries_, heads_ * head_dim_ * sizeof(float));
     for (size_t h = 0; h < heads_; ++h) scale_query(h);
     partials_.leave_nothing_out();
-    const bool coded = coded_.count() > 0;
-    const size_t kv_heads = state_.shape.kv_heads,
-                 coded_tasks = heads_ / group_heads_ * coded_runs_;
-    // Tasks of a head are neighbours: most of what a worker reads it has made itself.
-    const auto next_of = [&](std::optional<size_t> task) -> std::optional<CodedAttention::Next> {
-      if (!task) return {};
-      return CodedAttention::Next{*task / coded_runs_, run_blocks(coded_, *task % coded_runs_)};
-    };
-    const size_t prepared = coded ? 1 : 0, head_tasks = prepared + early_runs_;
-    for (size_t w = 0; w < workers_.count(); ++w) {
-      *asked_.of(w) = coded ? codes_.ask_for_keys(next_of(workers_.first_task(coded_tasks, w)),
-                                                  kv_heads * head_tasks / workers_.count())
-                            : Prefetcher({}, 0);
-    }
-    const auto is_prepared = [&](size_t task) { return task % head_tasks >= early_runs_; };
-    workers_.run(kv_heads * head_tasks, [&](size_t task, size_t worker) {
-      if (task == workers_.first_task(kv_heads * head_tasks, worker)) {
-        prefetch(this, sizeof(*this));
-        prefetch(queries_, heads_ * head_dim_ * sizeof(float));
-        for (std::optional<size_t> t = task; t; t = workers_.next_task(kv_heads * head_tasks, *t)) {
-          if (is_prepared(*t)) ask_for_key_basis(*t / head_tasks);
-        }
-      }
-      asked_.of(worker)->step();
-      const size_t head = task / head_tasks;
-      if (is_prepared(task)) return prepare_head(head, worker);
-      attend_exact(head, early_run(task % head_tasks), worker);
-    });
-    const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
-    if (coded ? codes_.skips() && !in_tiles_ : late) {
-      const float share = coded ? Partials::negligible_share(count_parts(coded_.count()))
-                                : std::ldexp(1.0f, -negligible_power(rows_ + state_.sinks));
-      for (size_t h = 0; h < heads_; ++h) {
-        partials_.find_least(h, share, early_runs_,
-                             [&](size_t i) { return coded_runs_ + early_run(i); });
-      }
-    }
-    if (!coded) {
+    prepare();
+    const size_t kv_heads = state_.shape.kv_heads;
+    if (coded_runs_ == 0) {
       workers_.run(kv_heads * (exact_runs_ - early_runs_), [&](size_t task, size_t worker) {
         attend_exact(task % kv_heads, 1 + task / kv_heads, worker);
       });
       for (size_t h = 0; h < kv_heads; ++h) merge(h, 0, head_dim_, 0);
       return;
     }
-    workers_.run(coded_tasks, [&](size_t task, size_t worker) {
-      const bool is_first = task == workers_.first_task(coded_tasks, worker);
-      if (!in_tiles_ && (is_first || task % coded_runs_ == 0)) {
-        codes_.ask_for_tables(task / coded_runs_);
-      }
-      attend_coded(task / coded_runs_, task % coded_runs_,
-                   next_of(workers_.next_task(coded_tasks, task)), worker);
+    workers_.run(coded_tasks(), [&](size_t task, size_t worker) {
+      const bool is_first = task == workers_.first_task(coded_tasks(), worker);
+      const size_t group = task / coded_runs_, run = task % coded_runs_;
+      if (!in_tiles_ && (is_first || run == 0)) codes_.ask_for_tables(group);
+      attend_coded(group, run, next_coded(workers_.next_task(coded_tasks(), task)), worker);
     });
     const size_t half = head_dim_ / 2;
     workers_.run(2 * kv_heads, [&](size_t task, size_t worker) {
@@ -124,6 +87,47 @@ class Decode {
   }
 
  private:
+  // Tasks of a group are neighbours: most of what a worker reads it has made itself.
+  size_t coded_tasks() const { return heads_ / group_heads_ * coded_runs_; }
+  std::optional<CodedAttention::Next> next_coded(std::optional<size_t> task) const {
+    if (!task) return {};
+    return CodedAttention::Next{*task / coded_runs_, run_blocks(coded_, *task % coded_runs_)};
+  }
+
+  // Exact tokens that come first and, if there are codes, what each head needs for them.
+  void prepare() {
+    const size_t kv_heads = state_.shape.kv_heads;
+    const bool coded = coded_runs_ > 0;
+    const size_t head_tasks = early_runs_ + (coded ? 1 : 0), tasks = kv_heads * head_tasks;
+    const auto is_exact = [&](size_t task) { return task % head_tasks < early_runs_; };
+    for (size_t w = 0; w < workers_.count(); ++w) {
+      const auto first = next_coded(workers_.first_task(coded_tasks(), w));
+      *asked_.of(w) =
+          coded ? codes_.ask_for_keys(first, tasks / workers_.count()) : Prefetcher({}, 0);
+    }
+    workers_.run(tasks, [&](size_t task, size_t worker) {
+      if (task == workers_.first_task(tasks, worker)) {
+        prefetch(this, sizeof(*this));
+        prefetch(queries_, heads_ * head_dim_ * sizeof(float));
+        for (std::optional<size_t> t = task; t; t = workers_.next_task(tasks, *t)) {
+          if (!is_exact(*t)) codes_.ask_for_key_basis(*t / head_tasks);
+        }
+      }
+      asked_.of(worker)->step();
+      const size_t head = task / head_tasks;
+      if (is_exact(task)) return attend_exact(head, early_run(task % head_tasks), worker);
+      prepare_head(head, worker);
+    });
+    const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
+    if (!(coded ? codes_.skips() && !in_tiles_ : late)) return;
+    const float share = coded ? Partials::negligible_share(count_parts(coded_.count()))
+                              : std::ldexp(1.0f, -negligible_power(rows_ + state_.sinks));
+    for (size_t h = 0; h < heads_; ++h) {
+      partials_.find_least(h, share, early_runs_,
+                           [&](size_t i) { return coded_runs_ + early_run(i); });
+    }
+  }
+
   // Of an exact run, a part is a block; sinks may be some more.
   size_t largest_size() const { return (run_tokens() / kBlockTokens + 1) * repeats_; }
 
@@ -212,19 +216,6 @@ class Decode {
   static Blocks run_blocks(Blocks all, size_t run) {
     const size_t begin = all.begin + run * kRunBlocks;
     return {begin, std::min(all.end, begin + kRunBlocks)};
-  }
-
-  // Asks the memory for what turns the queries of a head.
-  void ask_for_key_basis(size_t kv_head) const {
-    const auto [group, row] = place_of(state_, kv_head);
-    const Basis& basis = state_.nest->basis({layer_, group, Side::key});
-    for (size_t r = row; r < row + head_dim_; ++r) {
-      if (is_compact(basis)) {
-        prefetch(basis.half_decode.row(r).data(), dims_ * sizeof(uint16_t));
-      } else {
-        prefetch(basis.decode.row(r).data(), dims_ * sizeof(float));
-      }
-    }
   }
 
   // Asks the memory for a run's share of what undoes the value's basis in the end.
