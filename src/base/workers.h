@@ -4,7 +4,7 @@
 // are done; the calling thread works too (it is worker 0). Each worker has a share of neighbouring
 // tasks, from which it works upwards, and takes from the end of another's share when its own is
 // done. So fn must not depend on which worker runs it: results are then the same for any number of
-// threads.
+// threads. What is called may be a copy of fn.
 // Owned and used by one thread at a time; calls do not nest. No allocation after construction, and
 // no lock while jobs follow each other quickly. At most 2^32 - 1 tasks.
 #pragma once

@@ -46,9 +46,9 @@ struct IntegerRows {
   Buffer<int32_t> integer_sums;  // [tokens x groups x 2]: of the first 16 elements, of the last
 
   void reshape(size_t token_count, size_t cols, Split wanted);
-  // Other workers have read what was in a row.
+  // A row is asked of the other processors, which have read what was in it, or have made it.
   void prefetch_row_to_write(size_t t) const;
-  void prefetch_row(size_t t) const;
+  void prefetch_row(size_t t, bool as_bytes) const;
   WordsView words() const { return {values.data(), scales.data(), tokens, groups, 1}; }
   const int16_t* row(size_t t) const { return values.data() + t * groups * kIntegerGroup; }
   const int8_t* row_bytes(size_t t) const { return bytes.data() + t * groups * 2 * kIntegerGroup; }

@@ -190,8 +190,9 @@ void IntegerRows::prefetch_row_to_write(size_t t) const {
   prefetch_to_write(row_integer_sums(t), groups * 2 * sizeof(int32_t));
 }
 
-void IntegerRows::prefetch_row(size_t t) const {
-  prefetch(row_bytes(t), groups * kIntegerGroup * 2);
+void IntegerRows::prefetch_row(size_t t, bool as_bytes) const {
+  const size_t size = groups * kIntegerGroup * sizeof(int16_t);  // either way
+  prefetch(as_bytes ? static_cast<const void*>(row_bytes(t)) : row(t), size);
   prefetch(row_scales(t), groups * sizeof(float));
   prefetch(row_sums(t), groups * sizeof(float));
   prefetch(row_integer_sums(t), groups * 2 * sizeof(int32_t));

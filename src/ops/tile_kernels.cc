@@ -220,13 +220,14 @@ void multiply_tiles_with(const IntegerRows& x, const Weight& w, size_t first, si
 
 void MultiplyIntegerTiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                           View<float> y) {
+  const bool vnni = HWY_TARGET == HWY_AVX3 ? has_vnni() : has_avx2_vnni();
+  const bool as_bytes = kSplitWords && vnni;
   const size_t begin = first * kTileRows, end = std::min(last * kTileRows, y.cols);
   for (size_t t = 0; t < x.tokens && begin < end; ++t) {
     prefetch_to_write(&y.at(t, begin), (end - begin) * sizeof(float));
-    x.prefetch_row(t);
+    x.prefetch_row(t, as_bytes);
   }
-  const bool vnni = HWY_TARGET == HWY_AVX3 ? has_vnni() : has_avx2_vnni();
-  if (kSplitWords && vnni) return multiply_tiles_with<kSplitWords>(x, w, first, last, y);
+  if (as_bytes) return multiply_tiles_with<kSplitWords>(x, w, first, last, y);
   multiply_tiles_with<false>(x, w, first, last, y);
 }
 
