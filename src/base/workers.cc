@@ -48,14 +48,15 @@ Workers::~Workers() {
 void Workers::run_job(const Job& job, size_t tasks) {
   MKV_CHECK(tasks <= kEndMask);
   const auto first_of = [&](size_t w) { return share_begin(tasks, w); };
-  for (size_t w = count(); w-- > 1;) {
+  // The caller's share comes first: who is done with its own has to find it. Its first task is
+  // taken by not handing it out, which does not wait for these stores.
+  shares_[0].job = job;
+  shares_[0].open.store(share_of(1, first_of(1)), std::memory_order_release);
+  for (size_t w = 1; w < count(); ++w) {
     if (first_of(w) == first_of(w + 1)) continue;
     shares_[w].job = job;
     shares_[w].open.store(share_of(first_of(w), first_of(w + 1)), std::memory_order_release);
   }
-  // The first task is taken by not handing it out: that does not wait for the stores above.
-  shares_[0].job = job;
-  shares_[0].open.store(share_of(1, first_of(1)), std::memory_order_release);
   if (sleepers_.load(std::memory_order_relaxed) != 0) wake_sleepers();
   job.call(job.fn, 0, 0);
   // Who went to sleep meanwhile has seen the tasks, or is seen here.
