@@ -32,7 +32,7 @@ void round_trip(benchmark::State& state) {
 }
 BENCHMARK(round_trip)->Name("workers/round_trip")->UseRealTime()->Unit(benchmark::kMicrosecond);
 
-// A job of tasks of a microsecond or so, as decoding has hundreds a token.
+// A job of tasks of a quarter of a microsecond; decoding has hundreds of jobs a token.
 void hand_out(benchmark::State& state) {
   Workers workers(static_cast<size_t>(state.range(0)));
   const auto tasks = static_cast<size_t>(state.range(1));

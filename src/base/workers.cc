@@ -57,11 +57,12 @@ void Workers::run_job(const Job& job, size_t tasks) {
     shares_[w].job = job;
     shares_[w].open.store(share_of(first_of(w), first_of(w + 1)), std::memory_order_release);
   }
-  if (sleepers_.load(std::memory_order_relaxed) != 0) wake_sleepers();
+  const bool woken = sleepers_.load(std::memory_order_relaxed) != 0;
+  if (woken) wake_sleepers();
   job.call(job.fn, 0, 0);
-  // Who went to sleep meanwhile has seen the tasks, or is seen here.
+  // Who went to sleep meanwhile has seen the tasks, or is seen here; or, by the mutex, above.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (sleepers_.load() != 0) wake_sleepers();
+  if (!woken && sleepers_.load() != 0) wake_sleepers();
   expected_ += tasks - 1 - work(0);
   for (size_t pauses = 1; done_.load(std::memory_order_acquire) != expected_; ++pauses) {
     if (pauses % kPausesBeforeYield == 0)

@@ -51,21 +51,17 @@ class Workers {
       for (size_t task = 0; task < tasks; ++task) fn(task, size_t{0});
       return;
     }
-    Job job;
-    if constexpr (sizeof(Fn) <= sizeof(job.fn) && alignof(Fn) <= alignof(Job) &&
+    if constexpr (sizeof(Fn) <= sizeof(Job::fn) && alignof(Fn) <= alignof(Job) &&
                   std::is_trivially_copyable_v<Fn>) {
+      Job job;
       std::memcpy(job.fn, &fn, sizeof(Fn));
       job.call = [](const std::byte* f, size_t task, size_t worker) {
         (*reinterpret_cast<const Fn*>(f))(task, worker);
       };
+      run_job(job, tasks);
     } else {
-      const Fn* at = &fn;
-      std::memcpy(job.fn, &at, sizeof(at));
-      job.call = [](const std::byte* f, size_t task, size_t worker) {
-        (**reinterpret_cast<const Fn* const*>(f))(task, worker);
-      };
+      run(tasks, [&fn](size_t task, size_t worker) { fn(task, worker); });
     }
-    run_job(job, tasks);
   }
 
   // Splits 0 ... size-1 into ranges of `grain` (the last may be shorter): fn(begin, end, worker).
@@ -81,7 +77,7 @@ class Workers {
   static constexpr size_t kCacheLine = 64;
   struct Job {
     void (*call)(const std::byte* fn, size_t task, size_t worker);
-    alignas(void*) std::byte fn[kCacheLine - 2 * sizeof(void*)];  // the function, or where it is
+    alignas(void*) std::byte fn[kCacheLine - 2 * sizeof(void*)];  // a copy of the function
   };
   // A worker's share of the tasks, on a cache line of its own (and its neighbour, which prefetchers
   // bring along): what moves between processors is what costs, so a worker learns of a job by this

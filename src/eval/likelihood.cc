@@ -5,6 +5,7 @@
 #include <string>
 
 #include "eval/divergence.h"
+#include "ops/ops.h"
 #include "store/message.h"
 #include "text/utf8.h"
 
@@ -136,7 +137,7 @@ Result<Likelihood> LikelihoodScorer::score_run(const ScoredTokens& run, size_t s
       const TokenId target = run.tokens[run.first + at + i];
       const std::span<const float> row = logits_.row(i);
       out.sum -= negative_log_likelihood(row, target);
-      out.greedy &= std::ranges::max_element(row) - row.begin() == target;
+      out.greedy &= index_of_largest(row) == static_cast<size_t>(target);
     }
   }
   if (!std::isfinite(out.sum)) {

@@ -102,8 +102,7 @@ class Decode {
     const auto is_exact = [&](size_t task) { return task % head_tasks < early_runs_; };
     for (size_t w = 0; w < workers_.count(); ++w) {
       const auto first = next_coded(workers_.first_task(coded_tasks(), w));
-      *asked_.of(w) =
-          coded ? codes_.ask_for_keys(first, tasks / workers_.count()) : Prefetcher({}, 0);
+      *asked_.of(w) = codes_.ask_for_keys(first, tasks / workers_.count());
     }
     workers_.run(tasks, [&](size_t task, size_t worker) {
       if (task == workers_.first_task(tasks, worker)) {
@@ -146,9 +145,7 @@ class Decode {
       at[count++] = later_[s]->token.row(side, 0, first_column);
     }
     const size_t bytes = row_bytes(cache.sinks.type, head_dim_);
-    for (size_t s = 0; s < count; ++s) {
-      for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at[s] + i);
-    }
+    for (size_t s = 0; s < count; ++s) prefetch(at[s], bytes);
     return {{at, count}, cache.sinks.type};
   }
   // Those of some coded blocks that the token sees.
@@ -224,10 +221,8 @@ class Decode {
     const auto bytes = is_compact(basis) ? std::as_bytes(basis.half_decode.span())
                                          : std::as_bytes(basis.decode.span());
     constexpr size_t kLine = 64;
-    const size_t lines = bytes.size() / kLine;
-    for (size_t i = lines * run / coded_runs_; i < lines * (run + 1) / coded_runs_; ++i) {
-      __builtin_prefetch(bytes.data() + i * kLine);
-    }
+    const size_t lines = bytes.size() / kLine, first = lines * run / coded_runs_;
+    prefetch(bytes.data() + first * kLine, (lines * (run + 1) / coded_runs_ - first) * kLine);
   }
 
   void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
