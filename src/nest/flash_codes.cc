@@ -261,7 +261,7 @@ HWY_INLINE void score_rows(const uint8_t* queries, const QueryPlan& plan, const 
 }
 
 // A block for attend_rows; kAll: every row sees all of it.
-template <bool kAll>
+template <bool kAll, bool kVnni>
 class CodeBlock {
  public:
   static constexpr size_t kMost = 96;
@@ -323,7 +323,7 @@ class CodeBlock {
     const __m256 nothing = _mm256_castsi256_ps(_mm256_cmpeq_epi32(totals, _mm256_setzero_si256()));
     const __m256 tops = _mm256_mul_ps(unit, _mm256_cvtepi32_ps(load(words.tops)));
     _mm256_store_ps(rows.tops, _mm256_blendv_ps(tops, _mm256_set1_ps(-HUGE_VALF), nothing));
-    add_values<kCount>(tile_, at, rows, weights[0], values_, value_steps_, kTokens);
+    add_values<kCount, kVnni>(tile_, at, rows, weights[0], values_, value_steps_, kTokens);
   }
 
  private:
@@ -342,27 +342,32 @@ class CodeBlock {
   alignas(32) float tops_[kMost];
 };
 
-template <bool kAll>
+template <bool kAll, bool kVnni>
 void attend_block_of(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
-  CodeBlock<kAll> block(tile, keys, values);
+  CodeBlock<kAll, kVnni> block(tile, keys, values);
   attend_rows(tile, block);
 }
 
+template <bool kVnni>
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
   const Visible first(tile, 0), last(tile, tile.rows - 1);
   if (last.begin == 0 && first.end == kTokens) {
-    attend_block_of<true>(tile, keys, values);
+    attend_block_of<true, kVnni>(tile, keys, values);
   } else {
-    attend_block_of<false>(tile, keys, values);
+    attend_block_of<false, kVnni>(tile, keys, values);
   }
 }
 
-constexpr CodeKernels kKernels{pack_keys,    pack_values, pack_query,
-                               attend_block, kQueryRange, kKeyRange};
+template <bool kVnni>
+constexpr CodeKernels kKernels{pack_keys,           pack_values, pack_query,
+                               attend_block<kVnni>, kQueryRange, kKeyRange};
 
 }  // namespace
 
-const CodeKernels* byte_kernels() { return has_avx2() ? &kKernels : nullptr; }
+const CodeKernels* byte_kernels() {
+  if (has_avx2_vnni()) return &kKernels<true>;
+  return has_avx2() ? &kKernels<false> : nullptr;
+}
 
 }  // namespace mkv::flash
 HWY_POP_ATTRIBUTES

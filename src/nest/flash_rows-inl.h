@@ -192,7 +192,7 @@ struct Factors {
 
 // Adds a block's weights [kCount][64], of its leading `tokens`, times its values to the sums of the
 // rows `at`.
-template <size_t kCount, class Value>
+template <size_t kCount, bool kVnni, class Value>
 HWY_INLINE void add_values(const Tile& tile, const uint32_t* at, const Softened& rows,
                            const Value* weights, const Value* values, const float* steps,
                            size_t tokens) {
@@ -201,7 +201,7 @@ HWY_INLINE void add_values(const Tile& tile, const uint32_t* at, const Softened&
   const Factors<kCount> factors(rows, tile, at);
   __m256 sums[kCount][kVectors];
   for (size_t c = 0; c < dim; c += kWidth) {
-    multiply<kCount>(weights, kTokens, values + kStep * c, kStep * dim, tokens, sums);
+    multiply<kCount, kVnni>(weights, kTokens, values + kStep * c, kStep * dim, tokens, sums);
     for (size_t v = 0; v < kVectors; ++v) {
       const __m256 step = _mm256_loadu_ps(steps + c + v * kLanes);
       for (size_t r = 0; r < kCount; ++r) {

@@ -73,6 +73,7 @@ void pack_query(std::span<const float> in, float scale, const Tile& tile, size_t
 }
 
 // A block for attend_rows.
+template <bool kVnni>
 class WordBlock {
  public:
   static constexpr size_t kMost = 48;
@@ -92,8 +93,8 @@ class WordBlock {
     const float* key_steps = word_steps(keys_, dim);
     __m256 sums[kCount][kVectors];
     for (size_t t = 0; t < tokens_; t += kWidth) {
-      multiply<kCount>(tile_.queries + (first + row) * dim, dim, keys_ + 2 * t, 2 * kTokens, dim,
-                       sums);
+      multiply<kCount, kVnni>(tile_.queries + (first + row) * dim, dim, keys_ + 2 * t, 2 * kTokens,
+                              dim, sums);
       for (size_t v = 0; v < kVectors; ++v) {
         const __m256 step = _mm256_loadu_ps(key_steps + t + v * kLanes);
         for (size_t r = 0; r < kCount; ++r) {
@@ -117,8 +118,8 @@ class WordBlock {
       rows.tops[r] = tops_[at[r] - first];
       soften(scores_[at[r] - first], r, rows, weights[r]);
     }
-    add_values<kCount>(tile_, at, rows, weights[0], values_, word_steps(values_, tile_.head_dim),
-                       tokens_);
+    add_values<kCount, kVnni>(tile_, at, rows, weights[0], values_,
+                              word_steps(values_, tile_.head_dim), tokens_);
   }
 
  private:
@@ -160,16 +161,21 @@ class WordBlock {
   alignas(32) float tops_[kMost] = {};
 };
 
+template <bool kVnni>
 void attend_block(const Tile& tile, const uint16_t* keys, const uint16_t* values) {
-  WordBlock block(tile, keys, values);
+  WordBlock<kVnni> block(tile, keys, values);
   attend_rows(tile, block);
 }
 
-constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block, finish_rows};
+template <bool kVnni>
+constexpr Kernels kKernels{pack_keys, pack_values, pack_query, attend_block<kVnni>, finish_rows};
 
 }  // namespace
 
-const Kernels* word_kernels() { return has_avx2() ? &kKernels : nullptr; }
+const Kernels* word_kernels() {
+  if (has_avx2_vnni()) return &kKernels<true>;
+  return has_avx2() ? &kKernels<false> : nullptr;
+}
 
 }  // namespace mkv::flash
 HWY_POP_ATTRIBUTES

@@ -41,21 +41,15 @@ size_t IntegerPanelRows() { return kPanelRows; }
 template <bool kVnni>
 HWY_INLINE void add_pairs(const int16_t* x, const IntLanesV (&w)[kVectors], IntLanesV& first,
                           IntLanesV& second) {
-  using Pair [[gnu::may_alias]] = int32_t;
-  [[maybe_unused]] const Pair& pair = *reinterpret_cast<const Pair*>(x);
 #if HWY_TARGET == HWY_AVX2
   if constexpr (kVnni) {
-    IntLanesV in;
-    asm("vpbroadcastd %3, %2\n\t"
-        "%{vex%} vpdpwssd %4, %2, %0\n\t"
-        "%{vex%} vpdpwssd %5, %2, %1"
-        : "+x"(first.raw), "+x"(second.raw), "=&x"(in.raw)
-        : "m"(pair), "x"(w[0].raw), "x"(w[1].raw));
+    add_word_pairs_at_once(x, w[0].raw, w[1].raw, first.raw, second.raw);
   } else {
     add_word_pairs(x, w[0].raw, w[1].raw, first.raw, second.raw);
   }
 #else
-  const IntLanesV in = hn::Set(IntLanes(), pair);
+  using Pair [[gnu::may_alias]] = int32_t;
+  const IntLanesV in = hn::Set(IntLanes(), *reinterpret_cast<const Pair*>(x));
 #if HWY_TARGET == HWY_AVX3
   asm("vpdpwssd %2, %1, %0" : "+v"(first.raw) : "v"(w[0].raw), "v"(in.raw));
   asm("vpdpwssd %2, %1, %0" : "+v"(second.raw) : "v"(w[1].raw), "v"(in.raw));

@@ -32,6 +32,24 @@ MKV_ADD_PRODUCTS(add_byte_pairs, "vpmaddubsw", "vpaddw")
 
 #undef MKV_ADD_PRODUCTS
 
+// With AVX-VNNI, which adds up while it multiplies, to sums of 32 bits.
+#define MKV_ADD_AT_ONCE(name, multiply)                                                           \
+  HWY_INLINE void name(const void* left, __m256i x, __m256i y, __m256i& first, __m256i& second) { \
+    using Four [[gnu::may_alias]] = int32_t;                                                      \
+    __m256i factor;                                                                               \
+    asm("vpbroadcastd %3, %2\n\t%{vex%} " multiply " %4, %2, %0\n\t%{vex%} " multiply              \
+        " %5, %2, %1"                                                                             \
+        : "+x"(first), "+x"(second), "=&x"(factor)                                                \
+        : "m"(*static_cast<const Four*>(left)), "x"(x), "x"(y));                                  \
+  }
+
+// A pair of words times the pairs of each lane.
+MKV_ADD_AT_ONCE(add_word_pairs_at_once, "vpdpwssd")
+// Four unsigned bytes times the four signed ones of each lane.
+MKV_ADD_AT_ONCE(add_byte_fours_at_once, "vpdpbusd")
+
+#undef MKV_ADD_AT_ONCE
+
 // As add_word_pairs, to sums that start.
 HWY_INLINE void multiply_word_pairs(const void* left, __m256i x, __m256i y, __m256i& first,
                                     __m256i& second) {
