@@ -20,9 +20,9 @@ constexpr size_t top_columns(size_t head_dim) { return head_dim / 4; }
 // 16-bit elements of a packed query.
 constexpr size_t packed_query_size(size_t head_dim) { return head_dim + top_columns(head_dim); }
 // Of a packed block of keys or of values; keys take more: 64 bytes a column and as many again of a
-// top one, and 260 more.
+// top one, and up to 388 more.
 constexpr size_t packed_code_size(size_t head_dim) {
-  return 32 * (head_dim + top_columns(head_dim)) + 160;
+  return 32 * (head_dim + top_columns(head_dim)) + 200;
 }
 
 // What is allowed, in steps: the norm of bytes, each of them, the norm of all columns, and each top

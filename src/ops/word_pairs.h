@@ -37,7 +37,7 @@ MKV_ADD_PRODUCTS(add_byte_pairs, "vpmaddubsw", "vpaddw")
   HWY_INLINE void name(const void* left, __m256i x, __m256i y, __m256i& first, __m256i& second) { \
     using Four [[gnu::may_alias]] = int32_t;                                                      \
     __m256i factor;                                                                               \
-    asm("vpbroadcastd %3, %2\n\t%{vex%} " multiply " %4, %2, %0\n\t%{vex%} " multiply              \
+    asm("vpbroadcastd %3, %2\n\t%{vex%} " multiply " %4, %2, %0\n\t%{vex%} " multiply             \
         " %5, %2, %1"                                                                             \
         : "+x"(first), "+x"(second), "=&x"(factor)                                                \
         : "m"(*static_cast<const Four*>(left)), "x"(x), "x"(y));                                  \
