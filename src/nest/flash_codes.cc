@@ -158,7 +158,7 @@ class CodeBlock {
     }
     Softened rows;
     alignas(32) uint8_t weights[kCount][kTokens];
-    _mm256_store_ps(rows.steps, round_weights(words, weights));
+    _mm256_store_ps(rows.steps, round_weights<kVnni>(words, weights));
     const __m256i totals = load(words.totals);
     _mm256_store_ps(rows.sums,
                     _mm256_mul_ps(_mm256_cvtepi32_ps(totals), _mm256_set1_ps(1.0f / 16384.0f)));

@@ -125,18 +125,20 @@ HWY_INLINE void soften(const int16_t* scores, const Exponents& exponents, size_t
 }
 
 // Weights become bytes: those of the 16 tokens that add up in a word are 258 together at most, so
-// that 127 times as much is a word. Rounding adds a half each, dither nothing. Returns their steps.
-template <size_t kCount>
+// that 127 times as much is a word. Rounding adds a half each, dither nothing. With AVX-VNNI, which
+// adds up in 32 bits, each may be 255. Returns their steps.
+template <bool kVnni, size_t kCount>
 HWY_INLINE __m256 round_weights(const WordWeights<kCount>& in, uint8_t (*bytes)[kTokens]) {
-  constexpr float kMost = 258.0f - 16 / 2;
+  constexpr float kMost = kVnni ? 254.0f : 258.0f - 16 / 2;
   constexpr int kFraction = 5;  // bits of a unit, before rounding
   // Weights that are much alike would all be rounded one way: each is moved by another part of a
   // unit first, neighbours by amounts that sum to zero; and all by a half.
   const __m256i dither = _mm256_add_epi16(
       _mm256_setr_epi16(-15, 15, -11, 11, 7, -7, 3, -3, -13, 13, -9, 9, 5, -5, 1, -1),
       _mm256_set1_epi16(1 << (kFraction - 1)));
-  // The largest row has 2^14 at least, unless it sees nothing.
-  const __m256i largest = _mm256_max_epi32(load(in.largest), _mm256_set1_epi32(1 << 14));
+  // A row's largest weight is 2^14, unless it sees nothing.
+  __m256i largest = _mm256_set1_epi32(1 << 14);
+  if constexpr (!kVnni) largest = _mm256_max_epi32(largest, load(in.largest));
   const __m256i units = _mm256_cvttps_epi32(_mm256_div_ps(
       _mm256_set1_ps(kMost * (2 << kFraction) * 16384.0f), _mm256_cvtepi32_ps(largest)));
   alignas(32) int32_t factors[kLanes];
