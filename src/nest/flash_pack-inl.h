@@ -56,14 +56,14 @@ template <bool kVnni>
 struct Keys {
   int8_t* bytes;
   int16_t* words;
-  Columns<kVnni>::Sum* offsets;
+  typename Columns<kVnni>::Sum* offsets;
   int16_t* shares;
   float* step;
 
   Keys(uint16_t* packed, const QueryPlan& plan)
       : bytes(reinterpret_cast<int8_t*>(packed)),
         words(reinterpret_cast<int16_t*>(bytes + plan.bytes * kTokens)),
-        offsets(reinterpret_cast<Columns<kVnni>::Sum*>(words + plan.words * kTokens)),
+        offsets(reinterpret_cast<decltype(offsets)>(words + plan.words * kTokens)),
         shares(reinterpret_cast<int16_t*>(offsets + kTokens)),
         step(reinterpret_cast<float*>(shares + kTokens)) {}
 };
