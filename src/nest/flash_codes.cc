@@ -20,6 +20,8 @@
 #include <immintrin.h>
 
 #include "nest/flash_pack-inl.h"
+#include "nest/flash_rows-inl.h"
+#include "nest/word_softmax-inl.h"
 
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {

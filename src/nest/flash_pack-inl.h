@@ -13,7 +13,6 @@
 
 #include "nest/flash_codes.h"
 #include "nest/flash_rows-inl.h"
-#include "nest/word_softmax-inl.h"
 
 HWY_PUSH_ATTRIBUTES("avx,avx2,fma")
 namespace mkv::flash {
@@ -27,6 +26,8 @@ inline constexpr CodeRange kQueryRange{246.0f, 127.0f, 512.0f, kTopMost, kTopUni
 inline constexpr int kScoreShift = 3;  // from the bytes' unit to a score's
 inline constexpr int kWordShift = 15;  // from that of the top columns' products
 static_assert(kTopUnit * kTopUnit == 1 << (kWordShift - kScoreShift));
+// The largest score is in 32 bits, in that unit.
+static_assert(kQueryRange.all * kKeyRange.all * kTopUnit * kTopUnit < 0x1p31f);
 inline constexpr float kScoreUnit = 1 << kScoreShift;
 
 // A packed query is, as bytes, of every four columns c that are bytes [c, c+1, c+2, c+3, c+2, c+3,
