@@ -35,11 +35,7 @@ struct ScoreSums {
 
   HWY_INLINE ScoreSums(__m256i x, __m256i y) : first(x), second(y), next(x, y) {}
   HWY_INLINE void add(const uint8_t* query, size_t stride, __m256i x, __m256i y) {
-    if constexpr (kVnni) {
-      add_byte_fours_at_once(query, x, y, first, second);
-    } else {
-      add_byte_pairs(query, x, y, first, second);
-    }
+    add_products_of_bytes<kVnni>(query, x, y, first, second);
     next.add(query + stride, stride, x, y);
   }
   // From the bytes' unit to that of scores, or of products of words.

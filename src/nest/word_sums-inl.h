@@ -35,14 +35,10 @@ struct RowSums {
   HWY_INLINE RowSums() : first(_mm256_setzero_si256()), second(_mm256_setzero_si256()) {}
   // Four bytes of each row of `left`, times as many of each lane of x and y.
   HWY_INLINE void add(const Element* left, size_t stride, __m256i x, __m256i y) {
-    if constexpr (kBytes && kVnni) {
-      add_byte_fours_at_once(left, x, y, first, second);
-    } else if constexpr (kBytes) {
-      add_byte_pairs(left, x, y, first, second);
-    } else if constexpr (kVnni) {
-      add_word_pairs_at_once(left, x, y, first, second);
+    if constexpr (kBytes) {
+      add_products_of_bytes<kVnni>(left, x, y, first, second);
     } else {
-      add_word_pairs(left, x, y, first, second);
+      add_products_of_words<kVnni>(left, x, y, first, second);
     }
     next.add(left + stride, stride, x, y);
   }

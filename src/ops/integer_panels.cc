@@ -42,11 +42,7 @@ template <bool kVnni>
 HWY_INLINE void add_pairs(const int16_t* x, const IntLanesV (&w)[kVectors], IntLanesV& first,
                           IntLanesV& second) {
 #if HWY_TARGET == HWY_AVX2
-  if constexpr (kVnni) {
-    add_word_pairs_at_once(x, w[0].raw, w[1].raw, first.raw, second.raw);
-  } else {
-    add_word_pairs(x, w[0].raw, w[1].raw, first.raw, second.raw);
-  }
+  add_products_of_words<kVnni>(x, w[0].raw, w[1].raw, first.raw, second.raw);
 #else
   using Pair [[gnu::may_alias]] = int32_t;
   const IntLanesV in = hn::Set(IntLanes(), *reinterpret_cast<const Pair*>(x));

@@ -50,6 +50,20 @@ MKV_ADD_AT_ONCE(add_byte_fours_at_once, "vpdpbusd")
 
 #undef MKV_ADD_AT_ONCE
 
+// With AVX-VNNI or without it, where bytes add up in words.
+template <bool kVnni>
+HWY_INLINE void add_products_of_words(const void* left, __m256i x, __m256i y, __m256i& first,
+                                      __m256i& second) {
+  if constexpr (kVnni) return add_word_pairs_at_once(left, x, y, first, second);
+  add_word_pairs(left, x, y, first, second);
+}
+template <bool kVnni>
+HWY_INLINE void add_products_of_bytes(const void* left, __m256i x, __m256i y, __m256i& first,
+                                      __m256i& second) {
+  if constexpr (kVnni) return add_byte_fours_at_once(left, x, y, first, second);
+  add_byte_pairs(left, x, y, first, second);
+}
+
 // As add_word_pairs, to sums that start.
 HWY_INLINE void multiply_word_pairs(const void* left, __m256i x, __m256i y, __m256i& first,
                                     __m256i& second) {
