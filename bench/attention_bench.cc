@@ -248,13 +248,22 @@ void run_weigh_slabs(benchmark::State& state) {
 
 void run_score_angles(benchmark::State& state) {
   Run run;
-  const std::vector<int16_t> terms(Run::kHeads * Run::kPairs * 2, 300);
-  Buffer<int16_t> angles(Run::kPairs * kHalfTokens * 2);
-  std::ranges::fill(angles.span(), int16_t{500});
+  std::vector<double> frequency(Run::kPairs);
+  for (size_t i = 0; i < Run::kPairs; ++i) {
+    frequency[i] = std::pow(1e5, -static_cast<double>(i) / Run::kPairs);
+  }
+  const MeanAngles angles = make_mean_angles(frequency);
+  const Matrix<float> terms(Run::kHeads, Run::kPairs * 2);
+  const std::vector<float> cos(Run::kPairs, 0.6f), sin(Run::kPairs, 0.8f);
+  const size_t of_block = Run::kHeads * 2 * angles.scored();
+  std::vector<int16_t> first(Run::kHeads * 2 * padded_pairs(Run::kPairs));
+  std::vector<int16_t> turned(Run::kBlocks * of_block);
   for (auto _ : state) {
+    turn_and_round_mean_terms(terms.view(), cos, sin, first.data());
+    turn_to_blocks(angles, first.data(), Run::kHeads, Run::kBlocks, turned.data());
     for (size_t b = 0; b < Run::kBlocks; ++b) {
       score_angles(
-          terms.data(), run.units, angles.data(), Run::kPairs,
+          angles, turned.data() + b * of_block, run.units,
           {run.scores.data() + b * kBlockTokens, Run::kHeads, kBlockTokens, run.scores.cols()});
     }
     benchmark::DoNotOptimize(run.scores.data());

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numbers>
 
+#include "base/check.h"
+#include "nest/angle_reference.h"
 #include "ops/instruction_set.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -19,9 +22,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_SCALAR
 
-void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs, bool,
+void ScoreAngles(const MeanAngles& angles, const int16_t* terms, const float* unit, bool,
                  View<float> scores) {
-  reference::score_angles(terms, {unit, scores.rows}, angles, pairs, scores);
+  reference::score_angles(angles, terms, {unit, scores.rows}, scores);
+}
+void TurnToBlocks(const MeanAngles& angles, const int16_t* terms, size_t heads, size_t blocks, bool,
+                  int16_t* out) {
+  reference::turn_to_blocks(angles, terms, heads, blocks, out);
 }
 
 #else
@@ -74,12 +81,12 @@ HWY_INLINE hn::Vec<Words> two_terms(const int16_t* terms) {
 
 // kHeads heads from `head` on and two vectors of tokens of each half at once.
 template <size_t kHeads, bool kVnni>
-HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int16_t* angles,
-                              size_t pairs, View<float> scores, size_t head) {
+HWY_INLINE size_t score_heads(const MeanAngles& angles, const int16_t* terms, const float* unit,
+                              View<float> scores, size_t head) {
   constexpr size_t kVectors = 2, kSides = 2;
   const Words d;
   const hn::RebindToFloat<Ints> df;
-  const size_t n = hn::Lanes(Ints()), all = even_pairs(pairs);
+  const size_t n = hn::Lanes(Ints()), all = angles.scored();
   for (; head + kHeads <= scores.rows; head += kHeads) {
     for (size_t t = 0; t < kHalfTokens; t += kVectors * n) {
       PairSums<kVnni> sums[kHeads][kSides][kVectors];
@@ -90,7 +97,7 @@ HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int
       }
       for (size_t i = 0; i < all; i += 2) {
         for (size_t side = 0; side < kSides; ++side) {
-          const int16_t* angle = angles + ((i + side) * kHalfTokens + t) * 2;
+          const int16_t* angle = angles.half_block.data() + ((i + side) * kHalfTokens + t) * 2;
           auto first = hn::LoadU(d, angle), second = hn::LoadU(d, angle + n * 2);
 #if HWY_TARGET == HWY_AVX3
           asm("" : "+v"(first.raw), "+v"(second.raw));  // GCC would load them again for each head
@@ -119,16 +126,103 @@ HWY_INLINE size_t score_heads(const int16_t* terms, const float* unit, const int
 }
 
 template <bool kVnni>
-HWY_INLINE void score_all(const int16_t* terms, const float* unit, const int16_t* angles,
-                          size_t pairs, View<float> scores) {
-  const size_t rest = score_heads<3, kVnni>(terms, unit, angles, pairs, scores, 0);
-  score_heads<1, kVnni>(terms, unit, angles, pairs, scores, rest);
+HWY_INLINE void score_all(const MeanAngles& angles, const int16_t* terms, const float* unit,
+                          View<float> scores) {
+  const size_t rest = score_heads<3, kVnni>(angles, terms, unit, scores, 0);
+  score_heads<1, kVnni>(angles, terms, unit, scores, rest);
 }
 
-void ScoreAngles(const int16_t* terms, const float* unit, const int16_t* angles, size_t pairs,
-                 bool vnni, View<float> scores) {
-  if (kMayHaveVnni && vnni) return score_all<kMayHaveVnni>(terms, unit, angles, pairs, scores);
-  score_all<false>(terms, unit, angles, pairs, scores);
+void ScoreAngles(const MeanAngles& angles, const int16_t* terms, const float* unit, bool vnni,
+                 View<float> scores) {
+  if (kMayHaveVnni && vnni) return score_all<kMayHaveVnni>(angles, terms, unit, scores);
+  score_all<false>(angles, terms, unit, scores);
+}
+
+// The fast pairs of a head in a block.
+HWY_INLINE void turn_fast(const int16_t* a, const int16_t* b, const int16_t* cos,
+                          const int16_t* sin, size_t fast, int16_t* even, int16_t* odd) {
+  const hn::CappedTag<int16_t, kPairsAtOnce> d;
+  for (size_t i = 0; i < fast; i += hn::Lanes(d)) {
+    const auto x = hn::LoadU(d, a + i), y = hn::LoadU(d, b + i);
+    const auto c = hn::LoadU(d, cos + i), s = hn::LoadU(d, sin + i);
+    hn::StoreU(hn::Add(hn::MulFixedPoint15(x, c), hn::MulFixedPoint15(y, s)), d, even + i);
+    hn::StoreU(hn::Sub(hn::MulFixedPoint15(y, c), hn::MulFixedPoint15(x, s)), d, odd + i);
+  }
+}
+
+// What the other pairs add to the polynomials of all blocks, kHeads heads from `head` on, and two
+// vectors of [block][even | odd][kSmooth] at once.
+template <size_t kHeads, bool kVnni>
+HWY_INLINE size_t turn_smooth(const MeanAngles& angles, const int16_t* terms, size_t heads,
+                              size_t blocks, size_t head, int16_t* out) {
+  constexpr size_t kVectors = 2, kOfBlock = 2 * kSmooth, kAll = kTurnedBlocks * kOfBlock;
+  const Words d;
+  const Ints di;
+  const hn::Rebind<int16_t, Ints> narrow;
+  const size_t n = hn::Lanes(di), pairs = padded_pairs(angles.pairs), fast = angles.fast;
+  const size_t scored = angles.scored(), used = blocks * kOfBlock;
+  const auto half = hn::Set(di, 1 << (kSmoothBits - 1));
+  static_assert(kAll % (kVectors * hn::MaxLanes(Ints())) == 0);
+  HWY_ALIGN int16_t words[kHeads * kAll];
+  for (; head + kHeads <= heads; head += kHeads) {
+    for (size_t t = 0; t < used; t += kVectors * n) {
+      PairSums<kVnni> sums[kHeads][kVectors];
+      for (auto& of_head : sums) {
+        for (auto& x : of_head) x.clear();
+      }
+      for (size_t i = fast; i < pairs; i += 2) {
+        for (size_t side = 0; side < 2; ++side) {
+          const int16_t* from = angles.to_smooth.data() + ((i - fast + side) * kAll + t) * 2;
+          auto first = hn::LoadU(d, from), second = hn::LoadU(d, from + n * 2);
+#if HWY_TARGET == HWY_AVX3
+          asm("" : "+v"(first.raw), "+v"(second.raw));
+#endif
+          for (size_t h = 0; h < kHeads; ++h) {
+            const auto term = two_terms(terms + (2 * (head + h) + side) * pairs + i);
+            sums[h][0].add(first, term);
+            sums[h][1].add(second, term);
+          }
+        }
+      }
+      for (size_t h = 0; h < kHeads; ++h) {
+        for (size_t v = 0; v < kVectors; ++v) {
+          const auto sum = hn::ShiftRight<kSmoothBits>(hn::Add(sums[h][v].total(), half));
+          hn::StoreU(hn::DemoteTo(narrow, sum), narrow, words + h * kAll + t + v * n);
+        }
+      }
+    }
+    const int16_t* from = words;
+    for (size_t h = 0; h < kHeads; ++h, from = words + h * kAll) {
+      int16_t* to = out + (head + h) * 2 * scored + fast;
+      for (size_t block = 0; block < blocks; ++block, from += kOfBlock) {
+        std::memcpy(to, from, kSmooth * sizeof(int16_t));
+        std::memcpy(to + scored, from + kSmooth, kSmooth * sizeof(int16_t));
+        to += heads * 2 * scored;
+      }
+    }
+  }
+  return head;
+}
+
+void TurnToBlocks(const MeanAngles& angles, const int16_t* terms, size_t heads, size_t blocks,
+                  bool vnni, int16_t* out) {
+  const size_t pairs = padded_pairs(angles.pairs), fast = angles.fast, scored = angles.scored();
+  for (size_t block = 0; block < blocks; ++block) {
+    const int16_t* cos = angles.turns.data() + block * 2 * fast;
+    for (size_t h = 0; h < heads; ++h) {
+      const int16_t* a = terms + h * 2 * pairs;
+      int16_t* to = out + (block * heads + h) * 2 * scored;
+      turn_fast(a, a + pairs, cos, cos + fast, fast, to, to + scored);
+    }
+  }
+  if (!angles.smooth()) return;
+  if (kMayHaveVnni && vnni) {
+    const size_t rest = turn_smooth<3, kMayHaveVnni>(angles, terms, heads, blocks, 0, out);
+    turn_smooth<1, kMayHaveVnni>(angles, terms, heads, blocks, rest, out);
+  } else {
+    const size_t rest = turn_smooth<3, false>(angles, terms, heads, blocks, 0, out);
+    turn_smooth<1, false>(angles, terms, heads, blocks, rest, out);
+  }
 }
 
 #endif  // HWY_TARGET == HWY_SCALAR
@@ -138,7 +232,7 @@ template <class D>
 HWY_INLINE size_t turn_vectors(D d, const float* a, const float* b, const float* cos,
                                const float* sin, size_t first, size_t pairs, int16_t* out) {
   const hn::Rebind<int16_t, D> d16;
-  const size_t n = hn::Lanes(d), all = even_pairs(pairs);
+  const size_t n = hn::Lanes(d), all = padded_pairs(pairs);
   size_t i = first;
   for (; i + n <= pairs; i += n) {
     const auto va = hn::LoadU(d, a + i), vb = hn::LoadU(d, b + i);
@@ -152,13 +246,13 @@ HWY_INLINE size_t turn_vectors(D d, const float* a, const float* b, const float*
 }
 
 void TurnAndRound(View<const float> terms, const float* cos, const float* sin, int16_t* out) {
-  const size_t pairs = terms.cols / 2, all = even_pairs(pairs);
+  const size_t pairs = terms.cols / 2, all = padded_pairs(pairs);
   for (size_t h = 0; h < terms.rows; ++h, out += 2 * all) {
     const float* a = terms.row(h).data();
     const float* b = a + pairs;
     const size_t rest = turn_vectors(hn::ScalableTag<float>(), a, b, cos, sin, 0, pairs, out);
     turn_vectors(hn::CappedTag<float, 1>(), a, b, cos, sin, rest, pairs, out);
-    if (pairs < all) out[pairs] = out[all + pairs] = 0;
+    for (size_t i = pairs; i < all; ++i) out[i] = out[all + i] = 0;
   }
 }
 
@@ -170,6 +264,7 @@ HWY_AFTER_NAMESPACE();
 namespace mkv {
 HWY_EXPORT(ScoreAngles);
 HWY_EXPORT(TurnAndRound);
+HWY_EXPORT(TurnToBlocks);
 
 void mean_terms(std::span<const float> query, std::span<const float> mean, float* a, float* b) {
   MKV_CHECK(query.size() == mean.size());
@@ -180,15 +275,18 @@ void mean_terms(std::span<const float> query, std::span<const float> mean, float
   }
 }
 
-float mean_terms_factor(std::span<const float> a, std::span<const float> b) {
+float mean_terms_factor(const MeanAngles& angles, std::span<const float> a,
+                        std::span<const float> b) {
   float total = 0.0f, largest = 0.0f;
   for (size_t i = 0; i < a.size(); ++i) {
-    const float length = std::hypot(a[i], b[i]);
-    total += length;
+    const float length = std::sqrt(a[i] * a[i] + b[i] * b[i]);
+    // What a slow pair adds to the polynomials is at most 1.2 times its length to one and 1.8 times
+    // to all, and a third of the room in 32 bits is more than one of them may have.
+    total += i < angles.fast ? length : 2.4f * length;
     largest = std::max(largest, length);
   }
   // The sum of all, rounded up and times kAngleOne, stays below 2^31; each below 2^15.
-  const float most_in_all = 65000.0f - static_cast<float>(a.size());
+  const float most_in_all = 65000.0f - static_cast<float>(2 * a.size());
   return total > 0.0f ? std::min(most_in_all / total, 32000.0f / largest) : 0.0f;
 }
 
@@ -208,26 +306,18 @@ void turn_and_round_mean_terms(View<const float> terms, std::span<const float> c
   HWY_DYNAMIC_DISPATCH(TurnAndRound)(terms, cos.data(), sin.data(), out);
 }
 
-Buffer<int16_t> half_block_angles(View<const float> cos, View<const float> sin) {
-  MKV_CHECK(cos.rows == kHalfTokens && sin.rows == kHalfTokens && sin.cols == cos.cols);
-  Buffer<int16_t> angles(2 * even_pairs(cos.cols) * kHalfTokens);
-  std::ranges::fill(angles.span(), int16_t{0});
-  const auto round = [](float x) { return static_cast<int16_t>(std::lrint(kAngleOne * x)); };
-  for (size_t t = 0; t < kHalfTokens; ++t) {
-    for (size_t i = 0; i < cos.cols; ++i) {
-      int16_t* at = angles.data() + (i / 2 * 2 * kHalfTokens + t) * 2 + i % 2;
-      at[0] = round(cos.at(t, i));
-      at[kHalfTokens * 2] = round(sin.at(t, i));
-    }
-  }
-  return angles;
+void turn_to_blocks(const MeanAngles& angles, const int16_t* terms, size_t heads, size_t blocks,
+                    int16_t* out) {
+  MKV_CHECK(blocks <= kTurnedBlocks);
+  const bool vnni = has_vnni() || has_avx2_vnni();
+  HWY_DYNAMIC_DISPATCH(TurnToBlocks)(angles, terms, heads, blocks, vnni, out);
 }
 
-void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
-                  size_t pairs, View<float> scores) {
+void score_angles(const MeanAngles& angles, const int16_t* terms, std::span<const float> unit,
+                  View<float> scores) {
   MKV_CHECK(unit.size() == scores.rows && scores.cols == 64);
   const bool vnni = has_vnni() || has_avx2_vnni();
-  HWY_DYNAMIC_DISPATCH(ScoreAngles)(terms, unit.data(), angles, pairs, vnni, scores);
+  HWY_DYNAMIC_DISPATCH(ScoreAngles)(angles, terms, unit.data(), vnni, scores);
 }
 
 }  // namespace mkv

@@ -4,9 +4,13 @@
 // in the cache, and one half of a block's tokens mirrors the other. A sum over cosines and one over
 // sines are the scores of two tokens, their sum and their difference. Both factors are 16-bit
 // integers: two products and their sum are one instruction.
+//
+// Most pairs turn by little within a block. Together they are, to 16 bits, a polynomial of degree 7
+// in the position there, four even terms and four odd ones: these are scored in place of the pairs
+// (decision 0035). Terms are turned to the first block of a run as floats, and from there to each
+// of its blocks as integers.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -20,67 +24,68 @@ namespace mkv {
 inline constexpr float kAngleOne = 32767.0f;
 inline constexpr size_t kHalfTokens = 32;
 
-// Pairs are worked on by twos; a lacking one is zero.
-inline constexpr size_t even_pairs(size_t pairs) { return pairs + pairs % 2; }
+// Terms of pairs are padded with zeros to so many at once.
+inline constexpr size_t kPairsAtOnce = 8;
+inline constexpr size_t padded_pairs(size_t pairs) {
+  return (pairs + kPairsAtOnce - 1) / kPairsAtOnce * kPairsAtOnce;
+}
 // Where the middle of a block is from its first position.
 inline constexpr double kMiddle = 31.5;
+// Blocks whose terms are turned together.
+inline constexpr size_t kTurnedBlocks = 8;
+// Polynomials that stand for slow pairs, of each parity: Chebyshev's T_0, T_2, T_4, T_6 and T_1,
+// T_3, T_5, T_7.
+inline constexpr size_t kSmooth = 4;
 
-// Angles of the tokens after the middle, 0.5, 1.5 ... positions from it, [two pairs][cos |
-// sin][kHalfTokens][2], from their cosines and sines [kHalfTokens][pairs].
-Buffer<int16_t> half_block_angles(View<const float> cos, View<const float> sin);
+// What the scores of a mean need of the model's frequencies.
+struct MeanAngles {
+  size_t pairs = 0;
+  // Leading pairs that are scored each by itself, padded, and what stands for the others.
+  size_t fast = 0;
+  bool smooth() const { return fast < pairs; }
+  size_t scored() const { return fast + (smooth() ? kSmooth : 0); }
+  // Of a block's middle from its first position [cos | sin][pairs].
+  Buffer<float> middle;
+  // From the first of the blocks to each: of the fast pairs [block][cos | sin][fast], times
+  // kAngleOne; of the others, times kSmoothOne, what they add to the polynomials, [two pairs][a |
+  // b][block][even | odd][kSmooth][2].
+  Buffer<int16_t> turns, to_smooth;
+  // Of the tokens after the middle, 0.5, 1.5 ... positions from it, times kAngleOne: cosines and
+  // sines of the fast pairs, the polynomials, [two that are scored][even | odd][kHalfTokens][2].
+  Buffer<int16_t> half_block;
+
+  MeanAngles clone() const;
+};
+inline constexpr int kSmoothBits = 14;
+inline constexpr float kSmoothOne = 1 << kSmoothBits;
+
+// frequency [pairs]: radians a position.
+MeanAngles make_mean_angles(std::span<const double> frequency);
 
 // The terms a, b [pairs] of a query [2 * pairs] and a mean key before RoPE.
 void mean_terms(std::span<const float> query, std::span<const float> mean, float* a, float* b);
 
 // What to multiply the terms a [pairs], b [pairs] by before they are rounded, turned by any angle,
-// so that they fit 16 bits and their sums with angles 32. 0 if all are 0.
-float mean_terms_factor(std::span<const float> a, std::span<const float> b);
+// so that they and the polynomials' fit 16 bits and their sums with angles 32. 0 if all are 0.
+float mean_terms_factor(const MeanAngles& angles, std::span<const float> a,
+                        std::span<const float> b);
 
 // The terms of positions that count from another one, (a cos + b sin, b cos - a sin) of its angles.
 // All inputs have one size, the pairs.
 void turn_mean_terms(std::span<float> a, std::span<float> b, std::span<const float> cos,
                      std::span<const float> sin);
-// The same of some heads, rounded: terms [heads x a | b], out [heads][a' | b'][even_pairs(pairs)].
+// The same of some heads, rounded: terms [heads x a | b], out [heads][a' | b'][padded_pairs()].
 void turn_and_round_mean_terms(View<const float> terms, std::span<const float> cos,
                                std::span<const float> sin, int16_t* out);
 
+// From the terms of the first of `blocks` blocks, [heads][a | b][padded_pairs()], kTurnedBlocks at
+// most, to those of each: out [block][head][even | odd][angles.scored()].
+void turn_to_blocks(const MeanAngles& angles, const int16_t* terms, size_t heads, size_t blocks,
+                    int16_t* out);
+
 // scores[h][t] = unit[h] * sum_i terms[h][i] . angle i of token t, for the tokens of a block.
-// terms [heads][a | b][even_pairs(pairs)], angles of half_block_angles, scores [heads x 64].
-void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
-                  size_t pairs, View<float> scores);
+// terms [heads][even | odd][angles.scored()], scores [heads x 64].
+void score_angles(const MeanAngles& angles, const int16_t* terms, std::span<const float> unit,
+                  View<float> scores);
 
-namespace reference {
-
-inline void turn_and_round_mean_terms(View<const float> terms, std::span<const float> cos,
-                                      std::span<const float> sin, int16_t* out) {
-  const size_t pairs = cos.size(), all = even_pairs(pairs);
-  for (size_t h = 0; h < terms.rows; ++h, out += 2 * all) {
-    out[all - 1] = out[2 * all - 1] = 0;
-    for (size_t i = 0; i < pairs; ++i) {
-      const float a = terms.at(h, i), b = terms.at(h, pairs + i);
-      out[i] = static_cast<int16_t>(std::lrint(a * cos[i] + b * sin[i]));
-      out[all + i] = static_cast<int16_t>(std::lrint(b * cos[i] - a * sin[i]));
-    }
-  }
-}
-
-inline void score_angles(const int16_t* terms, std::span<const float> unit, const int16_t* angles,
-                         size_t pairs, View<float> scores) {
-  const size_t all = even_pairs(pairs);
-  for (size_t h = 0; h < scores.rows; ++h) {
-    for (size_t t = 0; t < kHalfTokens; ++t) {
-      int sums[2] = {0, 0};
-      for (size_t i = 0; i < all; ++i) {
-        for (size_t side = 0; side < 2; ++side) {
-          sums[side] += terms[(2 * h + side) * all + i] *
-                        angles[((i / 2 * 2 + side) * kHalfTokens + t) * 2 + i % 2];
-        }
-      }
-      scores.at(h, kHalfTokens + t) = unit[h] * static_cast<float>(sums[0] + sums[1]);
-      scores.at(h, kHalfTokens - 1 - t) = unit[h] * static_cast<float>(sums[0] - sums[1]);
-    }
-  }
-}
-
-}  // namespace reference
 }  // namespace mkv

@@ -185,9 +185,10 @@ void CodedAttention::prepare_mean(size_t head, std::span<const float> mean,
   float* a = mean_terms_ + head * head_dim_;
   float* b = a + pairs;
   mean_terms(query, mean, a, b);
-  const AngleTables& angles = state_->angles_of(layer_);
-  turn_mean_terms({a, pairs}, {b, pairs}, angles.middle_cos(), angles.middle_sin());
-  const float factor = mean_terms_factor({a, pairs}, {b, pairs});
+  const MeanAngles& angles = state_->angles_of(layer_).mean;
+  turn_mean_terms({a, pairs}, {b, pairs}, angles.middle.span().first(pairs),
+                  angles.middle.span().subspan(pairs));
+  const float factor = mean_terms_factor(angles, {a, pairs}, {b, pairs});
   scale_by({a, head_dim_}, factor);
   mean_units_[head] = factor > 0.0f ? 1.0f / (factor * kAngleOne) : 0.0f;
 }
@@ -202,14 +203,16 @@ void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
     return;
   }
   const AngleTables& angles = state_->angles_of(layer_);
+  const size_t of_block = scores.rows * 2 * angles.mean.scored();
   int16_t* turned = turned_.of(worker);
+  int16_t* first = turned + kRunBlocks * of_block;
   const View<const float> terms(mean_terms_ + first_head * head_dim_, scores.rows, head_dim_);
-  for (size_t block = blocks.begin; block < blocks.end; ++block) {
-    turn_and_round_mean_terms(terms, {angles.block_cos(block), pairs},
-                              {angles.block_sin(block), pairs}, turned);
-    score_angles(turned, units, angles.half_block.data(), pairs,
-                 {scores.data + (block - blocks.begin) * kBlockTokens, scores.rows, kBlockTokens,
-                  scores.stride});
+  turn_and_round_mean_terms(terms, {angles.block_cos(blocks.begin), pairs},
+                            {angles.block_sin(blocks.begin), pairs}, first);
+  turn_to_blocks(angles.mean, first, scores.rows, blocks.count(), turned);
+  for (size_t b = 0; b < blocks.count(); ++b) {
+    score_angles(angles.mean, turned + b * of_block, units,
+                 {scores.data + b * kBlockTokens, scores.rows, kBlockTokens, scores.stride});
   }
 }
 

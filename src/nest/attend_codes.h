@@ -19,7 +19,7 @@
 
 namespace mkv {
 
-inline constexpr size_t kRunBlocks = 8;  // blocks attended to as one task
+inline constexpr size_t kRunBlocks = kTurnedBlocks;  // blocks attended to as one task
 // Parts of blocks, each of which is weighed or left out.
 inline constexpr size_t count_parts(size_t blocks) {
   return (blocks + kWeighBlocks - 1) / kWeighBlocks;
@@ -77,7 +77,11 @@ class CodedAttention {
   GroupId space(size_t group, Side side) const { return {layer_, group, side}; }
   bool integer() const { return state_->arithmetic == Arithmetic::fast && codes(); }
   bool codes() const { return state_->nest->config().slab_kind == SlabKind::code; }
-  size_t turned_size() const { return 2 * even_pairs(head_dim_ / 2); }
+  // Terms of a head: of a run's blocks, and those that they are turned from.
+  size_t turned_size() const {
+    const size_t pairs = head_dim_ / 2;
+    return 2 * (kRunBlocks * state_->angles_of(layer_).mean.scored() + padded_pairs(pairs));
+  }
   ScoreTables score_tables(size_t group) const;
   CodeBlocks code_blocks(GroupId id, size_t begin, size_t end) const;
   std::span<const uint8_t> code_bytes(GroupId id, Blocks blocks) const;
@@ -107,7 +111,7 @@ class CodedAttention {
   int32_t* factors_ = nullptr;   // [head][factor_count()]
   ByteTables* bytes_ = nullptr;  // [head][part]
   PerWorker<float> values_;      // [slab][16], tables before rounding
-  PerWorker<int16_t> turned_;    // [head of the group][a | b][even_pairs()]
+  PerWorker<int16_t> turned_;    // [block][head of the group][even | odd][scored()], first terms
   PerWorker<float> largest_;     // [head of the group][part of a run], see Partials
   PerWorker<float> least_sums_;  // [head of the group], see Partials
   PerWorker<float> part_units_;  // [head of the group that counts]

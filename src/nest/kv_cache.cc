@@ -33,14 +33,7 @@ AngleTables make_angles(const Rotary& rotary, bool of_tiles) {
   AngleTables angles;
   angles.pairs = rotary.pairs();
   angles.within_block = leading_angles(rotary, kBlockTokens);
-  const size_t pairs = angles.pairs;
-  angles.middle.resize_exactly(2 * pairs);
-  rotary.angles(kMiddle, {angles.middle.data(), pairs}, {angles.middle.data() + pairs, pairs});
-  Matrix<float> cos(kHalfTokens, pairs), sin(kHalfTokens, pairs);
-  for (size_t t = 0; t < kHalfTokens; ++t) {
-    rotary.angles(static_cast<double>(t) + 0.5, cos.row(t), sin.row(t));
-  }
-  angles.half_block = half_block_angles(cos.view(), sin.view());
+  angles.mean = make_mean_angles(rotary.inverse_frequency());
   if (of_tiles) {
     const Buffer<float> of_pair = leading_angles(rotary, amx::kPair);
     const std::span<const float> all(of_pair.data(), of_pair.size());

@@ -25,8 +25,7 @@ SpacePlan clone_plan(const SpacePlan& plan) {
 AngleTables clone_angles(const AngleTables& angles) {
   return {.of_blocks = angles.of_blocks.clone(),
           .within_block = angles.within_block.clone(),
-          .middle = angles.middle.clone(),
-          .half_block = angles.half_block.clone(),
+          .mean = angles.mean.clone(),
           .tiles = angles.tiles.clone(),
           .pairs = angles.pairs};
 }

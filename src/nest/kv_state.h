@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "nest/angle_kernels.h"
 #include "nest/block_kernels.h"
 #include "nest/code_tables.h"
 #include "nest/kv_cache.h"
@@ -89,18 +90,13 @@ struct AngleTables {
   // Of each block's first position [block][cos | sin][pairs], and of the 64 positions within a
   // block, [cos of pair 0 ... | sin of pair 0 ...][64].
   Buffer<float> of_blocks, within_block;
-  // For the scores of the mean key (nest/angle_kernels.h): of a block's middle from its first
-  // position [cos | sin][pairs], and from the middle as integers.
-  Buffer<float> middle;
-  Buffer<int16_t> half_block;
+  MeanAngles mean;  // for the scores of the mean key
   // Of 128 positions, as right sides of products (nest/amx_codes.h); empty where there is no AMX.
   Buffer<int8_t> tiles;
   size_t pairs = 0;
 
   const float* block_cos(size_t block) const { return of_blocks.data() + block * 2 * pairs; }
   const float* block_sin(size_t block) const { return block_cos(block) + pairs; }
-  std::span<const float> middle_cos() const { return {middle.data(), pairs}; }
-  std::span<const float> middle_sin() const { return {middle.data() + pairs, pairs}; }
 };
 
 // What a space's rank means for decoding.
