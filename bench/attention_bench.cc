@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -220,17 +221,21 @@ void run_score_slabs(benchmark::State& state) {
   const size_t slabs = run.slabs.size();
   Buffer<uint8_t> entries(Run::kHeads * four_count(slabs) * kFour * kCodebookEntries);
   std::vector<int32_t> factors(Run::kHeads * factor_count(slabs));
-  std::vector<float> bases(Run::kHeads);
+  std::vector<float> bases(2 * Run::kHeads), expected(Run::kHeads);
   std::vector<ByteTables> bytes(Run::kHeads * part_count(slabs));
-  const ScoreTables tables{slabs,          Run::kHeads,      entries.data(),
-                           factors.data(), run.units.data(), bases.data(),
-                           bytes.data()};
+  const ScoreTables tables{
+      slabs,          Run::kHeads,      expected.data(), entries.data(),
+      factors.data(), run.units.data(), bases.data(),    bases.data() + Run::kHeads,
+      bytes.data()};
+  std::vector<size_t> all(Run::kHeads);
+  std::iota(all.begin(), all.end(), size_t{0});
+  const auto which = state.range(0) == 0 ? Slabs::leading : Slabs::rest;
   std::vector<float> values(slabs * kCodebookEntries);
   const Matrix<float> query = random_matrix(1, kWidth, 9);
   tabulate_slabs(run.slabs, query.data(), values.data());
   for (size_t h = 0; h < Run::kHeads; ++h) round_tables(values.data(), h, tables);
   for (auto _ : state) {
-    score_slabs(tables, run.blocks(0, Run::kBlocks), run.scores.view());
+    score_slabs(tables, which, run.blocks(0, Run::kBlocks), all, run.scores.view());
     benchmark::DoNotOptimize(run.scores.data());
   }
 }
@@ -309,7 +314,12 @@ void run_store_tokens(benchmark::State& state) {
 
 BENCHMARK(run_store_tokens)->Name("store_tokens")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_add_up_codes)->Name("code_sums")->Unit(benchmark::kMicrosecond);
-BENCHMARK(run_score_slabs)->Name("run/score_slabs")->Unit(benchmark::kMicrosecond);
+BENCHMARK(run_score_slabs)
+    ->Name("run/score_slabs")
+    ->ArgName("rest")
+    ->Arg(0)
+    ->Arg(1)
+    ->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_weigh_slabs)->Name("run/weigh_slabs")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_score_angles)->Name("run/score_angles")->Unit(benchmark::kMicrosecond);
 BENCHMARK(run_rows)->Name("rows")->ArgName("rows")->Arg(4)->Arg(100);

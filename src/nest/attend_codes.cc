@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
-#include "nest/angle_kernels.h"
 #include "nest/block_kernels.h"
 #include "nest/row_kernels.h"
 #include "nest/slab_kernels.h"
@@ -16,6 +16,9 @@ namespace {
 
 constexpr size_t kRowsAtOnce = 64;
 constexpr size_t kRunParts = count_parts(kRunBlocks);
+// What a part's tokens weigh is at most its largest weight times e^this.
+constexpr float kLogOfPart = 5.55f;
+static_assert(kWeighBlocks * kBlockTokens == 256);
 
 // Whole vectors of a basis's columns where it has them.
 size_t whole_columns(size_t columns, size_t dims) {
@@ -77,8 +80,9 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
   for (size_t group = 0; group < state.groups(); ++group) {
     slabs_ = std::max<size_t>(slabs_, state.rank(layer, group, Side::key));
   }
+  expected_ = arena.take<float>(sizes.heads);
   if (scores_by_fours()) {
-    units_ = arena.take<float>(2 * sizes.heads);
+    units_ = arena.take<float>(3 * sizes.heads);
     entries_ = arena.take<uint8_t>(sizes.heads * four_count(slabs_) * kFour * kCodebookEntries);
     factors_ = arena.take<int32_t>(sizes.heads * factor_count(slabs_));
   } else {
@@ -90,15 +94,16 @@ void CodedAttention::take_scratch(Arena& arena, const KvCache::State& state, siz
 
 ScoreTables CodedAttention::score_tables(size_t group) const {
   const size_t slabs = state_->rank(layer_, group, Side::key), heads = sizes_.group_heads;
-  ScoreTables tables{.slabs = slabs, .heads = heads};
+  const size_t first = group * heads;
+  ScoreTables tables{.slabs = slabs, .heads = heads, .expected = expected_ + first};
   if (scores_by_fours()) {
-    const size_t first = group * heads;
     tables.unit = units_ + first;
-    tables.base = units_ + sizes_.heads + first;
+    tables.base = tables.unit + sizes_.heads;
+    tables.rest_base = tables.base + sizes_.heads;
     tables.entries = entries_ + first * four_count(slabs_) * kFour * kCodebookEntries;
     tables.factors = factors_ + first * factor_count(slabs_);
   } else {
-    tables.bytes = bytes_ + group * heads * part_count(slabs_);
+    tables.bytes = bytes_ + first * part_count(slabs_);
   }
   return tables;
 }
@@ -155,10 +160,20 @@ void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t w
     if (!integer()) continue;
     const std::span<float> latent = latents.row(r);
     for (size_t c = 0; c < plan.columns; ++c) latent[c] *= plan.scale[c];
+    prepare_rest(first_head + r, plan, latent.first(plan.columns),
+                 {kept_.of(worker), plan.columns});
     float* values = values_.of(worker);
     tabulate_slabs(slabs, latent.data(), values);
     round_tables(values, (first_head + r) % sizes_.group_heads, score_tables(group));
   }
+}
+
+// A code of a slab is taken for any of its 16, and slabs for independent: so what they add is about
+// normal, and its exponential's mean that of the mean and a half of the variance.
+void CodedAttention::prepare_rest(size_t head, const SpacePlan& plan, std::span<const float> latent,
+                                  std::span<float> room) {
+  for (size_t c = 0; c < latent.size(); ++c) room[c] = latent[c] * plan.rest_variance[c];
+  expected_[head] = dot(plan.rest_mean, latent) + 0.5f * dot(room, latent);
 }
 
 void CodedAttention::ask_for_tables(size_t group) const {
@@ -174,48 +189,6 @@ void CodedAttention::ask_for_tables(size_t group) const {
   }
 }
 
-// q . R_t mean = sum_i a_i cos(t w_i) + b_i sin(t w_i); for a plain mean its product with q.
-void CodedAttention::prepare_mean(size_t head, std::span<const float> mean,
-                                  std::span<const float> query) {
-  const size_t pairs = head_dim_ / 2;
-  const KeyMean kind = state_->nest->config().key_mean;
-  if (kind == KeyMean::none) mean_units_[head] = 0.0f;
-  if (kind == KeyMean::plain) mean_units_[head] = dot(query, mean);
-  if (kind != KeyMean::position) return;
-  float* a = mean_terms_ + head * head_dim_;
-  float* b = a + pairs;
-  mean_terms(query, mean, a, b);
-  const MeanAngles& angles = state_->angles_of(layer_).mean;
-  turn_mean_terms({a, pairs}, {b, pairs}, angles.middle.span().first(pairs),
-                  angles.middle.span().subspan(pairs));
-  const float factor = mean_terms_factor(angles, {a, pairs}, {b, pairs});
-  scale_by({a, head_dim_}, factor);
-  mean_units_[head] = factor > 0.0f ? 1.0f / (factor * kAngleOne) : 0.0f;
-}
-
-// Scores of coded blocks start as what the mean that coding took away would have added.
-void CodedAttention::score_mean(size_t group, Blocks blocks, View<float> scores,
-                                size_t worker) const {
-  const size_t first_head = group * sizes_.group_heads, pairs = head_dim_ / 2;
-  const std::span<const float> units(mean_units_ + first_head, scores.rows);
-  if (state_->nest->config().key_mean != KeyMean::position) {
-    for (size_t h = 0; h < scores.rows; ++h) std::ranges::fill(scores.row(h), units[h]);
-    return;
-  }
-  const AngleTables& angles = state_->angles_of(layer_);
-  const size_t of_block = scores.rows * 2 * angles.mean.scored();
-  int16_t* turned = turned_.of(worker);
-  int16_t* first = turned + kRunBlocks * of_block;
-  const View<const float> terms(mean_terms_ + first_head * head_dim_, scores.rows, head_dim_);
-  turn_and_round_mean_terms(terms, {angles.block_cos(blocks.begin), pairs},
-                            {angles.block_sin(blocks.begin), pairs}, first);
-  turn_to_blocks(angles.mean, first, scores.rows, blocks.count(), turned);
-  for (size_t b = 0; b < blocks.count(); ++b) {
-    score_angles(angles.mean, turned + b * of_block, units,
-                 {scores.data + b * kBlockTokens, scores.rows, kBlockTokens, scores.stride});
-  }
-}
-
 void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size_t worker) const {
   score_mean(group, blocks, scores, worker);
   const GroupId id = space(group, Side::key);
@@ -225,8 +198,9 @@ void CodedAttention::score(size_t group, Blocks blocks, View<float> scores, size
   if (integer()) {
     CodeBlocks keys = code_blocks(id, blocks.begin, blocks.end);
     keys.ahead = code_bytes(space(group, Side::value), blocks);
-    score_slabs(score_tables(group), keys, scores);
-    return;
+    const std::span<size_t> all(heavy_.of(worker), scores.rows);
+    std::iota(all.begin(), all.end(), size_t{0});
+    return score_slabs(score_tables(group), Slabs::leading, keys, all, scores);
   }
   const View<const float> queries(latent_queries_ + first_head * dims_, scores.rows,
                                   state_->plan(id).columns, dims_);
@@ -276,19 +250,47 @@ Prefetcher CodedAttention::ask_for_keys(std::optional<Next> next, size_t steps) 
   return {code_bytes(space(next->group, Side::key), next->blocks), steps};
 }
 
+// Scores have the other slabs too where they make a difference: where one token weighs what a part
+// is left out for, or the part may weigh more than four times that. largest[head][part of a run] is
+// found on the way.
+void CodedAttention::score_rest(size_t group, Blocks blocks, View<float> scores,
+                                const Partials& partials, float* largest, size_t worker) const {
+  constexpr size_t kPart = kWeighBlocks * kBlockTokens;
+  const size_t first_head = group * scores.rows;
+  size_t* heavy = heavy_.of(worker);
+  for (size_t t = 0; t < scores.cols; t += kPart, ++largest) {
+    const size_t tokens = std::min(kPart, scores.cols - t);
+    const auto part_of = [&](size_t h) { return scores.row(h).subspan(t, tokens); };
+    size_t count = 0;
+    for (size_t h = 0; h < scores.rows; ++h) {
+      const auto [top, sum] = peaks_of(part_of(h));
+      largest[h * kRunParts] = top;
+      if (sum >= partials.least_sum(first_head + h, top)) heavy[count++] = h;
+    }
+    if (count == 0) continue;
+    const size_t begin = blocks.begin + t / kBlockTokens;
+    const CodeBlocks keys =
+        code_blocks(space(group, Side::key), begin, std::min(blocks.end, begin + kWeighBlocks));
+    score_slabs(score_tables(group), Slabs::rest, keys, {heavy, count},
+                {scores.data + t, scores.rows, tokens, scores.stride});
+    for (size_t i = 0; i < count; ++i) {
+      largest[heavy[i] * kRunParts] = max_of(part_of(heavy[i]));
+    }
+  }
+}
+
 // Weights are rounded to bytes, a few blocks at a time: each has the precision of its own largest.
-void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<const float> scores,
+void CodedAttention::weigh_codes(size_t group, Blocks blocks, View<float> scores,
                                  const Partials& partials, size_t run, std::optional<Next> next,
                                  size_t worker) const {
   const size_t heads = scores.rows, first_head = group * heads;
   constexpr size_t kPart = kWeighBlocks * kBlockTokens;
   float* largest = largest_.of(worker);
   float* least_sums = least_sums_.of(worker);
-  constexpr float kMargin = 5.55f;  // log(256): all of a part's tokens alike
-  static_assert(kPart == 256);
+  score_rest(group, blocks, scores, partials, largest, worker);
   for (size_t h = 0; h < heads; ++h) {
-    const Partial partial =
-        partials.begin(run, first_head + h, scores.row(h), kPart, kMargin, largest + h * kRunParts);
+    const std::span<float> of_head(largest + h * kRunParts, count_parts(blocks.count()));
+    const Partial partial = partials.begin(run, first_head + h, of_head, kLogOfPart);
     least_sums[h] = partials.least_sum(first_head + h, partial.top);
   }
   const GroupId id = space(group, Side::value);

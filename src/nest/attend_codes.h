@@ -53,7 +53,8 @@ class CodedAttention {
   void prepare(size_t kv_head, View<const float> queries, size_t worker);
   // Asks for what other workers have prepared of a group.
   void ask_for_tables(size_t group) const;
-  // scores[head of the group][token of the blocks].
+  // scores[head of the group][token of the blocks]; if it skips, those of the leading slabs, and
+  // what the others are expected to add.
   void score(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
   // What the calling worker will probably score next: its keys are asked of the memory in time.
   struct Next {
@@ -62,10 +63,12 @@ class CodedAttention {
   };
   // Asks for them in so many steps.
   Prefetcher ask_for_keys(std::optional<Next> next, size_t steps) const;
-  // Whether weigh leaves out what is not heavy.
+  // Whether weigh leaves out what is not heavy, and has the other slabs scored of what is.
   bool skips() const { return integer(); }
-  // Turns the scores of a run of blocks into its partials. If it skips, kWeighBlocks blocks that
-  // weigh too little for a head are left out for it (Partials::negligible_share).
+  // Turns the scores of a run of blocks into its partials. If it skips, the scores of kWeighBlocks
+  // blocks stay as expected for heads of which none of their tokens would weigh enough, and
+  // kWeighBlocks blocks that weigh too little for a head are left out for it
+  // (Partials::negligible_share).
   void weigh(size_t group, Blocks blocks, View<float> scores, const Partials& partials, size_t run,
              std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis, for some columns of a KV head from the first one on:
@@ -89,7 +92,11 @@ class CodedAttention {
 
   void prepare_mean(size_t head, std::span<const float> mean, std::span<const float> query);
   void score_mean(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
-  void weigh_codes(size_t group, Blocks blocks, View<const float> scores, const Partials& partials,
+  void prepare_rest(size_t head, const SpacePlan& plan, std::span<const float> latent,
+                    std::span<float> room);
+  void score_rest(size_t group, Blocks blocks, View<float> scores, const Partials& partials,
+                  float* largest, size_t worker) const;
+  void weigh_codes(size_t group, Blocks blocks, View<float> scores, const Partials& partials,
                    size_t run, std::optional<Next> next, size_t worker) const;
   struct Heavy {  // of a part: heads of the group that count, and what their weights' units are
     std::span<const size_t> heads;
@@ -105,8 +112,9 @@ class CodedAttention {
   float* latent_queries_ = nullptr;  // [head][dims]
   float* mean_units_ = nullptr;      // [head], of the mean's terms; for a plain mean its score
   float* mean_terms_ = nullptr;      // [head][a | b][pair], to be turned and rounded for a block
+  float* expected_ = nullptr;        // [head]: what slabs after the leading ones add to a score
   // Score tables by four slabs, or by one (nest/code_tables.h):
-  float* units_ = nullptr;       // [unit | base][head]
+  float* units_ = nullptr;       // [unit | base | rest_base][head]
   uint8_t* entries_ = nullptr;   // [head][four][4 slabs][16]
   int32_t* factors_ = nullptr;   // [head][factor_count()]
   ByteTables* bytes_ = nullptr;  // [head][part]

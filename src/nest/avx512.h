@@ -17,7 +17,8 @@ bool scores_fours();
 
 // As in nest/slab_kernels.h.
 Softened soften_to_bytes(std::span<const float> scores, float top, uint8_t* weights);
-void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
+void score_slabs(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                 std::span<const size_t> heads, View<float> scores);
 void weigh_slabs(const CodePlanes& planes, const CodeBlocks& blocks, const uint8_t* weights,
                  std::span<const float> factor, View<float> sums);
 

@@ -207,6 +207,21 @@ float MaxOf(const float* x, size_t size) {
   return best;
 }
 
+Peaks PeaksOf(const float* x, size_t size) {
+  const F32 d;
+  const size_t n = hn::Lanes(d);
+  HWY_ALIGN float most[kTokens];
+  V top = hn::Set(d, -HUGE_VALF);
+  for (size_t i = 0; i < kTokens; i += n) {
+    V m = hn::LoadU(d, x + i);
+    for (size_t t = i + kTokens; t < size; t += kTokens) m = hn::Max(m, hn::LoadU(d, x + t));
+    hn::Store(m, d, most + i);
+    top = hn::Max(top, m);
+  }
+  const float largest = hn::GetLane(hn::MaxOfLanes(d, top));
+  return {largest, ExpAndSum(most, kTokens, largest)};
+}
+
 void ScaleBy(float* x, size_t size, float factor) {
   const F32 d;
   const size_t n = hn::Lanes(d);
@@ -270,6 +285,7 @@ HWY_EXPORT(ScoreColumns);
 HWY_EXPORT(WeighColumns);
 HWY_EXPORT(ExpAndSum);
 HWY_EXPORT(MaxOf);
+HWY_EXPORT(PeaksOf);
 HWY_EXPORT(ScaleBy);
 HWY_EXPORT(WidenBlock);
 HWY_EXPORT(StoreTokens);
@@ -286,6 +302,10 @@ float exp_and_sum(std::span<float> x, float shift) {
   return HWY_DYNAMIC_DISPATCH(ExpAndSum)(x.data(), x.size(), shift);
 }
 float max_of(std::span<const float> x) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x.data(), x.size()); }
+Peaks peaks_of(std::span<const float> x) {
+  MKV_CHECK(!x.empty() && x.size() % kTokens == 0);
+  return HWY_DYNAMIC_DISPATCH(PeaksOf)(x.data(), x.size());
+}
 void scale_by(std::span<float> x, float factor) {
   HWY_DYNAMIC_DISPATCH(ScaleBy)(x.data(), x.size(), factor);
 }

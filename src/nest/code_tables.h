@@ -23,15 +23,21 @@ struct CodeBlocks {
 
 struct ByteTables;
 
+// Slabs of a space, by which scores have two steps (nest/score_bytes.h: leading_slabs()).
+enum class Slabs : uint8_t { leading, rest };
+
 // What each code adds to the scores of a group's heads, rounded; in the form that the instruction
 // set in use reads (nest/slab_kernels.h).
 struct ScoreTables {
   size_t slabs = 0, heads = 0;
-  // By four slabs, the last ones padded with zeros (nest/score_bytes.h): score = base + unit * the
-  // sum over factors, of four bytes each, of factor times entries.
-  uint8_t* entries = nullptr;              // [heads][four_count(slabs)][4 slabs][16]
-  int32_t* factors = nullptr;              // [heads][factor_count(slabs)], 4 bytes of 0 to 127
-  float *unit = nullptr, *base = nullptr;  // [heads]
+  // What slabs after the leading ones are expected to add to a score, [heads].
+  float* expected = nullptr;
+  // By four slabs, the last ones padded with zeros (nest/score_bytes.h): score = bases + unit *
+  // the sum over factors, of four bytes each, of factor times entries.
+  uint8_t* entries = nullptr;                   // [heads][four_count(slabs)][4 slabs][16]
+  int32_t* factors = nullptr;                   // [heads][factor_count(slabs)], 4 bytes of 0 to 127
+  float* unit = nullptr;                        // [heads]
+  float *base = nullptr, *rest_base = nullptr;  // of the leading slabs and of the rest, likewise
   // Or slab by slab, for bytes that are added up.
   ByteTables* bytes = nullptr;  // [heads][part_count(slabs)]
 };

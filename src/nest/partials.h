@@ -76,19 +76,16 @@ class Partials {
   // Whether a part of a run counts: one that weighs enough, and has a token that is seen.
   static bool counts(float largest) { return largest > -HUGE_VALF; }
 
-  // Begins a head's partial with the top of what counts: largest[part] becomes the largest of
-  // `part_tokens` scores each, or -infinity where they do not count. It is too little if e^margin
-  // times as much still is.
-  Partial begin(size_t run, size_t head, std::span<const float> scores, size_t part_tokens,
-                float margin, float* largest) const {
+  // Begins a head's partial with the top of what counts, of the largest score of each part, which
+  // becomes -infinity where a part does not. It is too little if e^margin times as much still is.
+  Partial begin(size_t run, size_t head, std::span<float> largest, float margin) const {
     const Partial part = at(run, head);
     std::fill_n(part.values, dims_, 0.0f);
     part.coded_weight = part.sum = 0.0f;
     part.top = -HUGE_VALF;
-    for (size_t t = 0; t < scores.size(); t += part_tokens, ++largest) {
-      *largest = max_of(scores.subspan(t, std::min(part_tokens, scores.size() - t)));
-      if (*largest + margin < least_[head]) *largest = -HUGE_VALF;
-      part.top = std::max(part.top, *largest);
+    for (float& of_part : largest) {
+      if (of_part + margin < least_[head]) of_part = -HUGE_VALF;
+      part.top = std::max(part.top, of_part);
     }
     return part;
   }
@@ -98,10 +95,15 @@ class Partials {
              float* largest) const {
     for (size_t h = 0; h < scores.rows; ++h) {
       const std::span<float> row = scores.row(h);
-      const Partial part = begin(run, first_head + h, row, part_tokens, 0.0f, largest);
-      for (size_t t = 0; t < row.size(); t += part_tokens, ++largest) {
-        if (!counts(*largest)) continue;
-        const size_t tokens = std::min(part_tokens, row.size() - t);
+      const auto tokens_from = [&](size_t t) { return std::min(part_tokens, row.size() - t); };
+      float* of_head = largest;
+      for (size_t t = 0; t < row.size(); t += part_tokens) {
+        *largest++ = max_of(row.subspan(t, tokens_from(t)));
+      }
+      const Partial part = begin(run, first_head + h, {of_head, largest}, 0.0f);
+      for (size_t t = 0; t < row.size(); t += part_tokens, ++of_head) {
+        if (!counts(*of_head)) continue;
+        const size_t tokens = tokens_from(t);
         part.sum += exp_and_sum(row.subspan(t, tokens), part.top);
       }
     }

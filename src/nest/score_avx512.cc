@@ -75,16 +75,27 @@ HWY_INLINE void spread_codes(const uint8_t* codes, size_t slabs, uint8_t* out) {
 struct Part {
   size_t first_four = 0, first_factor = 0;
   size_t singles = 0, twos = 0;
+  bool first = false;  // of the leading slabs, or of the rest
+
+  float base(const ScoreTables& tables, size_t head) const {
+    return first_four == 0 ? tables.base[head] + tables.expected[head]
+                           : tables.rest_base[head] - tables.expected[head];
+  }
 };
 
-// Adds the scores of kHeads heads from `head` on, of a block whose spread codes of the part are at
-// `spread`; the bases too with the first part.
+// Adds the scores of kHeads heads, and their bases with the first part, of a block whose spread
+// codes of the part are at `spread`.
 template <size_t kHeads>
 HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, const Part& of,
-                           size_t head, Prefetcher& ahead, View<float> scores) {
+                           const size_t* heads, Prefetcher& ahead, View<float> scores) {
   const size_t fours = four_count(tables.slabs), all_factors = factor_count(tables.slabs);
-  const uint8_t* entries = tables.entries + (head * fours + of.first_four) * kLine;
-  const int32_t* factors = tables.factors + head * all_factors + of.first_factor;
+  const uint8_t* entries = tables.entries + of.first_four * kLine;
+  const int32_t* factors = tables.factors + of.first_factor;
+  size_t first_entry[kHeads], first_factor[kHeads];
+  unrolled<kHeads>(MKV_UNROLLED(h) {
+    first_entry[h] = heads[h] * fours * kLine;
+    first_factor[h] = heads[h] * all_factors;
+  });
   constexpr size_t kAll = kParts * kHeads;
   __m512i sums[kAll];  // [part of the tokens][head]
   unrolled<kAll>(MKV_UNROLLED(i) { sums[i] = _mm512_setzero_si512(); });
@@ -92,8 +103,8 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, con
     ahead.step();
     __m512i table[kHeads], factor[kHeads];
     unrolled<kHeads>(MKV_UNROLLED(h) {
-      table[h] = _mm512_loadu_si512(entries + h * fours * kLine);
-      factor[h] = _mm512_set1_epi32(factors[h * all_factors]);
+      table[h] = _mm512_loadu_si512(entries + first_entry[h]);
+      factor[h] = _mm512_set1_epi32(factors[first_factor[h]]);
     });
     unrolled<kParts>(MKV_UNROLLED(part) {
       __m512i places = _mm512_load_si512(spread + part * kLine);
@@ -108,9 +119,9 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, con
     ahead.step();
     __m512i first_table[kHeads], second_table[kHeads], factor[kHeads];
     unrolled<kHeads>(MKV_UNROLLED(h) {
-      first_table[h] = _mm512_loadu_si512(entries + h * fours * kLine);
-      second_table[h] = _mm512_loadu_si512(entries + (h * fours + 1) * kLine);
-      factor[h] = _mm512_set1_epi32(factors[h * all_factors]);
+      first_table[h] = _mm512_loadu_si512(entries + first_entry[h]);
+      second_table[h] = _mm512_loadu_si512(entries + first_entry[h] + kLine);
+      factor[h] = _mm512_set1_epi32(factors[first_factor[h]]);
     });
     unrolled<kParts>(MKV_UNROLLED(part) {
       __m512i first = _mm512_load_si512(spread + part * kLine);
@@ -125,30 +136,31 @@ HWY_INLINE void score_tile(const ScoreTables& tables, const uint8_t* spread, con
     });
   }
   unrolled<kAll>(MKV_UNROLLED(i) {
-    const size_t h = head + i % kHeads;
+    const size_t h = heads[i % kHeads];
     const __m512 unit = _mm512_set1_ps(tables.unit[h]);
-    const __m512 base = _mm512_set1_ps(of.first_four == 0 ? tables.base[h] : 0.0f);
+    const __m512 base = _mm512_set1_ps(of.first ? of.base(tables, h) : 0.0f);
     float* to = scores.row(h).data() + i / kHeads * kLanes;
     const __m512 before = _mm512_add_ps(base, _mm512_loadu_ps(to));
     _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), unit, before));
   });
 }
 
-// Heads from `head` on in tiles of kHeads; returns the first left over.
+// The leading of some heads in tiles of kHeads; returns those left over.
 template <size_t kHeads>
-HWY_INLINE size_t score_tiles(const ScoreTables& tables, const uint8_t* spread, const Part& of,
-                              size_t head, Prefetcher& ahead, View<float> scores) {
-  for (; head + kHeads <= scores.rows; head += kHeads) {
-    score_tile<kHeads>(tables, spread, of, head, ahead, scores);
+HWY_INLINE std::span<const size_t> score_tiles(const ScoreTables& tables, const uint8_t* spread,
+                                               const Part& of, std::span<const size_t> heads,
+                                               Prefetcher& ahead, View<float> scores) {
+  for (; heads.size() >= kHeads; heads = heads.subspan(kHeads)) {
+    score_tile<kHeads>(tables, spread, of, heads.data(), ahead, scores);
   }
-  return head;
+  return heads;
 }
 
-// The part from a four on; twos stay together.
-Part part_from(size_t four, size_t slabs) {
-  const size_t fours = four_count(slabs), singles = single_count(fours);
+// The part from a four on, of those before `end`; twos stay together.
+Part part_from(size_t four, size_t end, size_t slabs) {
+  const size_t singles = single_count(four_count(slabs));
   Part part{.first_four = four, .first_factor = four};
-  const size_t most = std::min(kPartFours, fours - four);
+  const size_t most = std::min(kPartFours, end - four);
   if (four > singles) part.first_factor = singles + (four - singles) / 2;
   part.singles = std::min(most, std::max(singles, four) - four);
   part.twos = (most - part.singles) / 2;
@@ -159,24 +171,28 @@ Part part_from(size_t four, size_t slabs) {
 
 bool scores_fours() { return has_vnni() && __builtin_cpu_supports("avx512vbmi") != 0; }
 
-void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
+void score_slabs(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                 std::span<const size_t> heads, View<float> scores) {
   alignas(kLine) uint8_t spread[kPartFours * kSpread];
-  const size_t fours = four_count(tables.slabs);
-  const size_t tiles = scores.rows / 3 + (scores.rows % 3 == 0 ? 0 : 1);  // of heads
-  Prefetcher ahead(blocks.ahead, factor_count(tables.slabs) * blocks.count * tiles);
-  for (size_t first = 0; first < fours;) {
-    const Part part = part_from(first, tables.slabs);
-    const size_t end = first + part.singles + 2 * part.twos;
-    const size_t slabs = std::min(end * kFour, tables.slabs) - first * kFour;
+  const size_t fours = four_count(tables.slabs), singles = single_count(fours);
+  const bool leading = which == Slabs::leading;
+  const size_t factors = leading ? singles : (fours - singles) / 2, end = leading ? singles : fours;
+  const size_t tiles = heads.size() / 3 + (heads.size() % 3 == 0 ? 0 : 1);
+  Prefetcher ahead(blocks.ahead, factors * blocks.count * tiles);
+  for (size_t first = leading ? 0 : singles; first < end;) {
+    Part part = part_from(first, end, tables.slabs);
+    part.first = first == (leading ? 0 : singles);
+    const size_t next = first + part.singles + 2 * part.twos;
+    const size_t slabs = std::min(next * kFour, tables.slabs) - first * kFour;
     for (size_t b = 0; b < blocks.count; ++b) {
       spread_codes(blocks.data + b * blocks.stride + first * kFour * kHalf, slabs, spread);
       const View<float> of_block(scores.data + b * kBlockTokens, scores.rows, kBlockTokens,
                                  scores.stride);
-      size_t h = score_tiles<3>(tables, spread, part, 0, ahead, of_block);
-      h = score_tiles<2>(tables, spread, part, h, ahead, of_block);
-      score_tiles<1>(tables, spread, part, h, ahead, of_block);
+      auto rest = score_tiles<3>(tables, spread, part, heads, ahead, of_block);
+      rest = score_tiles<2>(tables, spread, part, rest, ahead, of_block);
+      score_tiles<1>(tables, spread, part, rest, ahead, of_block);
     }
-    first = end;
+    first = next;
   }
 }
 
@@ -187,7 +203,10 @@ HWY_POP_ATTRIBUTES
 
 namespace mkv::avx512 {
 bool scores_fours() { return false; }
-void score_slabs(const ScoreTables&, const CodeBlocks&, View<float>) { MKV_CHECK(false); }
+void score_slabs(const ScoreTables&, Slabs, const CodeBlocks&, std::span<const size_t>,
+                 View<float>) {
+  MKV_CHECK(false);
+}
 }  // namespace mkv::avx512
 
 #endif

@@ -130,7 +130,7 @@ HWY_INLINE void round_table(const float* values, float least, float factor, floa
   }
 }
 
-HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
+void RoundPart(const float* values, size_t slabs, ByteTables& out) {
   float least[kPartSlabs], size[kPartSlabs];
   int shifts[kPartSlabs];
   find_ranges(values, slabs, least, size);
@@ -173,7 +173,7 @@ HWY_INLINE void round_part(const float* values, size_t slabs, ByteTables& out) {
 
 // room [least | size | times][four_count(slabs)][4].
 void RoundToFours(const float* values, size_t slabs, float* room, uint8_t* entries, int8_t* factors,
-                  float& unit, float& base) {
+                  float& unit, float& base, float& rest_base) {
   const hn::CappedTag<float, kFour> d;
   using V = hn::Vec<decltype(d)>;
   const size_t n = hn::Lanes(d), fours = four_count(slabs), padded = fours * kFour;
@@ -195,10 +195,15 @@ void RoundToFours(const float* values, size_t slabs, float* room, uint8_t* entri
     }
   };
   constexpr float kMostFactor = 127.0f;
-  V bases = hn::Zero(d), most = hn::Zero(d);
-  for (size_t s = 0; s < padded; s += n) bases = hn::Add(bases, hn::Load(d, least + s));
+  V most = hn::Zero(d);
+  const auto sum_of = [&](size_t begin, size_t end) HWY_ATTR {
+    V sum = hn::Zero(d);
+    for (size_t s = begin; s < end; s += n) sum = hn::Add(sum, hn::Load(d, least + s));
+    return hn::GetLane(hn::SumOfLanes(d, sum));
+  };
   for_factors([&](size_t, V step) HWY_ATTR { most = hn::Max(most, step); });
-  base = hn::GetLane(hn::SumOfLanes(d, bases));
+  base = sum_of(0, singles);
+  rest_base = sum_of(singles, padded);
   unit = hn::GetLane(hn::MaxOfLanes(d, most)) / kMostFactor;
   const bool none = !(unit > 1e-37f);  // a subnormal's reciprocal may be infinite
   const V inverse = hn::Set(d, none ? 0.0f : 1.0f / unit), one = hn::Set(d, 1.0f);
@@ -218,17 +223,11 @@ void RoundToFours(const float* values, size_t slabs, float* room, uint8_t* entri
   }
 }
 
-void RoundToBytes(const float* values, size_t slabs, ByteTables* parts) {
-  for (size_t first = 0; first < slabs; first += kPartSlabs, ++parts) {
-    round_part(values + first * kEntries, HWY_MIN(kPartSlabs, slabs - first), *parts);
-  }
-}
-
 #if HWY_TARGET == HWY_SCALAR
 
-void ScoreBytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
-                View<float> scores) {
-  reference::score_bytes(tables, slabs, blocks, scores);
+void ScoreBytes(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                const size_t* heads, size_t count, View<float> scores) {
+  reference::score_bytes(tables, which, blocks, {heads, count}, scores);
 }
 
 #else
@@ -255,8 +254,7 @@ HWY_INLINE void spread_codes(const uint8_t* codes, size_t slabs, uint8_t* spread
   }
 }
 
-// Of a vector of tokens: words of neighbours' sums, even + 256 * odd, whose odd part is summed
-// apart.
+// Of a vector of tokens: words of neighbours' sums, even + 256 * odd, and the odd part apart.
 struct TokenSums {
   HWY_INLINE TokenSums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
   WordVec both, odd;
@@ -273,9 +271,10 @@ struct TokenSums {
   }
 };
 
-// kVectors vectors of tokens whose spread codes are at `spread`.
+// Of kVectors vectors of tokens whose spread codes are at `spread`; the base and some more.
 template <size_t kVectors>
-HWY_INLINE void score_tokens(const ByteTables& tables, const uint8_t* spread, float* scores) {
+HWY_INLINE void score_tokens(const ByteTables& tables, const uint8_t* spread, float more,
+                             float* scores) {
   const Bytes d8;
   const size_t n = hn::Lanes(d8);
   TokenSums sums[kVectors];
@@ -315,7 +314,7 @@ HWY_INLINE void score_tokens(const ByteTables& tables, const uint8_t* spread, fl
   const hn::Repartition<float, Bytes> df;
   const hn::Repartition<int32_t, Bytes> d32;
   const hn::Rebind<uint16_t, decltype(df)> part;
-  const auto unit = hn::Set(df, tables.unit), base = hn::Set(df, tables.base);
+  const auto unit = hn::Set(df, tables.unit), base = hn::Set(df, tables.base + more);
   HWY_ALIGN uint16_t words[kHalf];
   for (size_t v = 0; v < kVectors; ++v, scores += n) {
     const WordVec even = hn::Sub(sums[v].both, hn::ShiftLeft<8>(sums[v].odd));
@@ -328,32 +327,35 @@ HWY_INLINE void score_tokens(const ByteTables& tables, const uint8_t* spread, fl
   }
 }
 
-// Codes are spread once for all heads, of two blocks, so that a head's tables are read once for
-// both.
-void ScoreBytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
-                View<float> scores) {
+// Codes of two blocks are spread once for all heads, whose tables are read once for both.
+void ScoreBytes(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                const size_t* heads, size_t head_count, View<float> scores) {
   constexpr size_t kVectors = 4, kAtOnce = kVectors * hn::MaxLanes(Bytes());
   HWY_ALIGN uint8_t spread[kPartSlabs * kSpreadCodes];
-  const size_t parts = part_count(slabs);
-  Prefetcher ahead(blocks.ahead,
-                   scores.rows * ((blocks.count + kTogether - 1) / kTogether) * parts);
-  for (size_t p = 0; p < parts; ++p) {
-    const size_t first = p * kPartSlabs, of_part = HWY_MIN(kPartSlabs, slabs - first);
+  const size_t parts = part_count(tables.slabs);
+  const auto [first_part, end_part] = parts_of(which, tables.slabs);
+  const float sign = which == Slabs::leading ? 1.0f : -1.0f;
+  Prefetcher ahead(blocks.ahead, head_count * ((blocks.count + kTogether - 1) / kTogether) *
+                                     (end_part - first_part));
+  for (size_t p = first_part; p < end_part; ++p) {
+    const auto [first, end] = part_slabs(tables.slabs, p);
     for (size_t b = 0; b < blocks.count; b += kTogether) {
       const size_t count = HWY_MIN(kTogether, blocks.count - b);
       for (size_t i = 0; i < count; ++i) {
-        spread_codes(blocks.data + (b + i) * blocks.stride + first * kHalf, of_part,
+        spread_codes(blocks.data + (b + i) * blocks.stride + first * kHalf, end - first,
                      spread + i * kTokens);
       }
-      for (size_t h = 0; h < scores.rows; ++h) {
+      for (size_t i = 0; i < head_count; ++i) {
         ahead.step();
-        const ByteTables& of_head = tables[h * parts + p];
+        const size_t h = heads[i];
+        const ByteTables& of_head = tables.bytes[h * parts + p];
+        const float more = p == first_part ? sign * tables.expected[h] : 0.0f;
         float* to = scores.row(h).data() + b * kTokens;
         size_t t = 0;
         for (; t + kAtOnce <= count * kTokens; t += kAtOnce) {
-          score_tokens<kVectors>(of_head, spread + t, to + t);
+          score_tokens<kVectors>(of_head, spread + t, more, to + t);
         }
-        if (t < count * kTokens) score_tokens<kVectors / 2>(of_head, spread + t, to + t);
+        if (t < count * kTokens) score_tokens<kVectors / 2>(of_head, spread + t, more, to + t);
       }
     }
   }
@@ -368,7 +370,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mkv {
 HWY_EXPORT(RoundToFours);
-HWY_EXPORT(RoundToBytes);
+HWY_EXPORT(RoundPart);
 HWY_EXPORT(ScoreBytes);
 
 void round_to_fours(const float* values, size_t head, const ScoreTables& to) {
@@ -379,15 +381,20 @@ void round_to_fours(const float* values, size_t head, const ScoreTables& to) {
   thread_local Buffer<float> room;
   room.resize(std::max(room.size(), 3 * padded));
   HWY_DYNAMIC_DISPATCH(RoundToFours)
-  (values, to.slabs, room.data(), entries, factors, to.unit[head], to.base[head]);
+  (values, to.slabs, room.data(), entries, factors, to.unit[head], to.base[head],
+   to.rest_base[head]);
 }
 void round_to_bytes(const float* values, size_t slabs, ByteTables* parts) {
-  HWY_DYNAMIC_DISPATCH(RoundToBytes)(values, slabs, parts);
+  for (size_t p = 0; p < part_count(slabs); ++p) {
+    const auto [begin, end] = part_slabs(slabs, p);
+    const float* of_part = values + begin * kCodebookEntries;
+    HWY_DYNAMIC_DISPATCH(RoundPart)(of_part, end - begin, parts[p]);
+  }
 }
-void score_bytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
-                 View<float> scores) {
+void score_bytes(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                 std::span<const size_t> heads, View<float> scores) {
   MKV_CHECK(scores.cols == blocks.count * kBlockTokens);
-  HWY_DYNAMIC_DISPATCH(ScoreBytes)(tables, slabs, blocks, scores);
+  HWY_DYNAMIC_DISPATCH(ScoreBytes)(tables, which, blocks, heads.data(), heads.size(), scores);
 }
 }  // namespace mkv
 #endif  // HWY_ONCE

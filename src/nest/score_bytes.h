@@ -11,6 +11,7 @@
 // becomes two, its high bits and the rest.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -21,18 +22,45 @@
 
 namespace mkv {
 
-// Slabs are worked on by parts of so many, whose codes stay in the first cache.
-inline constexpr size_t kPartSlabs = 128;
-inline constexpr size_t part_count(size_t slabs) { return (slabs + kPartSlabs - 1) / kPartSlabs; }
-
 inline constexpr size_t kFour = 4;
 inline constexpr size_t four_count(size_t slabs) { return (slabs + kFour - 1) / kFour; }
-// Fours by themselves: a quarter of them, and one more if the others were odd.
-inline constexpr size_t single_count(size_t fours) { return fours / 4 + (fours - fours / 4) % 2; }
+// Fours by themselves: a quarter of them, and one more if the others were odd; both of two.
+inline constexpr size_t single_count(size_t fours) {
+  return fours == 2 ? 2 : fours / 4 + (fours - fours / 4) % 2;
+}
 // Fours by themselves and twos.
 inline constexpr size_t factor_count(size_t slabs) {
   const size_t fours = four_count(slabs), singles = single_count(fours);
   return singles + (fours - singles) / 2;
+}
+
+// Slabs whose scores come first: the fours by themselves. The others are left to what is expected
+// of them where that is enough (decision 0036).
+inline constexpr size_t leading_slabs(size_t slabs) {
+  return std::min(slabs, single_count(four_count(slabs)) * kFour);
+}
+
+// Slabs are worked on by parts of so many at most, whose codes stay in the first cache: some of the
+// leading ones, then some of the rest.
+inline constexpr size_t kPartSlabs = 128;
+struct SlabRange {
+  size_t begin = 0, end = 0;
+};
+inline constexpr size_t parts_for(size_t slabs) { return (slabs + kPartSlabs - 1) / kPartSlabs; }
+inline constexpr size_t part_count(size_t slabs) {
+  const size_t leading = leading_slabs(slabs);
+  return parts_for(leading) + parts_for(slabs - leading);
+}
+// The parts of some slabs.
+inline constexpr SlabRange parts_of(Slabs which, size_t slabs) {
+  const size_t leading = parts_for(leading_slabs(slabs));
+  return which == Slabs::leading ? SlabRange{0, leading} : SlabRange{leading, part_count(slabs)};
+}
+inline constexpr SlabRange part_slabs(size_t slabs, size_t part) {
+  const size_t leading = leading_slabs(slabs), parts = parts_for(leading);
+  const bool is_leading = part < parts;
+  const size_t begin = is_leading ? part * kPartSlabs : leading + (part - parts) * kPartSlabs;
+  return {begin, std::min(is_leading ? leading : slabs, begin + kPartSlabs)};
 }
 
 // Rounds the tables of slabs, values [slabs][16], to those of `head`.
@@ -41,8 +69,8 @@ void round_to_fours(const float* values, size_t head, const ScoreTables& to);
 // Codes of a slab, one in a byte, of two blocks.
 inline constexpr size_t kSpreadCodes = 128;
 
-// A head's tables of a part's slabs. A token's score is base + unit * the sum over its look-ups of
-// 2^(kClasses - 1 - class) * entry.
+// A head's tables of a part's slabs. What they add to a score is base + unit * the sum over its
+// look-ups of 2^(kClasses - 1 - class) * entry.
 struct ByteTables {
   static constexpr size_t kMost = 2 * kPartSlabs, kClasses = 10;
   float unit = 0.0f, base = 0.0f;
@@ -55,8 +83,8 @@ struct ByteTables {
 // Rounds the tables of slabs, values [slabs][16], to parts [part_count(slabs)].
 void round_to_bytes(const float* values, size_t slabs, ByteTables* parts);
 
-// scores[h][t] += the scores of tables [heads][part_count(slabs)], scores [heads x count * 64].
-void score_bytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
-                 View<float> scores);
+// As score_slabs (nest/slab_kernels.h), by tables.bytes.
+void score_bytes(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                 std::span<const size_t> heads, View<float> scores);
 
 }  // namespace mkv

@@ -108,10 +108,11 @@ void round_tables(const float* values, size_t head, const ScoreTables& to) {
   round_to_bytes(values, to.slabs, to.bytes + head * part_count(to.slabs));
 }
 
-void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
+void score_slabs(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                 std::span<const size_t> heads, View<float> scores) {
   MKV_CHECK(scores.cols == blocks.count * kBlockTokens && tables.heads == scores.rows);
-  if (scores_by_fours()) return avx512::score_slabs(tables, blocks, scores);
-  score_bytes(tables.bytes, tables.slabs, blocks, scores);
+  if (scores_by_fours()) return avx512::score_slabs(tables, which, blocks, heads, scores);
+  score_bytes(tables, which, blocks, heads, scores);
 }
 }  // namespace mkv
 #endif  // HWY_ONCE

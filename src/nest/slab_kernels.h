@@ -28,9 +28,11 @@ void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, float* 
 bool scores_by_fours();
 // Rounds a head's tables of the slabs, values [slabs][16].
 void round_tables(const float* values, size_t head, const ScoreTables& to);
-// scores[h][t] += the sum over slabs of head h's entry for the code of t, scores [heads x
-// count*64].
-void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores);
+// scores[h][t] += the sum over the leading slabs of head h's entry for the code of t, and what is
+// expected of the rest; or the sum over the rest in place of that. For some of the heads, scores
+// [tables.heads x count*64].
+void score_slabs(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                 std::span<const size_t> heads, View<float> scores);
 
 // weights[t] = round(e^(scores[t] - top) / unit), of whole blocks, kWeighBlocks at most, where top
 // is the largest score, and finite. The unit is the least with which weigh_slabs of the instruction

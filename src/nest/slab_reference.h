@@ -60,33 +60,44 @@ inline void tabulate_slabs(std::span<const CodeSlab> slabs, const float* query, 
 }
 
 // By tables of four slabs.
-inline void score_slabs(const ScoreTables& tables, const CodeBlocks& blocks, View<float> scores) {
+inline void score_fours(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                        std::span<const size_t> heads, View<float> scores) {
   const size_t fours = four_count(tables.slabs), singles = single_count(fours);
-  for (size_t h = 0; h < scores.rows; ++h) {
+  const size_t leading = leading_slabs(tables.slabs);
+  const bool is_leading = which == Slabs::leading;
+  const size_t begin = is_leading ? 0 : leading, end = is_leading ? leading : tables.slabs;
+  if (begin == end) return;
+  for (const size_t h : heads) {
     const uint8_t* entries = tables.entries + h * fours * kFour * kCodebookEntries;
     const auto* factors =
         reinterpret_cast<const int8_t*>(tables.factors + h * factor_count(tables.slabs));
+    const float base =
+        is_leading ? tables.base[h] + tables.expected[h] : tables.rest_base[h] - tables.expected[h];
     for (size_t i = 0; i < blocks.count * 64; ++i) {
       int sum = 0;
-      for (size_t s = 0; s < tables.slabs; ++s) {
+      for (size_t s = begin; s < end; ++s) {
         const uint8_t* codes = blocks.data + i / 64 * blocks.stride + s * 32;
         const size_t four = s / kFour;
         const size_t factor = four < singles ? four : singles + (four - singles) / 2;
         sum += factors[factor * kFour + s % kFour] *
                entries[s * kCodebookEntries + code_at(codes, i % 64)];
       }
-      scores.at(h, i) += tables.base[h] + tables.unit[h] * static_cast<float>(sum);
+      scores.at(h, i) += base + tables.unit[h] * static_cast<float>(sum);
     }
   }
 }
 
-inline void score_bytes(const ByteTables* tables, size_t slabs, const CodeBlocks& blocks,
-                        View<float> scores) {
-  for (size_t h = 0; h < scores.rows; ++h) {
-    for (size_t p = 0; p < part_count(slabs); ++p) {
-      const ByteTables& part = tables[h * part_count(slabs) + p];
+inline void score_bytes(const ScoreTables& tables, Slabs which, const CodeBlocks& blocks,
+                        std::span<const size_t> heads, View<float> scores) {
+  const auto [first_part, end_part] = parts_of(which, tables.slabs);
+  for (const size_t h : heads) {
+    for (size_t p = first_part; p < end_part; ++p) {
+      const ByteTables& part = tables.bytes[h * part_count(tables.slabs) + p];
+      const float sign = which == Slabs::leading ? 1.0f : -1.0f;
+      const float more = p == first_part ? sign * tables.expected[h] : 0.0f;
       for (size_t i = 0; i < blocks.count * 64; ++i) {
-        const uint8_t* codes = blocks.data + i / 64 * blocks.stride + p * kPartSlabs * 32;
+        const uint8_t* codes =
+            blocks.data + i / 64 * blocks.stride + part_slabs(tables.slabs, p).begin * 32;
         unsigned sum = 0;
         size_t at = 0;
         for (const uint16_t end : part.end) {
@@ -95,7 +106,7 @@ inline void score_bytes(const ByteTables* tables, size_t slabs, const CodeBlocks
             sum += part.entries[at][code_at(codes + part.codes[at] / kSpreadCodes * 32, i % 64)];
           }
         }
-        scores.at(h, i) += part.base + part.unit * static_cast<float>(sum);
+        scores.at(h, i) += part.base + more + part.unit * static_cast<float>(sum);
       }
     }
   }

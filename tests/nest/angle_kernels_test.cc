@@ -80,7 +80,8 @@ void expect_sinusoids(std::span<const double> frequency, size_t heads, size_t bl
       double bound = 1e-5 + (angles.smooth() ? 8.0 * terms.unit[h] * kAngleOne : 0.0);
       for (size_t i = 0; i < pairs; ++i) {
         bound += (1.0 + 0.5 * 1.42) * terms.unit[h] * kAngleOne;
-        bound += (2.0 / kAngleOne + 6e-5) * (std::abs(terms.a.at(h, i)) + std::abs(terms.b.at(h, i)));
+        bound +=
+            (2.0 / kAngleOne + 6e-5) * (std::abs(terms.a.at(h, i)) + std::abs(terms.b.at(h, i)));
       }
       for (size_t t = 0; t < 64; ++t) {
         EXPECT_FLOAT_EQ(actual.at(h, t), expected.at(h, t));

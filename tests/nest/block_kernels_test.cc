@@ -129,5 +129,29 @@ TEST(BlockKernels, ExpSumMaxScaleAndWiden) {
   });
 }
 
+// The sum of peaks lies between the sum of all and that over the number of blocks.
+TEST(BlockKernels, PeaksBoundTheSum) {
+  for_each_instruction_set([] {
+    for (size_t blocks = 1; blocks < 6; ++blocks) {
+      std::vector<float> x(blocks * 64);
+      Rng rng(blocks);
+      for (float& value : x) value = static_cast<float>(3.0 * rng.normal());
+      x[65 % x.size()] = -HUGE_VALF;
+      std::vector<float> peaks(x.begin(), x.begin() + 64), all = x;
+      for (size_t t = 64; t < x.size(); ++t) peaks[t % 64] = std::max(peaks[t % 64], x[t]);
+      const auto [top, sum] = peaks_of(x);
+      EXPECT_EQ(top, *std::ranges::max_element(x));
+      const float expected = reference::exp_and_sum(peaks, top);
+      EXPECT_NEAR(sum, expected, 1e-5f * expected);
+      const float of_all = reference::exp_and_sum(all, top);
+      EXPECT_LE(sum, 1.00001f * of_all);
+      EXPECT_GE(1.00001f * sum * static_cast<float>(blocks), of_all);
+    }
+    const std::vector<float> alike(256, 2.0f), hidden(64, -HUGE_VALF);
+    EXPECT_FLOAT_EQ(peaks_of(alike).sum, 64.0f);
+    EXPECT_EQ(peaks_of(hidden).top, -HUGE_VALF);
+  });
+}
+
 }  // namespace
 }  // namespace mkv

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "nest/fixture.h"
 #include "nest/random_bytes.h"
@@ -27,11 +28,47 @@ std::vector<float> random_tables(size_t slabs, uint64_t seed) {
   return values;
 }
 
+std::vector<size_t> all_of(size_t heads) {
+  std::vector<size_t> all(heads);
+  std::iota(all.begin(), all.end(), size_t{0});
+  return all;
+}
+
+// Every second head of some.
+std::vector<size_t> odd_of(size_t heads) {
+  std::vector<size_t> odd;
+  for (size_t h = 1; h < heads; h += 2) odd.push_back(h);
+  return odd;
+}
+
+// Slabs begin with the leading ones, and each is in one part.
+TEST(ScoreTables, PartsAreAllSlabs) {
+  for (size_t slabs = 0; slabs < 600; ++slabs) {
+    size_t at = 0;
+    for (size_t p = 0; p < part_count(slabs); ++p) {
+      const SlabRange part = part_slabs(slabs, p);
+      EXPECT_EQ(part.begin, at);
+      EXPECT_GT(part.end, part.begin);
+      EXPECT_LE(part.end - part.begin, kPartSlabs);
+      at = part.end;
+      if (p + 1 == parts_of(Slabs::leading, slabs).end) {
+        EXPECT_EQ(at, leading_slabs(slabs));
+      }
+    }
+    EXPECT_EQ(at, slabs);
+    const size_t fours = four_count(slabs);
+    EXPECT_EQ((fours - single_count(fours)) % 2, 0u);
+    EXPECT_EQ(parts_of(Slabs::leading, slabs).end, parts_of(Slabs::rest, slabs).begin);
+    EXPECT_EQ(parts_of(Slabs::rest, slabs).end, part_count(slabs));
+  }
+}
+
 TEST(ScoreTables, BytesHoldTables) {
   for_each_instruction_set([] {
-    for (const size_t slabs : {1u, 2u, 97u, 128u}) {
+    for (const size_t slabs : {1u, 2u, 4u}) {  // all of them leading
       const std::vector<float> values = random_tables(slabs, slabs);
       ByteTables tables;
+      ASSERT_EQ(part_count(slabs), 1u);
       round_to_bytes(values.data(), slabs, &tables);
       std::vector<float> found(values.size());
       size_t at = 0;
@@ -73,28 +110,37 @@ TEST(ScoreTables, BytesOfEqualValuesAreTheirSum) {
     const auto codes = random_bytes(2 * 32, 1);
     Matrix<float> scores(1, 64);
     scores.at(0, 63) = 1.0f;
-    score_bytes(&tables, 2, {codes.data(), 64, 1, {}}, scores.view());
-    EXPECT_EQ(scores.at(0, 0), 1.5f);
-    EXPECT_EQ(scores.at(0, 63), 2.5f);
+    float expected = 4.0f;
+    const ScoreTables of_head{.slabs = 2, .heads = 1, .expected = &expected, .bytes = &tables};
+    const CodeBlocks view{codes.data(), 64, 1, {}};
+    score_bytes(of_head, Slabs::leading, view, all_of(1), scores.view());
+    EXPECT_EQ(scores.at(0, 0), 5.5f);
+    EXPECT_EQ(scores.at(0, 63), 6.5f);
   });
 }
 
 TEST(ScoreTables, ScoresFromBytesEqualTheReference) {
   for_each_instruction_set([] {
     for (const size_t heads : {1u, 3u, 9u}) {
-      for (const size_t slabs : {0u, 1u, 5u, 70u, 128u, 301u}) {
+      for (const size_t slabs : {0u, 1u, 5u, 70u, 128u, 301u, 600u}) {
         for (const size_t blocks : {1u, 2u, 3u, 8u}) {
-          std::vector<ByteTables> tables(heads * part_count(slabs));
+          std::vector<ByteTables> bytes(heads * part_count(slabs));
+          std::vector<float> rest(heads, 3.0f);
           for (size_t h = 0; h < heads; ++h) {
             round_to_bytes(random_tables(slabs, h).data(), slabs,
-                           tables.data() + h * part_count(slabs));
+                           bytes.data() + h * part_count(slabs));
           }
+          const ScoreTables tables{
+              .slabs = slabs, .heads = heads, .expected = rest.data(), .bytes = bytes.data()};
           const size_t stride = slabs * 32 + 5;
           const auto codes = random_bytes(blocks * stride + 1, slabs);
           Matrix<float> expected = random_matrix(heads, blocks * 64, 8), actual = expected.clone();
           const CodeBlocks view{codes.data() + 1, stride, blocks, {}};
-          reference::score_bytes(tables.data(), slabs, view, expected.view());
-          score_bytes(tables.data(), slabs, view, actual.view());
+          for (const auto& [which, some] :
+               {std::pair(Slabs::leading, all_of(heads)), std::pair(Slabs::rest, odd_of(heads))}) {
+            reference::score_bytes(tables, which, view, some, expected.view());
+            score_bytes(tables, which, view, some, actual.view());
+          }
           for (size_t i = 0; i < expected.span().size(); ++i) {
             // A hundredth of a unit; bases are large.
             EXPECT_NEAR(actual.span()[i], expected.span()[i], 1e-3f);
@@ -111,13 +157,17 @@ struct Fours {
       : entries(heads * four_count(slabs) * kFour * kCodebookEntries, 1),
         factors(heads * factor_count(slabs), -1),
         unit(heads),
-        base(heads) {
+        base(heads),
+        rest_base(heads),
+        expected(heads, 3.0f) {
     tables = {.slabs = slabs,
               .heads = heads,
+              .expected = expected.data(),
               .entries = entries.data(),
               .factors = factors.data(),
               .unit = unit.data(),
-              .base = base.data()};
+              .base = base.data(),
+              .rest_base = rest_base.data()};
   }
   const int8_t* factors_of(size_t head) const {
     return reinterpret_cast<const int8_t*>(factors.data() + head * factor_count(tables.slabs));
@@ -128,7 +178,7 @@ struct Fours {
 
   std::vector<uint8_t> entries;
   std::vector<int32_t> factors;
-  std::vector<float> unit, base;
+  std::vector<float> unit, base, rest_base, expected;
   ScoreTables tables;
 };
 
@@ -148,7 +198,10 @@ TEST(ScoreTables, FoursHoldTables) {
         least[s] = low;
         range[s] = high - low;
       }
-      EXPECT_NEAR(fours.base[1], base, 1e-5f * std::abs(base));
+      EXPECT_NEAR(fours.base[1] + fours.rest_base[1], base, 1e-5f * std::abs(base));
+      if (singles == count) {
+        EXPECT_EQ(fours.rest_base[1], 0.0f);
+      }
       // What a factor is for: the slab and, but for the leading fours, the one of the next four.
       const auto reach = [&](size_t four, size_t slab) {
         const size_t s = four * kFour + slab;
@@ -191,8 +244,9 @@ TEST(ScoreTables, FoursOfEqualValuesAreTheirSum) {
     round_to_fours(values.data(), 0, fours.tables);
     const auto codes = random_bytes(2 * 32, 1);
     Matrix<float> scores(1, 64);
-    reference::score_slabs(fours.tables, {codes.data(), 64, 1, {}}, scores.view());
-    EXPECT_EQ(scores.at(0, 5), 1.5f);
+    const CodeBlocks view{codes.data(), 64, 1, {}};
+    reference::score_fours(fours.tables, Slabs::leading, view, all_of(1), scores.view());
+    EXPECT_EQ(scores.at(0, 5), 4.5f);  // with what is expected of the rest, which are none
   });
 }
 
@@ -211,8 +265,11 @@ TEST(ScoreTables, ScoresFromFoursEqualTheReference) {
           const auto codes = random_bytes(blocks * stride - 5 + 1, slabs);
           Matrix<float> expected = random_matrix(heads, blocks * 64, 8), actual = expected.clone();
           const CodeBlocks view{codes.data() + 1, stride, blocks, {}};
-          reference::score_slabs(fours.tables, view, expected.view());
-          score_slabs(fours.tables, view, actual.view());
+          for (const auto& [which, some] :
+               {std::pair(Slabs::leading, all_of(heads)), std::pair(Slabs::rest, odd_of(heads))}) {
+            reference::score_fours(fours.tables, which, view, some, expected.view());
+            score_slabs(fours.tables, which, view, some, actual.view());
+          }
           for (size_t i = 0; i < expected.span().size(); ++i) {
             EXPECT_NEAR(actual.span()[i], expected.span()[i],
                         1e-6f * std::abs(expected.span()[i]) + 1e-3f);
@@ -250,7 +307,8 @@ TEST(ScoreTables, ScoresAreTheSumsOfValues) {
       }
       round_tables(values.data(), h, tables);
     }
-    score_slabs(tables, view, actual.view());
+    score_slabs(tables, Slabs::leading, view, all_of(heads), actual.view());
+    score_slabs(tables, Slabs::rest, view, all_of(heads), actual.view());
     for (size_t h = 0; h < heads; ++h) {
       double square = 0.0;
       for (size_t i = 0; i < blocks * 64; ++i) {
