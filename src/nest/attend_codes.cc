@@ -172,8 +172,8 @@ void CodedAttention::prepare(size_t kv_head, View<const float> queries, size_t w
 // normal, and its exponential's mean that of the mean and a half of the variance.
 void CodedAttention::prepare_rest(size_t head, const SpacePlan& plan, std::span<const float> latent,
                                   std::span<float> room) {
-  for (size_t c = 0; c < latent.size(); ++c) room[c] = latent[c] * plan.rest_variance[c];
-  expected_[head] = dot(plan.rest_mean, latent) + 0.5f * dot(room, latent);
+  for (size_t c = 0; c < latent.size(); ++c) room[c] = latent[c] * plan.rest.variance[c];
+  expected_[head] = dot(plan.rest.mean, latent) + 0.5f * dot(room, latent);
 }
 
 void CodedAttention::ask_for_tables(size_t group) const {
@@ -250,9 +250,9 @@ Prefetcher CodedAttention::ask_for_keys(std::optional<Next> next, size_t steps) 
   return {code_bytes(space(next->group, Side::key), next->blocks), steps};
 }
 
-// Scores have the other slabs too where they make a difference: where one token weighs what a part
-// is left out for, or the part may weigh more than four times that. largest[head][part of a run] is
-// found on the way.
+// Scores have the other slabs too where they make a difference: where a part's peaks weigh as much
+// as a part that is left out may. Of what stays as expected all tokens of a part weigh less than
+// four times that. largest[head][part of a run] is found on the way.
 void CodedAttention::score_rest(size_t group, Blocks blocks, View<float> scores,
                                 const Partials& partials, float* largest, size_t worker) const {
   constexpr size_t kPart = kWeighBlocks * kBlockTokens;

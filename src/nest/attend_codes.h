@@ -53,7 +53,7 @@ class CodedAttention {
   void prepare(size_t kv_head, View<const float> queries, size_t worker);
   // Asks for what other workers have prepared of a group.
   void ask_for_tables(size_t group) const;
-  // scores[head of the group][token of the blocks]; if it skips, those of the leading slabs, and
+  // scores[head of the group][token of the blocks]; if it skips, those of the leading slabs with
   // what the others are expected to add.
   void score(size_t group, Blocks blocks, View<float> scores, size_t worker) const;
   // What the calling worker will probably score next: its keys are asked of the memory in time.
@@ -65,10 +65,9 @@ class CodedAttention {
   Prefetcher ask_for_keys(std::optional<Next> next, size_t steps) const;
   // Whether weigh leaves out what is not heavy, and has the other slabs scored of what is.
   bool skips() const { return integer(); }
-  // Turns the scores of a run of blocks into its partials. If it skips, the scores of kWeighBlocks
-  // blocks stay as expected for heads of which none of their tokens would weigh enough, and
-  // kWeighBlocks blocks that weigh too little for a head are left out for it
-  // (Partials::negligible_share).
+  // Turns the scores of a run of blocks into its partials. If it skips, kWeighBlocks blocks are
+  // scored further for heads for which they may weigh enough, and those that weigh too little for
+  // a head are left out for it (Partials::negligible_share).
   void weigh(size_t group, Blocks blocks, View<float> scores, const Partials& partials, size_t run,
              std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis, for some columns of a KV head from the first one on:

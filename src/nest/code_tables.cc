@@ -157,6 +157,23 @@ CodePlanes make_planes(std::span<const CodeSlab> slabs, std::span<const float> s
 
 }  // namespace
 
+ColumnMoments moments_of(std::span<const CodeSlab> slabs, size_t columns) {
+  ColumnMoments moments{std::vector<float>(columns), std::vector<float>(columns)};
+  for (const CodeSlab& slab : slabs) {
+    for (size_t c = 0; c < kSlabColumns; ++c) {
+      float sum = 0.0f, squares = 0.0f;
+      for (const float x : slab.codebook.entry[c]) {
+        sum += x;
+        squares += x * x;
+      }
+      const float mean = sum / kCodebookEntries;
+      moments.mean[slab.first_column + c] += mean;
+      moments.variance[slab.first_column + c] += squares / kCodebookEntries - mean * mean;
+    }
+  }
+  return moments;
+}
+
 CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale) {
   return make_planes(slabs, scale, add_planes);
 }

@@ -42,6 +42,13 @@ struct ScoreTables {
   ByteTables* bytes = nullptr;  // [heads][part_count(slabs)]
 };
 
+// Mean and variance of what slabs add to columns, if all codes are as frequent and slabs are
+// independent.
+struct ColumnMoments {
+  std::vector<float> mean, variance;
+};
+ColumnMoments moments_of(std::span<const CodeSlab> slabs, size_t columns);
+
 // The slabs of a space as 8-bit integers: a plane is four columns, each the sum of bytes looked up
 // in its slabs. Four columns with many slabs have several planes: so the error stays below that of
 // the codes.

@@ -44,23 +44,6 @@ AngleTables make_angles(const Rotary& rotary, bool of_tiles) {
   return angles;
 }
 
-void add_rest(std::span<const CodeSlab> kept, SpacePlan& plan) {
-  plan.rest_mean.assign(plan.columns, 0.0f);
-  plan.rest_variance.assign(plan.columns, 0.0f);
-  for (const CodeSlab& slab : kept.subspan(leading_slabs(kept.size()))) {
-    for (size_t c = 0; c < kSlabColumns; ++c) {
-      float sum = 0.0f, squares = 0.0f;
-      for (const float x : slab.codebook.entry[c]) {
-        sum += x;
-        squares += x * x;
-      }
-      const float mean = sum / kCodebookEntries;
-      plan.rest_mean[slab.first_column + c] += mean;
-      plan.rest_variance[slab.first_column + c] += squares / kCodebookEntries - mean * mean;
-    }
-  }
-}
-
 void make_plans(KvCache::State& state) {
   state.plans.clear();
   state.plans.resize(state.nest->spaces());
@@ -80,7 +63,7 @@ void make_plans(KvCache::State& state) {
     if (state.arithmetic != Arithmetic::fast) continue;
     const bool keys = state.nest->unflat(space).side == Side::key;
     if (!keys) plan.planes = make_code_planes(kept, plan.scale);
-    if (keys) add_rest(kept, plan);
+    if (keys) plan.rest = moments_of(kept.subspan(leading_slabs(kept.size())), plan.columns);
     if (!machine_has_amx()) continue;
     plan.fine = make_fine_planes(kept, plan.scale);
     if (keys) plan.fine = interleave_columns(plan.fine);

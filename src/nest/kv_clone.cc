@@ -18,8 +18,7 @@ CodePlanes clone_planes(const CodePlanes& planes) {
 SpacePlan clone_plan(const SpacePlan& plan) {
   return {.columns = plan.columns,
           .scale = plan.scale,
-          .rest_mean = plan.rest_mean,
-          .rest_variance = plan.rest_variance,
+          .rest = plan.rest,
           .planes = clone_planes(plan.planes),
           .fine = clone_planes(plan.fine)};
 }

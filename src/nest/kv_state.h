@@ -104,8 +104,8 @@ struct SpacePlan {
   size_t columns = 0;        // leading latent columns that the kept slabs reach
   std::vector<float> scale;  // SlabKind::code: of each of these columns, after its last kept slab
   // The same of keys: what the slabs after the leading ones (nest/score_bytes.h) add to each column
-  // before it is scaled, if all codes are as frequent.
-  std::vector<float> rest_mean, rest_variance;
+  // before it is scaled.
+  ColumnMoments rest;
   // SlabKind::code, Arithmetic::fast: the kept slabs as integers. `planes` of values; `fine`, for
   // AMX where the machine has it, of both, keys interleaved.
   CodePlanes planes, fine;

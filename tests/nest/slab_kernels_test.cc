@@ -95,6 +95,34 @@ std::vector<CodeSlab> random_slabs(size_t count, size_t columns, uint64_t seed) 
   return slabs;
 }
 
+// Mean and variance of each column over tokens whose codes are random.
+TEST(SlabKernels, MomentsAreThoseOfRandomCodes) {
+  constexpr size_t kColumns = 16, kDraws = 40'000;
+  const std::vector<CodeSlab> slabs = random_slabs(9, kColumns, 3);
+  const ColumnMoments moments = moments_of(slabs, kColumns);
+  std::vector<double> sum(kColumns), squares(kColumns);
+  Rng rng(5);
+  for (size_t draw = 0; draw < kDraws; ++draw) {
+    std::vector<double> token(kColumns);
+    for (const CodeSlab& slab : slabs) {
+      const size_t code = rng.below(kCodebookEntries);
+      for (size_t c = 0; c < kSlabColumns; ++c) {
+        token[slab.first_column + c] += double(slab.codebook.entry[c][code]);
+      }
+    }
+    for (size_t c = 0; c < kColumns; ++c) {
+      sum[c] += token[c] / kDraws;
+      squares[c] += token[c] * token[c] / kDraws;
+    }
+  }
+  for (size_t c = 0; c < kColumns; ++c) {
+    const double variance = squares[c] - sum[c] * sum[c];
+    EXPECT_NEAR(moments.mean[c], sum[c], 4.0 * std::sqrt(variance / kDraws) + 1e-6);
+    EXPECT_NEAR(moments.variance[c], variance, 0.05 * variance + 1e-6);
+  }
+  EXPECT_GT(moments.variance[0], 0.0f);
+}
+
 TEST(SlabKernels, TablesEqualTheReference) {
   for_each_instruction_set([] {
     const std::vector<CodeSlab> slabs = random_slabs(13, 32, 4);
