@@ -281,7 +281,7 @@ float mean_terms_factor(const MeanAngles& angles, std::span<const float> a,
   for (size_t i = 0; i < a.size(); ++i) {
     const float length = std::sqrt(a[i] * a[i] + b[i] * b[i]);
     // What a slow pair adds to the polynomials is at most 1.2 times its length to one and 1.8 times
-    // to all, and a third of the room in 32 bits is more than one of them may have.
+    // to all. Counted as 2.4 times, neither of them is too much.
     total += i < angles.fast ? length : 2.4f * length;
     largest = std::max(largest, length);
   }

@@ -35,7 +35,7 @@ inline constexpr size_t factor_count(size_t slabs) {
 }
 
 // Slabs whose scores come first: the fours by themselves. The others are left to what is expected
-// of them where that is enough (decision 0036).
+// of them where that is enough (decision 0035).
 inline constexpr size_t leading_slabs(size_t slabs) {
   return std::min(slabs, single_count(four_count(slabs)) * kFour);
 }
