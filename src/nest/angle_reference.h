@@ -45,16 +45,19 @@ inline void turn_to_blocks(const MeanAngles& angles, const int16_t* terms, size_
         odd[i] = static_cast<int16_t>(product(b[i], cos[i]) - product(a[i], sin[i]));
       }
       if (!angles.smooth()) continue;
-      for (size_t k = 0; k < 2 * kSmooth; ++k) {
-        int sum = 0;
-        for (size_t i = fast; i < all; ++i) {
-          for (size_t side = 0; side < 2; ++side) {
-            const size_t two = (i - fast) / 2 * 2 + side;
-            const size_t at = (two * kTurnedBlocks + block) * 2 * kSmooth + k;
-            sum += a[side * all + i] * angles.to_smooth[at * 2 + i % 2];
+      for (size_t parity = 0; parity < 2; ++parity) {
+        int16_t* to = (parity == 0 ? even : odd) + fast;
+        for (size_t k = 0; k < kSmooth; ++k) {
+          int sum = 0;
+          for (size_t i = fast; i < all; ++i) {
+            for (size_t side = 0; side < 2; ++side) {
+              const size_t two = (i - fast) / 2 * 2 + side;
+              const size_t at = ((two * kTurnedBlocks + block) * 2 + parity) * kSmooth + k;
+              sum += a[side * all + i] * angles.to_smooth[at * 2 + i % 2];
+            }
           }
+          to[k] = rounded_shift(sum, kSmoothBits);
         }
-        (k < kSmooth ? even : odd)[fast + k % kSmooth] = rounded_shift(sum, kSmoothBits);
       }
     }
   }
