@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numbers>
 
 #include "base/check.h"
 #include "nest/angle_reference.h"
@@ -204,6 +203,13 @@ HWY_INLINE size_t turn_smooth(const MeanAngles& angles, const int16_t* terms, si
   return head;
 }
 
+template <bool kVnni>
+HWY_INLINE void turn_all_smooth(const MeanAngles& angles, const int16_t* terms, size_t heads,
+                                size_t blocks, int16_t* out) {
+  const size_t rest = turn_smooth<3, kVnni>(angles, terms, heads, blocks, 0, out);
+  turn_smooth<1, kVnni>(angles, terms, heads, blocks, rest, out);
+}
+
 void TurnToBlocks(const MeanAngles& angles, const int16_t* terms, size_t heads, size_t blocks,
                   bool vnni, int16_t* out) {
   const size_t pairs = padded_pairs(angles.pairs), fast = angles.fast, scored = angles.scored();
@@ -217,12 +223,9 @@ void TurnToBlocks(const MeanAngles& angles, const int16_t* terms, size_t heads, 
   }
   if (!angles.smooth()) return;
   if (kMayHaveVnni && vnni) {
-    const size_t rest = turn_smooth<3, kMayHaveVnni>(angles, terms, heads, blocks, 0, out);
-    turn_smooth<1, kMayHaveVnni>(angles, terms, heads, blocks, rest, out);
-  } else {
-    const size_t rest = turn_smooth<3, false>(angles, terms, heads, blocks, 0, out);
-    turn_smooth<1, false>(angles, terms, heads, blocks, rest, out);
+    return turn_all_smooth<kMayHaveVnni>(angles, terms, heads, blocks, out);
   }
+  turn_all_smooth<false>(angles, terms, heads, blocks, out);
 }
 
 #endif  // HWY_TARGET == HWY_SCALAR

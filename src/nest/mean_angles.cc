@@ -66,21 +66,26 @@ void add_half_block(std::span<const double> frequency, MeanAngles& angles) {
   }
 }
 
-void add_turns(std::span<const double> frequency, MeanAngles& angles) {
-  const size_t fast = std::min(angles.fast, frequency.size());
+void add_fast_turns(std::span<const double> frequency, MeanAngles& angles) {
   for (size_t block = 0; block < kTurnedBlocks; ++block) {
     const auto position = static_cast<double>(block * kBlockTokens);
-    for (size_t i = 0; i < fast; ++i) {
+    for (size_t i = 0; i < std::min(angles.fast, frequency.size()); ++i) {
       int16_t* at = angles.turns.data() + block * 2 * angles.fast + i;
       at[0] = rounded(std::cos(frequency[i] * position) * kAngleOne);
       at[angles.fast] = rounded(std::sin(frequency[i] * position) * kAngleOne);
     }
-    for (size_t i = fast; i < frequency.size(); ++i) {
-      const Coefficients c = chebyshev(frequency[i] * kRadius);
+  }
+}
+
+void add_smooth_turns(std::span<const double> frequency, MeanAngles& angles) {
+  for (size_t i = angles.fast; i < frequency.size(); ++i) {
+    const Coefficients c = chebyshev(frequency[i] * kRadius);
+    for (size_t block = 0; block < kTurnedBlocks; ++block) {
+      const auto position = static_cast<double>(block * kBlockTokens);
       const double cos = std::cos(frequency[i] * position) * kSmoothOne;
       const double sin = std::sin(frequency[i] * position) * kSmoothOne;
       const auto set = [&](size_t side, size_t k, double x) {
-        const size_t two = (i - fast) / 2 * 2 + side;
+        const size_t two = (i - angles.fast) / 2 * 2 + side;
         const size_t at = (two * kTurnedBlocks + block) * 2 * kSmooth + k;
         angles.to_smooth[at * 2 + i % 2] = rounded(x);
       };
@@ -119,7 +124,8 @@ MeanAngles make_mean_angles(std::span<const double> frequency) {
   }
   angles.half_block = zeros(2 * angles.scored() * kHalfTokens);
   add_half_block(frequency, angles);
-  add_turns(frequency, angles);
+  add_fast_turns(frequency, angles);
+  add_smooth_turns(frequency, angles);
   return angles;
 }
 
