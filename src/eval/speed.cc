@@ -83,7 +83,7 @@ Result<std::vector<TokenId>> SpeedTest::decode(KvCache& cache, TokenId first) {
 }
 
 TokenId SpeedTest::likeliest() {
-  model_.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()}, workers_);
+  model_.likely_logits(hidden_, 0.0f, logits_, workers_);
   return static_cast<TokenId>(index_of_largest(logits_));
 }
 

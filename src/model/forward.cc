@@ -3,6 +3,7 @@
 
 #include "model/layer_pass.h"
 #include "model/model_parts.h"
+#include "ops/likely_rows.h"
 #include "ops/ops.h"
 #include "store/message.h"
 
@@ -107,6 +108,12 @@ Result<void> Model::forward(std::span<const SequenceSlice> slices, Matrix<float>
 
 void Model::logits(View<const float> hidden, View<float> logits, Workers& workers) const {
   matmul(hidden, parts_->weights.output, logits, workers);
+}
+
+void Model::likely_logits(std::span<const float> hidden, float within, std::span<float> logits,
+                          Workers& workers) const {
+  multiply_likely_rows(hidden, parts_->weights.output, parts_->packed.uneven, within, logits,
+                       workers);
 }
 
 }  // namespace mkv

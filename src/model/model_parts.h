@@ -9,8 +9,8 @@
 #include <utility>
 #include <variant>
 
-#include "base/buffer.h"
 #include "model/model.h"
+#include "model/pack_weights.h"
 #include "model/weights.h"
 #include "store/gguf.h"
 #include "store/safetensors.h"
@@ -30,7 +30,7 @@ struct Model::Parts {
   }
 
   File file;  // owns the bytes of `weights` that are not packed
-  Buffer<std::byte> packed;
+  PackedWeights packed;
   ModelConfig config;
   bool interleaved_qk = false;
   ModelWeights weights;

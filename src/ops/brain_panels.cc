@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/instruction_set.h"
+#include "ops/planes.h"
 #include "ops/weight_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -113,8 +114,8 @@ void split_groups(const uint8_t* tile, size_t first, size_t count, uint16_t* to)
 void UnpackBrainTile(const Weight& w, size_t tile, size_t first, size_t count, uint16_t* to) {
   static_assert(kIntegerGroup == kBrainColumns && kTileRows == kBrainRows && kParts == 2);
   with_tile(w.type, [&](auto format) {
-    split_groups<decltype(format)>(reinterpret_cast<const uint8_t*>(w.tile(tile)), first, count,
-                                   to);
+    split_groups<decltype(format)>(reinterpret_cast<const uint8_t*>(whole_tile(w, tile)), first,
+                                   count, to);
   });
 }
 
@@ -159,7 +160,7 @@ void unpack_panel(const Weight& w, size_t first, const BrainOperand& panel, size
                   size_t blocks, PanelScratch& scratch) {
   for (size_t t = 0; t < panel.tiles; ++t) {
     uint16_t* to = scratch.panel.data() + t * panel.stride;
-    if (w.layout == Layout::tiles) {
+    if (w.layout != Layout::rows) {
       HWY_DYNAMIC_DISPATCH(UnpackBrainTile)(w, first / kTileRows + t, block, blocks, to);
     } else {
       split_plain(w, first + t * kBrainRows, block, blocks, panel.parts, scratch.rows, to);

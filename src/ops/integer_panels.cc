@@ -180,7 +180,7 @@ void multiply_panel(const Panel& panel, const WordsView& x, size_t first, size_t
 
 // The tiles of a panel, none after the last row.
 std::span<const uint8_t> panel_at(const Weight& w, size_t first) {
-  if (first >= w.rows) return {};
+  if (first >= w.rows || w.layout != Layout::tiles) return {};
   const size_t tile = first / kTileRows, end = std::min(w.tiles(), tile + kPanelRows / kTileRows);
   const auto* data = reinterpret_cast<const uint8_t*>(w.tile(tile));
   return {data, static_cast<size_t>(w.tile(end) - w.tile(tile))};
@@ -223,7 +223,7 @@ namespace {
 void multiply_panel(const WordsView& x, const Weight& w, size_t first, View<float> y) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);
   MKV_CHECK(y.cols == w.rows && x.tokens == y.rows && first < w.rows);
-  MKV_CHECK(w.layout == Layout::tiles && first % kTileRows == 0);
+  MKV_CHECK(w.layout != Layout::rows && first % kTileRows == 0);
   HWY_DYNAMIC_DISPATCH(MultiplyPanel)(x, w, first, y);
 }
 }  // namespace

@@ -95,6 +95,13 @@ void to_word_rows(View<const float> x, size_t first, size_t last, WordRows& out)
 void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                             View<float> y);
 
+// One token with the first plane of the same tiles of a weight in planes (ops/planes.h): what their
+// rows give is y to within a normal error, and most[tile] is above all of the tile's y by as many
+// deviations of it as spread [groups] says: deviations^2 * kRestVariance * sum x^2 of each group.
+// Infinity if anything there is no number.
+void multiply_leading_tiles(const IntegerRows& x, std::span<const float> spread, const Weight& w,
+                            size_t first, size_t last, std::span<float> y, std::span<float> most);
+
 // The same for the integer_panel_rows() rows of w from `first` (fewer at its end), for many tokens:
 // the rows are unpacked once into a panel that all tokens read.
 // Types with exact words, those of 8 bits, keep codes and scales as they are, and give the bits

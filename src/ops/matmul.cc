@@ -64,7 +64,7 @@ Cut cut(const Weight& w, size_t tokens) {
   const size_t cols = std::max<size_t>(1, w.cols);
   Cut cut;
   size_t blocks = 1;
-  const bool tiles = w.layout == Layout::tiles, panels = tiles && has_integer_panels();
+  const bool tiles = w.layout != Layout::rows, panels = tiles && has_integer_panels();
   const bool brain = has_brain_panels() && (tiles || info(w.type).block_elements == 1);
   const size_t few_integers = brain ? kFewBeforeAmx : few_for_integer_panels();
   cut.few = tokens <= (panels ? few_integers : kFewFloats);

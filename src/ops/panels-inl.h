@@ -13,6 +13,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "ops/integer_products.h"
+#include "ops/planes.h"
 #include "ops/tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -218,7 +219,7 @@ template <class Tile>
 void unpack_tiles(const Weight& w, size_t first, size_t rows, size_t groups, Panel& panel) {
   size_t r = 0;
   for (; r < rows; r += kTileRows) {
-    const auto* tile = reinterpret_cast<const uint8_t*>(w.tile((first + r) / kTileRows));
+    const auto* tile = reinterpret_cast<const uint8_t*>(whole_tile(w, (first + r) / kTileRows));
     if constexpr (kExactWords<Tile>) {
       unpack_exact_tile<Tile>(tile, groups, r, panel);
     } else {

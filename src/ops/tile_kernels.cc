@@ -1,11 +1,13 @@
 // Integer products of few tokens with weights in tiles: the rows of a tile are the lanes.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/prefetch.h"
 #include "hwy/cache_control.h"
 #include "ops/instruction_set.h"
 #include "ops/integer_products.h"
+#include "ops/planes.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/tile_kernels.cc"
@@ -21,6 +23,10 @@ namespace HWY_NAMESPACE {
 #if HWY_TARGET == HWY_SCALAR
 
 void MultiplyIntegerTiles(const IntegerRows&, const Weight&, size_t, size_t, View<float>) {
+  MKV_CHECK(false);
+}
+void MultiplyLeadingTiles(const IntegerRows&, const float*, const Weight&, size_t, size_t,
+                          std::span<float>, float*) {
   MKV_CHECK(false);
 }
 
@@ -74,9 +80,34 @@ struct TileProduct {
   // registers hold sums of.
   static constexpr size_t kTogether = HWY_TARGET == HWY_AVX3 || kTokens == 1 ? kParts : 1;
 
+  static constexpr size_t kGroupBytes = Tile::kBytes / Tile::kGroups;
+
   const IntegerRows& x;
   const size_t token;
   FloatV totals[kParts][kTokens];
+
+  HWY_INLINE TileProduct(const IntegerRows& rows, size_t first_token)
+      : x(rows), token(first_token) {
+    for (auto& part : totals) {
+      for (FloatV& total : part) total = hn::Zero(Floats());
+    }
+  }
+
+  // also(factors, group): called once for each group of the activations.
+  template <class Also>
+  HWY_INLINE void add_tile(const uint8_t* block, const Also& also) {
+    for (size_t first = 0; first < x.groups; first += Tile::kGroups, block += Tile::kBytes) {
+      const typename Tile::Factors factors(block);
+      for (size_t g = 0; g < Tile::kGroups; ++g) {
+        const uint8_t* ahead = block + kAhead + g * kGroupBytes;
+        for (size_t i = 0; i < kGroupBytes; i += 64) hwy::Prefetch(ahead + i);
+        for (size_t part = 0; part < kParts; part += kTogether) {
+          add_group(block, factors, g, first + g, part);
+        }
+        also(factors, first + g);
+      }
+    }
+  }
 
   // The sums of products of a group, or of one half of it; with VNNI of the high bytes and of the
   // low ones.
@@ -177,21 +208,8 @@ struct TileProduct {
 template <class Tile, size_t kTokens, bool kBytes>
 void multiply_tile(const IntegerRows& x, const uint8_t* block, size_t token, size_t row,
                    View<float> y) {
-  constexpr size_t kGroupBytes = Tile::kBytes / Tile::kGroups;
-  TileProduct<Tile, kTokens, kBytes> product{x, token, {}};
-  for (auto& part : product.totals) {
-    for (FloatV& total : part) total = hn::Zero(Floats());
-  }
-  for (size_t first = 0; first < x.groups; first += Tile::kGroups, block += Tile::kBytes) {
-    const typename Tile::Factors factors(block);
-    for (size_t g = 0; g < Tile::kGroups; ++g) {
-      const uint8_t* ahead = block + kAhead + g * kGroupBytes;
-      for (size_t i = 0; i < kGroupBytes; i += 64) hwy::Prefetch(ahead + i);
-      for (size_t part = 0; part < kParts; part += product.kTogether) {
-        product.add_group(block, factors, g, first + g, part);
-      }
-    }
-  }
+  TileProduct<Tile, kTokens, kBytes> product(x, token);
+  product.add_tile(block, [](const typename Tile::Factors&, size_t) {});
   const size_t rows = std::min(kTileRows, y.cols - row);
   for (size_t t = 0; t < kTokens; ++t) {
     float out[kTileRows];
@@ -202,13 +220,81 @@ void multiply_tile(const IntegerRows& x, const uint8_t* block, size_t token, siz
   }
 }
 
+// A tile of the first plane of Q8_0's codes. Without its other bits a code is taken for the middle
+// of those that it may be.
+struct LeadingFactors : HalfFactors<false> {
+  static constexpr bool kOffset = true;
+
+  HWY_INLINE explicit LeadingFactors(const uint8_t* block) : HalfFactors<false>(block) {}
+  HWY_INLINE FloatV scale(size_t, size_t, size_t part) const {
+    return hn::Mul(of_codes(part), hn::Set(Floats(), 16.0f));
+  }
+  HWY_INLINE FloatV offset(size_t, size_t part) const {
+    return hn::Mul(of_codes(part), hn::Set(Floats(), 7.5f));
+  }
+  HWY_INLINE FloatV of_codes(size_t part) const { return HalfFactors<false>::scale(0, 0, part); }
+};
+using LeadingFormat = TileFormat<LeadingFactors, NibbleCodes<0>, 8>;
+
+// The largest of a tile's products and `deviations` above each; infinity if one is no number.
+HWY_INLINE float most_of(const FloatV (&products)[kParts], const FloatV (&squares)[kParts]) {
+  const Floats d;
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  FloatV most = hn::Set(d, -kLargest);
+  bool numbers = true;
+  for (size_t part = 0; part < kParts; ++part) {
+    const FloatV upper = hn::Add(products[part], hn::Sqrt(squares[part]));
+    numbers = numbers && hn::AllTrue(d, hn::Le(hn::Abs(upper), hn::Set(d, kLargest)));
+    most = hn::Max(most, upper);
+  }
+  return numbers ? hn::GetLane(hn::MaxOfLanes(d, most)) : std::numeric_limits<float>::infinity();
+}
+
+template <bool kBytes>
+void multiply_leading_tile(const IntegerRows& x, const float* spread, const uint8_t* block,
+                           std::span<float> y, float& most) {
+  TileProduct<LeadingFormat, 1, kBytes> product(x, 0);
+  FloatV squares[kParts], products[kParts];
+  for (FloatV& square : squares) square = hn::Zero(Floats());
+  product.add_tile(block, [&](const LeadingFactors& factors, size_t g) HWY_ATTR {
+    for (size_t part = 0; part < kParts; ++part) {
+      const FloatV scale = factors.of_codes(part);
+      squares[part] =
+          hn::MulAdd(hn::Mul(scale, scale), hn::Set(Floats(), spread[g]), squares[part]);
+    }
+  });
+  float out[kTileRows];
+  for (size_t part = 0; part < kParts; ++part) {
+    products[part] = product.totals[part][0];
+    hn::StoreU(products[part], Floats(), out + part * kPartRows);
+  }
+  std::copy_n(out, y.size(), y.data());
+  most = most_of(products, squares);
+}
+
+bool as_bytes() { return kSplitWords && (HWY_TARGET == HWY_AVX3 ? has_vnni() : has_avx2_vnni()); }
+
+void MultiplyLeadingTiles(const IntegerRows& x, const float* spread, const Weight& w, size_t first,
+                          size_t last, std::span<float> y, float* most) {
+  const bool bytes = as_bytes();
+  const size_t begin = first * kTileRows, end = std::min(last * kTileRows, y.size());
+  prefetch_to_write(y.data() + begin, (end - begin) * sizeof(float));
+  x.prefetch_row(0, bytes);
+  const auto multiply = bytes ? multiply_leading_tile<kSplitWords> : multiply_leading_tile<false>;
+  for (size_t i = first; i < last; ++i) {
+    const auto* block = reinterpret_cast<const uint8_t*>(leading_tile(w, i));
+    const size_t row = i * kTileRows;
+    multiply(x, spread, block, y.subspan(row, std::min(kTileRows, y.size() - row)), most[i]);
+  }
+}
+
 template <bool kBytes>
 void multiply_tiles_with(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                          View<float> y) {
   with_tile(w.type, [&](auto tile) {
     using Tile = decltype(tile);
     for (size_t i = first; i < last; ++i) {
-      const auto* data = reinterpret_cast<const uint8_t*>(w.tile(i));
+      const auto* data = reinterpret_cast<const uint8_t*>(whole_tile(w, i));
       const size_t row = i * kTileRows;
       size_t t = 0;
       for (; t + 4 <= x.tokens; t += 4) multiply_tile<Tile, 4, kBytes>(x, data, t, row, y);
@@ -220,14 +306,13 @@ void multiply_tiles_with(const IntegerRows& x, const Weight& w, size_t first, si
 
 void MultiplyIntegerTiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                           View<float> y) {
-  const bool vnni = HWY_TARGET == HWY_AVX3 ? has_vnni() : has_avx2_vnni();
-  const bool as_bytes = kSplitWords && vnni;
+  const bool bytes = as_bytes();
   const size_t begin = first * kTileRows, end = std::min(last * kTileRows, y.cols);
   for (size_t t = 0; t < x.tokens && begin < end; ++t) {
     prefetch_to_write(&y.at(t, begin), (end - begin) * sizeof(float));
-    x.prefetch_row(t, as_bytes);
+    x.prefetch_row(t, bytes);
   }
-  if (as_bytes) return multiply_tiles_with<kSplitWords>(x, w, first, last, y);
+  if (bytes) return multiply_tiles_with<kSplitWords>(x, w, first, last, y);
   multiply_tiles_with<false>(x, w, first, last, y);
 }
 
@@ -240,13 +325,22 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mkv {
 HWY_EXPORT(MultiplyIntegerTiles);
+HWY_EXPORT(MultiplyLeadingTiles);
 
 void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                             View<float> y) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && w.cols % info(w.type).block_elements == 0);
-  MKV_CHECK(x.split && w.layout == Layout::tiles);
+  MKV_CHECK(x.split && w.layout != Layout::rows);
   MKV_CHECK(y.cols == w.rows && x.tokens == y.rows && last <= w.tiles());
   HWY_DYNAMIC_DISPATCH(MultiplyIntegerTiles)(x, w, first, last, y);
+}
+
+void multiply_leading_tiles(const IntegerRows& x, std::span<const float> spread, const Weight& w,
+                            size_t first, size_t last, std::span<float> y, std::span<float> most) {
+  MKV_CHECK(x.groups * kIntegerGroup == w.cols && x.tokens == 1 && x.split);
+  MKV_CHECK(spread.size() == x.groups && y.size() == w.rows && most.size() == w.tiles());
+  MKV_CHECK(last <= w.tiles());
+  HWY_DYNAMIC_DISPATCH(MultiplyLeadingTiles)(x, spread.data(), w, first, last, y, most.data());
 }
 
 }  // namespace mkv

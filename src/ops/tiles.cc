@@ -4,6 +4,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "ops/planes.h"
+
 namespace mkv {
 namespace {
 
@@ -237,7 +239,7 @@ void unpack_row(const Weight& w, size_t row, std::span<std::byte> out) {
   MKV_CHECK(row < w.rows && out.size() == row_bytes(w.type, w.cols));
   const size_t block_bytes = info(w.type).block_bytes;
   with_type(w.type, [&](auto type) {
-    const auto* from = reinterpret_cast<const uint8_t*>(w.tile(row / kTileRows));
+    const auto* from = reinterpret_cast<const uint8_t*>(whole_tile(w, row / kTileRows));
     auto* to = reinterpret_cast<uint8_t*>(out.data());
     for (size_t b = 0; b < out.size(); b += block_bytes) {
       RowOfTile<type()>{row % kTileRows}.unpack(from + b * kTileRows, to + b);

@@ -24,7 +24,7 @@ bool has_tiles(DType type);
 // Rows tile * kTileRows ... of w, whose layout is rows; out has kTileRows * row_bytes.
 void pack_tile(const Weight& w, size_t tile, std::span<std::byte> out);
 
-// One row of w, whose layout is tiles, as the file had it; out has row_bytes.
+// One row of w, whose layout is tiles or planes, as the file had it; out has row_bytes.
 void unpack_row(const Weight& w, size_t row, std::span<std::byte> out);
 
 }  // namespace mkv

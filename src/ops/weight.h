@@ -9,8 +9,9 @@
 
 namespace mkv {
 
-// Rows one after the other, as files have them; or tiles of kTileRows rows (ops/tiles.h).
-enum class Layout : uint8_t { rows, tiles };
+// Rows one after the other, as files have them; tiles of kTileRows rows (ops/tiles.h); or tiles in
+// two planes of bits (ops/planes.h).
+enum class Layout : uint8_t { rows, tiles, planes };
 inline constexpr size_t kTileRows = 16;
 
 struct Weight {

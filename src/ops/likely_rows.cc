@@ -1,0 +1,72 @@
+#include "ops/likely_rows.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/buffer.h"
+#include "ops/integer_products.h"
+#include "ops/ops.h"
+#include "ops/planes.h"
+
+namespace mkv {
+namespace {
+
+// Some microseconds of work; of whole tiles, one is.
+constexpr size_t kTilesOfTask = 8;
+
+// Of the calling thread; the workers use it as well.
+struct LikelyScratch {
+  IntegerRows rounded;
+  Buffer<float> spread, most;
+  Buffer<uint32_t> whole;  // tiles that are multiplied with all bits
+};
+
+void find_spread(std::span<const float> x, Buffer<float>& spread) {
+  constexpr float kFactor = kRestDeviations * kRestDeviations * kRestVariance;
+  spread.resize(x.size() / kIntegerGroup);
+  for (size_t g = 0; g < spread.size(); ++g) {
+    const auto group = x.subspan(g * kIntegerGroup, kIntegerGroup);
+    spread[g] = kFactor * dot(group, group);
+  }
+}
+
+}  // namespace
+
+void multiply_likely_rows(std::span<const float> x, const Weight& w,
+                          std::span<const uint32_t> uneven, float within, std::span<float> y,
+                          Workers& workers) {
+  MKV_CHECK(x.size() == w.cols && y.size() == w.rows && within >= 0);
+  const View<const float> in(x.data(), 1, x.size());
+  const View<float> out(y.data(), 1, y.size());
+  if (w.layout != Layout::planes || !has_integer_products()) return matmul(in, w, out, workers);
+  thread_local LikelyScratch kept;
+  LikelyScratch& s = kept;
+  s.rounded.reshape(1, x.size(), Split::yes);
+  to_integer_rows(in, 0, 1, s.rounded);
+  find_spread(x, s.spread);
+  const size_t tiles = w.tiles();
+  s.most.resize(tiles);
+  workers.run_ranges(tiles, kTilesOfTask, [&](size_t first, size_t last, size_t) {
+    multiply_leading_tiles(s.rounded, s.spread.span(), w, first, last, y, s.most.span());
+  });
+
+  // The tile of the largest bound most often has the largest element, or nearly so.
+  const auto multiply = [&](size_t t) { multiply_integer_tiles(s.rounded, w, t, t + 1, out); };
+  const size_t best = index_of_largest(s.most.span()) % tiles;
+  multiply(best);
+  const size_t row = best * kTileRows;
+  const auto of_best = y.subspan(row, std::min(kTileRows, y.size() - row));
+  const size_t at = index_of_largest(of_best);
+  const float largest = at < of_best.size() ? of_best[at] : -std::numeric_limits<float>::infinity();
+
+  for (const uint32_t t : uneven) s.most[t] = std::numeric_limits<float>::infinity();
+  s.whole.resize(tiles);
+  size_t count = 0;
+  for (size_t t = 0; t < tiles; ++t) {
+    const bool less = s.most[t] < largest - within;
+    if (!less && t != best) s.whole[count++] = static_cast<uint32_t>(t);
+  }
+  workers.run(count, [&](size_t i, size_t) { multiply(s.whole[i]); });
+}
+
+}  // namespace mkv
