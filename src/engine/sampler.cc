@@ -63,9 +63,17 @@ Result<Sampler> Sampler::create(const SamplingOptions& options) {
   return Sampler(options);
 }
 
+bool Sampler::greedy() const { return options_.temperature == 0 || options_.top_k == 1; }
+
+float Sampler::exact_within() const {
+  if (options_.repetition_penalty != 1.0f) return kInfinity;  // which may move any logit to the top
+  if (greedy()) return 0.0f;
+  constexpr float kRounding = 1e-3f;
+  return options_.min_p > 0 ? kRounding - std::log(options_.min_p) : kInfinity;
+}
+
 Result<TokenId> Sampler::sample(std::span<const float> logits, std::span<const TokenId> history) {
-  const bool greedy = options_.temperature == 0 || options_.top_k == 1;
-  if (greedy && options_.repetition_penalty == 1.0f) {
+  if (greedy() && options_.repetition_penalty == 1.0f) {
     const size_t best = index_of_largest(logits);
     if (best == logits.size()) return no_numbers(logits.size());
     return static_cast<TokenId>(best);
@@ -81,7 +89,7 @@ Result<TokenId> Sampler::sample(std::span<const float> logits, std::span<const T
   if (best == candidates_.end() || best->logit == -kInfinity) {
     return no_numbers(logits.size());
   }
-  if (greedy) return best->token;
+  if (greedy()) return best->token;
   keep_top_k();
   keep_probable();
   return draw();

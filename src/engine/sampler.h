@@ -37,6 +37,11 @@ class Sampler {
  public:
   static Result<Sampler> create(const SamplingOptions& options);
 
+  // How far below the largest logit they have to be exact (Model::likely_logits): those further
+  // below cannot be drawn, and of all of them together only the sum counts, for top-p. Infinity if
+  // any may be drawn.
+  float exact_within() const;
+
   // `history`: the tokens so far, prompt included. An error if no logit is a number.
   Result<TokenId> sample(std::span<const float> logits, std::span<const TokenId> history);
 
@@ -46,6 +51,7 @@ class Sampler {
     TokenId token = 0;
   };
   explicit Sampler(const SamplingOptions& options) : options_(options), rng_(options.seed) {}
+  bool greedy() const;
   void penalise(std::span<const TokenId> history);
   void keep_top_k();
   void keep_probable();

@@ -105,8 +105,7 @@ Result<FinishReason> Session::decode(const Request& request, Sampler& sampler,
   StopStrings stops(request.stop);
   while (completion.tokens.size() < request.max_tokens) {
     if (is_cancelled(request)) return FinishReason::cancelled;
-    model_->logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()},
-                   *workers_);
+    model_->likely_logits(hidden_, sampler.exact_within(), logits_, *workers_);
     MKV_ASSIGN(const TokenId token, sampler.sample(logits_, history_));
     completion.tokens.push_back(token);
 

@@ -95,10 +95,11 @@ void to_word_rows(View<const float> x, size_t first, size_t last, WordRows& out)
 void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first, size_t last,
                             View<float> y);
 
-// One token with the first plane of the same tiles of a weight in planes (ops/planes.h): what their
-// rows give is y to within a normal error, and most[tile] is above all of the tile's y by as many
-// deviations of it as spread [groups] says: deviations^2 * kRestVariance * sum x^2 of each group.
-// Infinity if anything there is no number.
+// One token with the first plane of tiles first ... last-1 of w, whose layout is planes
+// (ops/planes.h). What a row's other bits add is normal, and has kRestVariance * scale^2 * sum x^2
+// of each group as its variance: spread [groups] is kRestDeviations^2 (ops/likely_rows.h) of that
+// without the scale. y [rows] is the product without them and half their variance, most [tiles]
+// the largest of a tile that is kRestDeviations above one; infinity if anything there is no number.
 void multiply_leading_tiles(const IntegerRows& x, std::span<const float> spread, const Weight& w,
                             size_t first, size_t last, std::span<float> y, std::span<float> most);
 

@@ -38,7 +38,10 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
   MKV_CHECK(x.size() == w.cols && y.size() == w.rows && within >= 0);
   const View<const float> in(x.data(), 1, x.size());
   const View<float> out(y.data(), 1, y.size());
-  if (w.layout != Layout::planes || !has_integer_products()) return matmul(in, w, out, workers);
+  const bool all = within == std::numeric_limits<float>::infinity();
+  if (all || w.layout != Layout::planes || !has_integer_products()) {
+    return matmul(in, w, out, workers);
+  }
   thread_local LikelyScratch kept;
   LikelyScratch& s = kept;
   s.rounded.reshape(1, x.size(), Split::yes);

@@ -7,6 +7,7 @@
 #include "hwy/cache_control.h"
 #include "ops/instruction_set.h"
 #include "ops/integer_products.h"
+#include "ops/likely_rows.h"
 #include "ops/planes.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -236,40 +237,36 @@ struct LeadingFactors : HalfFactors<false> {
 };
 using LeadingFormat = TileFormat<LeadingFactors, NibbleCodes<0>, 8>;
 
-// The largest of a tile's products and `deviations` above each; infinity if one is no number.
-HWY_INLINE float most_of(const FloatV (&products)[kParts], const FloatV (&squares)[kParts]) {
-  const Floats d;
-  constexpr float kLargest = std::numeric_limits<float>::max();
-  FloatV most = hn::Set(d, -kLargest);
-  bool numbers = true;
-  for (size_t part = 0; part < kParts; ++part) {
-    const FloatV upper = hn::Add(products[part], hn::Sqrt(squares[part]));
-    numbers = numbers && hn::AllTrue(d, hn::Le(hn::Abs(upper), hn::Set(d, kLargest)));
-    most = hn::Max(most, upper);
-  }
-  return numbers ? hn::GetLane(hn::MaxOfLanes(d, most)) : std::numeric_limits<float>::infinity();
-}
-
+// spread: kRestDeviations^2 times the variance of what each x adds without its row's other bits.
 template <bool kBytes>
 void multiply_leading_tile(const IntegerRows& x, const float* spread, const uint8_t* block,
                            std::span<float> y, float& most) {
+  const Floats d;
   TileProduct<LeadingFormat, 1, kBytes> product(x, 0);
-  FloatV squares[kParts], products[kParts];
-  for (FloatV& square : squares) square = hn::Zero(Floats());
+  FloatV squares[kParts];  // of kRestDeviations deviations
+  for (FloatV& square : squares) square = hn::Zero(d);
   product.add_tile(block, [&](const LeadingFactors& factors, size_t g) HWY_ATTR {
     for (size_t part = 0; part < kParts; ++part) {
       const FloatV scale = factors.of_codes(part);
-      squares[part] =
-          hn::MulAdd(hn::Mul(scale, scale), hn::Set(Floats(), spread[g]), squares[part]);
+      squares[part] = hn::MulAdd(hn::Mul(scale, scale), hn::Set(d, spread[g]), squares[part]);
     }
   });
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  constexpr float kHalfVariance = 0.5f / (kRestDeviations * kRestDeviations);
   float out[kTileRows];
+  FloatV largest = hn::Set(d, -kLargest);
+  bool numbers = true;
   for (size_t part = 0; part < kParts; ++part) {
-    products[part] = product.totals[part][0];
-    hn::StoreU(products[part], Floats(), out + part * kPartRows);
+    const FloatV mean = product.totals[part][0], room = hn::Sqrt(squares[part]);
+    const FloatV upper = hn::Add(mean, room);
+    numbers = numbers && hn::AllTrue(d, hn::Le(hn::Abs(upper), hn::Set(d, kLargest)));
+    largest = hn::Max(largest, upper);
+    // The exponential of a normal variable is in the mean that of its mean and half its variance.
+    const FloatV more = hn::Min(hn::Mul(squares[part], hn::Set(d, kHalfVariance)), room);
+    hn::StoreU(hn::Add(mean, more), d, out + part * kPartRows);
   }
   std::copy_n(out, y.size(), y.data());
-  most = most_of(products, squares);
+  most = numbers ? hn::GetLane(hn::MaxOfLanes(d, largest)) : std::numeric_limits<float>::infinity();
 }
 
 bool as_bytes() { return kSplitWords && (HWY_TARGET == HWY_AVX3 ? has_vnni() : has_avx2_vnni()); }

@@ -54,8 +54,7 @@ class Decoder {
   void step(size_t count) {
     for (size_t i = 0; i < count; ++i) {
       ASSERT_TRUE(prefill(model_, {{&token_, 1}, &cache_}, hidden_, scratch_, workers_));
-      model_.logits({hidden_.data(), 1, hidden_.size()}, {logits_.data(), 1, logits_.size()},
-                    workers_);
+      model_.likely_logits(hidden_, sampler_.exact_within(), logits_, workers_);
       const auto token = sampler_.sample(logits_, {});
       ASSERT_TRUE(token);
       token_ = *token;
