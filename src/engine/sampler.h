@@ -38,8 +38,8 @@ class Sampler {
   static Result<Sampler> create(const SamplingOptions& options);
 
   // How far below the largest logit they have to be exact (Model::likely_logits): those further
-  // below cannot be drawn, and of all of them together only the sum counts, for top-p. Infinity if
-  // any may be drawn.
+  // below cannot be drawn. All of them together count for top-p, which takes a fraction of a sum
+  // that is off by 1 to 3 % (docs/decisions/0036). Infinity if any may be drawn.
   float exact_within() const;
 
   // `history`: the tokens so far, prompt included. An error if no logit is a number.

@@ -16,10 +16,9 @@ namespace mkv {
 inline constexpr float kRestDeviations = 7;
 
 // y[rows] = W x[cols]. Every element that may be within `within` of the largest one (0 or more) has
-// the bits that matmul() gives it. The others are as expected without their rows' other bits: the
-// mean of their exponential is what it would be, so a sum of many hardly differs; and they stay
-// below those that are exact. All are exact if w has no planes, `within` is infinite or there are
-// no integer products (ops/integer_products.h). `uneven`: tiles of w that are not even
+// the bits that matmul() gives it. The others are the products without their rows' other bits, and
+// stay below those that are exact. All are exact if w has no planes, `within` is infinite or there
+// are no integer products (ops/integer_products.h). `uneven`: tiles of w that are not even
 // (ops/planes.h), always exact.
 void multiply_likely_rows(std::span<const float> x, const Weight& w,
                           std::span<const uint32_t> uneven, float within, std::span<float> y,

@@ -16,9 +16,9 @@ namespace {
 // Up to so many tokens, decoding weights in registers beats a panel (bench/README.md): of floats,
 // and of AMX.
 constexpr size_t kFewFloats = 8, kFewBeforeAmx = 16;
-// Weight bytes of a task with few tokens: some microseconds of work, and many more tasks than
+// Weight bytes of a task with few tokens: half a microsecond of work, and many more tasks than
 // workers, so that they end together.
-constexpr size_t kTaskBytes = size_t{32} << 10;
+constexpr size_t kTaskBytes = size_t{14} << 10;
 // Dequantised bytes of a panel: half of a 512 KB L2 cache, as gemm() packs its own copy beside.
 constexpr size_t kPanelBytes = size_t{1024} << 10;
 constexpr size_t kMaxPanelRows = 128, kPanelRowsStep = 16;

@@ -252,18 +252,15 @@ void multiply_leading_tile(const IntegerRows& x, const float* spread, const uint
     }
   });
   constexpr float kLargest = std::numeric_limits<float>::max();
-  constexpr float kHalfVariance = 0.5f / (kRestDeviations * kRestDeviations);
   float out[kTileRows];
   FloatV largest = hn::Set(d, -kLargest);
   bool numbers = true;
   for (size_t part = 0; part < kParts; ++part) {
-    const FloatV mean = product.totals[part][0], room = hn::Sqrt(squares[part]);
-    const FloatV upper = hn::Add(mean, room);
+    const FloatV leading = product.totals[part][0];
+    const FloatV upper = hn::Add(leading, hn::Sqrt(squares[part]));
     numbers = numbers && hn::AllTrue(d, hn::Le(hn::Abs(upper), hn::Set(d, kLargest)));
     largest = hn::Max(largest, upper);
-    // The exponential of a normal variable is in the mean that of its mean and half its variance.
-    const FloatV more = hn::Min(hn::Mul(squares[part], hn::Set(d, kHalfVariance)), room);
-    hn::StoreU(hn::Add(mean, more), d, out + part * kPartRows);
+    hn::StoreU(leading, d, out + part * kPartRows);
   }
   std::copy_n(out, y.size(), y.data());
   most = numbers ? hn::GetLane(hn::MaxOfLanes(d, largest)) : std::numeric_limits<float>::infinity();

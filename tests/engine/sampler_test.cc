@@ -154,6 +154,22 @@ TEST(SamplerTest, SeedsDecide) {
   EXPECT_NE(draw(1), draw(2));
 }
 
+TEST(SamplerTest, SaysWhichLogitsMayBeDrawn) {
+  const auto within = [](const SamplingOptions& options) {
+    return Sampler::create(options)->exact_within();
+  };
+  SamplingOptions options = SamplingOptions::greedy();
+  EXPECT_EQ(within(options), 0.0f);
+  options.repetition_penalty = 1.1f;  // may bring any token to the top
+  EXPECT_EQ(within(options), std::numeric_limits<float>::infinity());
+  options = SamplingOptions::unbiased(1);
+  EXPECT_EQ(within(options), std::numeric_limits<float>::infinity());
+  options.min_p = 0.05f;
+  EXPECT_NEAR(within(options), std::log(20.0f), 0.01f);
+  options.top_k = 1;
+  EXPECT_EQ(within(options), 0.0f);
+}
+
 TEST(SamplerTest, NoNumberIsAnError) {
   for (const SamplingOptions& options : {SamplingOptions::greedy(), SamplingOptions()}) {
     Sampler s = sampler(options);

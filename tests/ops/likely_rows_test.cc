@@ -97,7 +97,7 @@ double deviation_of(const Weight& w, size_t r, std::span<const float> x) {
   return std::sqrt(variance);
 }
 
-TEST(LikelyRows, WhatIsNearTheLargestIsExactAndTheRestAsExpected) {
+TEST(LikelyRows, WhatIsNearTheLargestIsExactAndTheRestOffByWhatIsSaid) {
   Workers workers(2);
   for_each_instruction_set([&] {
     Rng rng(3);
@@ -119,8 +119,7 @@ TEST(LikelyRows, WhatIsNearTheLargestIsExactAndTheRestAsExpected) {
           ASSERT_LT(exact[r], largest - within) << r << " of " << cols;
           ASSERT_LT(y[r], largest - within);
           const double deviation = deviation_of(random.weight, r, x);
-          const double off =
-              static_cast<double>(y[r]) - deviation * deviation / 2 - static_cast<double>(exact[r]);
+          const double off = static_cast<double>(y[r]) - static_cast<double>(exact[r]);
           ASSERT_LT(std::abs(off), kRestDeviations * deviation);
           square += off * off / (deviation * deviation);
           ++others;
@@ -133,21 +132,6 @@ TEST(LikelyRows, WhatIsNearTheLargestIsExactAndTheRestAsExpected) {
         }
       }
     }
-  });
-}
-
-TEST(LikelyRows, SumsOfExponentialsHardlyChange) {
-  Workers workers(2);
-  for_each_instruction_set([&] {
-    Rng rng(4);
-    constexpr size_t kRows = 20000, kCols = 576;
-    const RandomWeight random(rng, DType::q8_0, kRows, kCols, -11.5, -11);
-    const PlanesWeight planes(random.weight);
-    const std::vector<float> x = normals(rng, kCols);
-    std::vector<float> y(kRows), exact(kRows);
-    multiply_likely_rows(x, planes.weight, {}, 0.0f, y, workers);
-    matmul({x.data(), 1, kCols}, planes.tiled.weight, {exact.data(), 1, kRows}, workers);
-    ASSERT_NEAR(log_sum_exp(y), log_sum_exp(exact), 0.01);
   });
 }
 
