@@ -43,8 +43,7 @@ std::vector<uint32_t> pack_planes(const Weight& w, std::span<std::byte> to, Work
     Buffer<std::byte>& tile = tiles[worker];
     tile.resize(kTileRows * row_bytes(w.type, w.cols));
     pack_tile(w, t, tile.span());
-    split_tile(tile.span(), planes, t, to.data());
-    even[t] = is_even_tile(tile.span(), w.cols) ? 1 : 0;
+    even[t] = split_tile(tile.span(), planes, t, to.data()) ? 1 : 0;
   });
   std::vector<uint32_t> uneven;
   for (size_t t = 0; t < even.size(); ++t) {

@@ -96,10 +96,10 @@ void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first,
                             View<float> y);
 
 // One token with the first plane of tiles first ... last-1 of w, whose layout is planes
-// (ops/planes.h). What a row's other bits add is normal, and has kRestVariance * scale^2 * sum x^2
-// of each group as its variance: spread [groups] is kRestDeviations^2 (ops/likely_rows.h) of that
-// without the scale. y [rows] is the product without them, most [tiles] the largest of a tile that
-// is kRestDeviations above one; infinity if anything there is no number.
+// (ops/planes.h). y [rows] is the product with all rests in the middle. What a row's rests add is
+// normal; spread [cols / columns_of_scale] is rest_variance * sum x^2 of the columns of a scale,
+// times kRestDeviations^2 (ops/likely_rows.h). most [tiles] is the largest of a tile that is so
+// many deviations above a y; infinity if anything there is no number.
 void multiply_leading_tiles(const IntegerRows& x, std::span<const float> spread, const Weight& w,
                             size_t first, size_t last, std::span<float> y, std::span<float> most);
 

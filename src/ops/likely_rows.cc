@@ -21,12 +21,13 @@ struct LikelyScratch {
   Buffer<uint32_t> whole;  // tiles that are multiplied with all bits
 };
 
-void find_spread(std::span<const float> x, Buffer<float>& spread) {
-  constexpr float kFactor = kRestDeviations * kRestDeviations * kRestVariance;
-  spread.resize(x.size() / kIntegerGroup);
-  for (size_t g = 0; g < spread.size(); ++g) {
-    const auto group = x.subspan(g * kIntegerGroup, kIntegerGroup);
-    spread[g] = kFactor * dot(group, group);
+void find_spread(std::span<const float> x, DType type, Buffer<float>& spread) {
+  const float factor = kRestDeviations * kRestDeviations * rest_variance(type);
+  const size_t columns = columns_of_scale(type);
+  spread.resize(x.size() / columns);
+  for (size_t i = 0; i < spread.size(); ++i) {
+    const auto of_scale = x.subspan(i * columns, columns);
+    spread[i] = factor * dot(of_scale, of_scale);
   }
 }
 
@@ -46,7 +47,7 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
   LikelyScratch& s = kept;
   s.rounded.reshape(1, x.size(), Split::yes);
   to_integer_rows(in, 0, 1, s.rounded);
-  find_spread(x, s.spread);
+  find_spread(x, w.type, s.spread);
   const size_t tiles = w.tiles();
   s.most.resize(tiles);
   workers.run_ranges(tiles, kTilesOfTask, [&](size_t first, size_t last, size_t) {

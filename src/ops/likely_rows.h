@@ -11,12 +11,12 @@
 
 namespace mkv {
 
-// A row whose product may be larger by this many standard deviations of what its other bits add is
-// not left out: of 10^10 rows one is, by the tail of a normal distribution.
+// A row whose product may be larger by this many standard deviations of what its rests add is not
+// left out: what is left out wrongly is less than one of 10^10 rows.
 inline constexpr float kRestDeviations = 7;
 
 // y[rows] = W x[cols]. Every element that may be within `within` of the largest one (0 or more) has
-// the bits that matmul() gives it. The others are the products without their rows' other bits, and
+// the bits that matmul() gives it. The others are the products with all rests in the middle, and
 // stay below those that are exact. All are exact if w has no planes, `within` is infinite or there
 // are no integer products (ops/integer_products.h). `uneven`: tiles of w that are not even
 // (ops/planes.h), always exact.

@@ -1,9 +1,11 @@
-// Tiles of Q8_0 in two planes: a prefix of their bits is a weight by itself, as a prefix of a
-// latent's slabs is a key.
+// Tiles in two planes: a prefix of a code's bits is a weight by itself, as a prefix of a latent's
+// slabs is a key.
 //
-// A code + 128 is 16 * leading + rest. The first plane has all tiles' scales and leading bits, each
-// tile in the layout of Q4_0 (ops/tiles.h); the second has the other bits, [tile][group] of nibbles
-// in the order of those. Both planes take what the tiles took.
+// Above the `rest`, the lowest 4 bits of Q8_0's codes (+ 128, so that none is negative) and the
+// lowest 2 of Q6_K's, are four leading ones. The first plane has all tiles' factors and leading
+// bits, each tile as one of a type of nibbles (ops/tiles.h); the second has the rests,
+// [tile][group][vector][row][4 columns]: quad q of Q8_0 in nibble q % 2 of vector q / 2, of Q6_K in
+// bits 2(q % 4) and the next of vector q / 4. Both planes take what the tiles took.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +19,10 @@ namespace mkv {
 bool has_planes(DType type);
 
 // A tile in ops/tiles.h's layout to its place in w, whose layout is planes and whose memory is at
-// `data`.
-void split_tile(std::span<const std::byte> tile, const Weight& w, size_t t, std::byte* data);
+// `data`. Whether its rests are even, as if they were drawn at random: they are not in a row whose
+// codes are mostly 0, say. In no group of 32 is their mean 5.5 standard deviations from the middle,
+// nor in a row 6.
+bool split_tile(std::span<const std::byte> tile, const Weight& w, size_t t, std::byte* data);
 
 // Tile t of w in ops/tiles.h's layout: where it is, or put together in a buffer of the calling
 // thread, until its next call. w's layout is tiles or planes.
@@ -27,12 +31,10 @@ const std::byte* whole_tile(const Weight& w, size_t t);
 // Tile t of the first plane.
 const std::byte* leading_tile(const Weight& w, size_t t);
 
-// What a product with a row misses without its other bits is a sum over the columns of
-// scale * (rest - 7.5) * x. Where the other bits are as if drawn at random that is normal, and its
-// variance is the sum of scale^2 * kRestVariance * x^2. They are not in a row whose codes are
-// mostly 0, say. Whether all rows of a tile (of tiles, as pack_tile gives it) are even: in no group
-// of 32 the mean of `rest` is 4.5 from 7.5, 5.5 standard deviations, nor in a row 6 of its own.
-inline constexpr float kRestVariance = (16 * 16 - 1) / 12.0f;
-bool is_even_tile(std::span<const std::byte> tile, size_t cols);
+// A product with a row misses without the rests, each taken for the middle, a sum over the columns
+// of scale * (rest - middle) * x. Where they are even that is normal, and its variance is the sum
+// of scale^2 * rest_variance * x^2. So many columns share a scale.
+float rest_variance(DType type);
+size_t columns_of_scale(DType type);
 
 }  // namespace mkv

@@ -94,7 +94,7 @@ struct TileProduct {
     }
   }
 
-  // also(factors, group): called once for each group of the activations.
+  // also(factors, group of a block): called for each group of the activations, in their order.
   template <class Also>
   HWY_INLINE void add_tile(const uint8_t* block, const Also& also) {
     for (size_t first = 0; first < x.groups; first += Tile::kGroups, block += Tile::kBytes) {
@@ -105,7 +105,7 @@ struct TileProduct {
         for (size_t part = 0; part < kParts; part += kTogether) {
           add_group(block, factors, g, first + g, part);
         }
-        also(factors, first + g);
+        also(factors, g);
       }
     }
   }
@@ -165,7 +165,7 @@ struct TileProduct {
       if constexpr (Tile::kCenter != 0) {
         const int32_t* of_halves = x.row_integer_sums(token + t) + g * 2;
         const int32_t all = Tile::kScales == 2 ? of_halves[half] : of_halves[0] + of_halves[1];
-        start = hn::Set(Ints(), -Tile::kCenter * all);
+        start = hn::Set(Ints(), -Tile::kCenter * all >> Tile::kCenterShift);
       }
       for (size_t p = 0; p < kTogether; ++p) {
         sums.low[p][t] = start;
@@ -221,34 +221,33 @@ void multiply_tile(const IntegerRows& x, const uint8_t* block, size_t token, siz
   }
 }
 
-// A tile of the first plane of Q8_0's codes. Without its other bits a code is taken for the middle
-// of those that it may be.
-struct LeadingFactors : HalfFactors<false> {
-  static constexpr bool kOffset = true;
-
-  HWY_INLINE explicit LeadingFactors(const uint8_t* block) : HalfFactors<false>(block) {}
-  HWY_INLINE FloatV scale(size_t, size_t, size_t part) const {
-    return hn::Mul(of_codes(part), hn::Set(Floats(), 16.0f));
-  }
-  HWY_INLINE FloatV offset(size_t, size_t part) const {
-    return hn::Mul(of_codes(part), hn::Set(Floats(), 7.5f));
-  }
-  HWY_INLINE FloatV of_codes(size_t part) const { return HalfFactors<false>::scale(0, 0, part); }
+// The first plane's codes (ops/planes.h), in steps of kStep of the whole ones, whose rests are
+// taken for their middle: the center is 128 - 7.5 for Q8_0, 32 - 1.5 for Q6_K.
+struct LeadingBytes : TileFormat<HalfFactors<false>, NibbleCodes<0>, 241> {
+  static constexpr int kCenterShift = 5;
+  static constexpr float kStep = 16.0f;
 };
-using LeadingFormat = TileFormat<LeadingFactors, NibbleCodes<0>, 8>;
+struct LeadingSixBits : TileFormat<ByteFactors, NibbleCodes<0>, 61> {
+  static constexpr int kCenterShift = 3;
+  static constexpr float kStep = 4.0f;
+};
 
-// spread: kRestDeviations^2 times the variance of what each x adds without its row's other bits.
-template <bool kBytes>
+// spread [group][scale]: kRestDeviations^2 times the variance of what the x of a scale add without
+// their weights' rests.
+template <class Tile, bool kBytes>
 void multiply_leading_tile(const IntegerRows& x, const float* spread, const uint8_t* block,
                            std::span<float> y, float& most) {
   const Floats d;
-  TileProduct<LeadingFormat, 1, kBytes> product(x, 0);
+  TileProduct<Tile, 1, kBytes> product(x, 0);
   FloatV squares[kParts];  // of kRestDeviations deviations
   for (FloatV& square : squares) square = hn::Zero(d);
-  product.add_tile(block, [&](const LeadingFactors& factors, size_t g) HWY_ATTR {
-    for (size_t part = 0; part < kParts; ++part) {
-      const FloatV scale = factors.of_codes(part);
-      squares[part] = hn::MulAdd(hn::Mul(scale, scale), hn::Set(d, spread[g]), squares[part]);
+  product.add_tile(block, [&](const typename Tile::Factors& factors, size_t group) HWY_ATTR {
+    for (size_t i = 0; i < Tile::kScales; ++i, ++spread) {
+      const FloatV of_scale = hn::Set(d, *spread);
+      for (size_t part = 0; part < kParts; ++part) {
+        const FloatV scale = factors.scale(group, i, part);
+        squares[part] = hn::MulAdd(hn::Mul(scale, scale), of_scale, squares[part]);
+      }
     }
   });
   constexpr float kLargest = std::numeric_limits<float>::max();
@@ -256,7 +255,7 @@ void multiply_leading_tile(const IntegerRows& x, const float* spread, const uint
   FloatV largest = hn::Set(d, -kLargest);
   bool numbers = true;
   for (size_t part = 0; part < kParts; ++part) {
-    const FloatV leading = product.totals[part][0];
+    const FloatV leading = hn::Mul(product.totals[part][0], hn::Set(d, Tile::kStep));
     const FloatV upper = hn::Add(leading, hn::Sqrt(squares[part]));
     numbers = numbers && hn::AllTrue(d, hn::Le(hn::Abs(upper), hn::Set(d, kLargest)));
     largest = hn::Max(largest, upper);
@@ -268,18 +267,26 @@ void multiply_leading_tile(const IntegerRows& x, const float* spread, const uint
 
 bool as_bytes() { return kSplitWords && (HWY_TARGET == HWY_AVX3 ? has_vnni() : has_avx2_vnni()); }
 
-void MultiplyLeadingTiles(const IntegerRows& x, const float* spread, const Weight& w, size_t first,
-                          size_t last, std::span<float> y, float* most) {
-  const bool bytes = as_bytes();
-  const size_t begin = first * kTileRows, end = std::min(last * kTileRows, y.size());
-  prefetch_to_write(y.data() + begin, (end - begin) * sizeof(float));
-  x.prefetch_row(0, bytes);
-  const auto multiply = bytes ? multiply_leading_tile<kSplitWords> : multiply_leading_tile<false>;
+template <class Tile>
+void multiply_leading_tiles_with(const IntegerRows& x, const float* spread, const Weight& w,
+                                 size_t first, size_t last, std::span<float> y, float* most) {
+  const auto multiply =
+      as_bytes() ? multiply_leading_tile<Tile, kSplitWords> : multiply_leading_tile<Tile, false>;
   for (size_t i = first; i < last; ++i) {
     const auto* block = reinterpret_cast<const uint8_t*>(leading_tile(w, i));
     const size_t row = i * kTileRows;
     multiply(x, spread, block, y.subspan(row, std::min(kTileRows, y.size() - row)), most[i]);
   }
+}
+
+void MultiplyLeadingTiles(const IntegerRows& x, const float* spread, const Weight& w, size_t first,
+                          size_t last, std::span<float> y, float* most) {
+  const size_t begin = first * kTileRows, end = std::min(last * kTileRows, y.size());
+  prefetch_to_write(y.data() + begin, (end - begin) * sizeof(float));
+  x.prefetch_row(0, as_bytes());
+  const auto multiply = w.type == DType::q8_0 ? multiply_leading_tiles_with<LeadingBytes>
+                                              : multiply_leading_tiles_with<LeadingSixBits>;
+  multiply(x, spread, w, first, last, y, most);
 }
 
 template <bool kBytes>
@@ -332,7 +339,8 @@ void multiply_integer_tiles(const IntegerRows& x, const Weight& w, size_t first,
 void multiply_leading_tiles(const IntegerRows& x, std::span<const float> spread, const Weight& w,
                             size_t first, size_t last, std::span<float> y, std::span<float> most) {
   MKV_CHECK(x.groups * kIntegerGroup == w.cols && x.tokens == 1 && x.split);
-  MKV_CHECK(spread.size() == x.groups && y.size() == w.rows && most.size() == w.tiles());
+  MKV_CHECK(spread.size() == w.cols / columns_of_scale(w.type) && y.size() == w.rows &&
+            most.size() == w.tiles());
   MKV_CHECK(last <= w.tiles());
   HWY_DYNAMIC_DISPATCH(MultiplyLeadingTiles)(x, spread.data(), w, first, last, y, most.data());
 }

@@ -180,7 +180,7 @@ struct TileFormat {
   static constexpr size_t kGroups = Factors::kGroups, kScales = Factors::kScales;
   static constexpr size_t kBytes = Factors::kBytes + kGroups * Codes::kBytes;  // of a block
   static constexpr bool kOffset = Factors::kOffset;
-  static constexpr int kCenter = kMiddle;
+  static constexpr int kCenter = kMiddle, kCenterShift = 0;  // kCenter / 2^kCenterShift
 
   HWY_INLINE static const uint8_t* codes(const uint8_t* block, size_t group) {
     return block + Factors::kBytes + group * Codes::kBytes;
