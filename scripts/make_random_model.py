@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Writes a GGUF file with random weights in the shape of LLaMA-3.2-1B (or any other), to measure speed with.
 
-usage: make_random_model.py OUT.gguf [--type q8_0|q4_k] [--layers 16] [--hidden 2048] [--feed-forward 8192]
-                            [--heads 32] [--kv-heads 8] [--vocab 128256]
+usage: make_random_model.py OUT.gguf [--type q8_0|q4_k|q6_k] [--embedding q8_0|q4_k|q6_k] [--layers 16]
+                            [--hidden 2048] [--feed-forward 8192] [--heads 32] [--kv-heads 8] [--vocab 128256]
+
+The embedding, which is the output projection as well, has the type of the other matrices unless one is given:
+`--type q4_k --embedding q6_k` is what llama.cpp's Q4_K_M has.
 
 Needs nothing but Python. The blocks of a matrix are a random megabyte, repeated: enough for speed, as every
 byte is read from memory all the same. The text that such a model writes means nothing.
@@ -14,7 +17,7 @@ import random
 import struct
 
 ALIGNMENT = 32
-F32, Q8_0, Q4_K = 0, 8, 12  # ggml's tensor types
+F32, Q8_0, Q4_K, Q6_K = 0, 8, 12, 14  # ggml's tensor types
 U32, FLOAT, STRING, ARRAY = 4, 6, 8, 9  # GGUF's value types
 INT32 = 5
 WEIGHT_SIZE = 0.02  # standard deviation, about
@@ -31,7 +34,16 @@ def q4_k_block(rng):
     return struct.pack("<ee", scale, 7.5 * scale) + rng.randbytes(12 + 128)
 
 
-TYPES = {"q8_0": (Q8_0, 32, 34, q8_0_block), "q4_k": (Q4_K, 256, 144, q4_k_block)}
+def q6_k_block(rng):
+    # d * scale * (quant - 32), with signed scales around 64 and quants 18 from the middle.
+    return rng.randbytes(128 + 64 + 16) + struct.pack("<e", WEIGHT_SIZE / (64 * 18))
+
+
+TYPES = {
+    "q8_0": (Q8_0, 32, 34, q8_0_block),
+    "q4_k": (Q4_K, 256, 144, q4_k_block),
+    "q6_k": (Q6_K, 256, 210, q6_k_block),
+}
 
 
 def text(value):
@@ -104,24 +116,28 @@ def padding(size):
 
 
 def write_model(path, shape):
-    kind, block_elements, block_bytes, make_block = TYPES[shape.type]
     rng = random.Random(1)
-    pattern = b"".join(make_block(rng) for _ in range(2**20 // block_bytes))
+    patterns = {}
+    for name in sorted({shape.type, shape.embedding}):
+        _, _, block_bytes, make_block = TYPES[name]
+        patterns[name] = b"".join(make_block(rng) for _ in range(2**20 // block_bytes))
     header, infos, sizes, offset = b"", b"", [], 0
     for key, value_type, value in metadata(shape):
         header += text(key) + struct.pack("<I", value_type) + value
     for name, columns, rows in tensors(shape):
+        of_matrix = shape.embedding if name.startswith("token_embd") else shape.type
+        kind, block_elements, block_bytes, _ = TYPES[of_matrix]
         size = columns * 4 if rows == 0 else rows * columns // block_elements * block_bytes
         dims = [columns] if rows == 0 else [columns, rows]
         infos += text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims,
                                           F32 if rows == 0 else kind, offset)
-        sizes.append((size, rows == 0))
+        sizes.append((size, None if rows == 0 else patterns[of_matrix]))
         offset += size + padding(size)
     with open(path, "wb") as out:
         out.write(struct.pack("<4sIQQ", b"GGUF", 3, len(sizes), len(metadata(shape))) + header + infos)
         out.write(bytes(padding(out.tell())))
-        for size, is_vector in sizes:
-            if is_vector:
+        for size, pattern in sizes:
+            if pattern is None:
                 out.write(struct.pack("<f", 1.0) * (size // 4))
             else:
                 for _ in range(size // len(pattern)):
@@ -134,13 +150,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--type", choices=TYPES, default="q8_0")
+    parser.add_argument("--embedding", choices=TYPES)
     for name, value in [("layers", 16), ("hidden", 2048), ("feed-forward", 8192), ("heads", 32),
                         ("kv-heads", 8), ("vocab", 128256)]:
         parser.add_argument(f"--{name}", type=int, default=value)
     shape = parser.parse_args()
-    block_elements = TYPES[shape.type][1]
+    shape.embedding = shape.embedding or shape.type
+    block_elements = max(TYPES[shape.type][1], TYPES[shape.embedding][1])
     if shape.hidden % block_elements or shape.feed_forward % block_elements:
-        parser.error(f"--hidden and --feed-forward have to be multiples of {block_elements} for {shape.type}")
+        parser.error(f"--hidden and --feed-forward have to be multiples of {block_elements} for these types")
     if shape.hidden % shape.heads or shape.heads % shape.kv_heads or shape.vocab < 259:
         parser.error("--heads must divide --hidden, --kv-heads must divide --heads, --vocab be at least 259")
     write_model(shape.out, shape)
