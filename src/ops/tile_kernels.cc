@@ -34,7 +34,7 @@ void MultiplyLeadingTiles(const IntegerRows&, const float*, const Weight&, size_
 #else
 
 // Bytes of a tile that are asked of the memory before they are read.
-constexpr size_t kAhead = 4096;
+constexpr size_t kAhead = 8192;
 
 // The sum of a quad's products, for each row. With VNNI a word of the activations is split in two
 // bytes: unsigned codes times signed bytes, four at once. Highway 1.0.3 has no name for VNNI, nor a
