@@ -8,7 +8,9 @@
 #include "base/half.h"
 #include "base/rng.h"
 #include "ops/gemm.h"
+#include "ops/likely_rows.h"
 #include "ops/ops.h"
+#include "ops/planes.h"
 #include "ops/tiles.h"
 
 namespace mkv {
@@ -88,6 +90,38 @@ BENCHMARK_CAPTURE(run_matmul, q5_1, DType::q5_1)->Apply(other_shapes)->Name("mat
 BENCHMARK_CAPTURE(run_matmul, q4_k, DType::q4_k)->Apply(other_shapes)->Name("matmul/Q4_K");
 BENCHMARK_CAPTURE(run_matmul, q5_k, DType::q5_k)->Apply(other_shapes)->Name("matmul/Q5_K");
 BENCHMARK_CAPTURE(run_matmul, q6_k, DType::q6_k)->Apply(other_shapes)->Name("matmul/Q6_K");
+
+// An output projection: GB/s are of all its bytes, of which some are not read.
+void run_likely_rows(benchmark::State& state, DType type) {
+  const auto rows = static_cast<size_t>(state.range(0)), cols = static_cast<size_t>(state.range(1));
+  Rng rng(1);
+  const Buffer<std::byte> bytes = random_weight(rng, type, rows, cols);
+  const Weight w{bytes.data(), type, rows, cols};
+  Buffer<std::byte> planes(w.tiled_bytes()), tile(kTileRows * row_bytes(type, cols));
+  const Weight in_planes{planes.data(), type, rows, cols, Layout::planes};
+  for (size_t t = 0; t < w.tiles(); ++t) {
+    pack_tile(w, t, tile.span());
+    (void)split_tile(tile.span(), in_planes, t, planes.data());
+  }
+  Buffer<float> x(cols), y(rows);
+  fill(rng, x.span());
+  Workers workers(static_cast<size_t>(state.range(2)));
+  for (auto _ : state) {
+    multiply_likely_rows(x.span(), in_planes, {}, 0.0f, y.span(), workers);
+    benchmark::DoNotOptimize(y.data());
+  }
+  count(state, 2.0 * static_cast<double>(rows * cols), static_cast<double>(w.bytes()));
+}
+void likely_shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"rows", "cols", "workers"})->UseRealTime();
+  for (const int workers : {1, 2}) bench->Args({49152, 768, workers});
+}
+BENCHMARK_CAPTURE(run_likely_rows, q8_0, DType::q8_0)
+    ->Apply(likely_shapes)
+    ->Name("likely_rows/Q8_0");
+BENCHMARK_CAPTURE(run_likely_rows, q6_k, DType::q6_k)
+    ->Apply(likely_shapes)
+    ->Name("likely_rows/Q6_K");
 
 void run_gemm(benchmark::State& state) {
   const auto m = static_cast<size_t>(state.range(0)), n = static_cast<size_t>(state.range(1));

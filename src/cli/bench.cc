@@ -74,7 +74,7 @@ class Bench : public Command {
       peers_.push_back(std::move(speeds));
     }
     MKV_TRY(repeat(*engine));
-    weight_bytes_ = engine->model.weight_bytes();
+    weight_bytes_ = engine->model.weight_bytes_of_token();
     read_bandwidth_ = read_bandwidth(*engine->workers);
     if (json_) {
       print_as_json();
@@ -143,7 +143,7 @@ class Bench : public Command {
     return {};
   }
 
-  // What decoding reads: the weights, and the cache at this depth.
+  // What decoding reads: its weights, and the cache at this depth.
   double decode_bytes_per_s(const DepthSpeed& speed) const {
     return static_cast<double>(weight_bytes_ + speed.kv_bytes) * speed.decode.median();
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/model_parts.h"
+#include "ops/planes.h"
 #include "store/hash.h"
 #include "store/mapped_file.h"
 #include "store/message.h"
@@ -54,6 +55,12 @@ const ModelWeights& Model::weights() const { return parts_->weights; }
 bool Model::interleaved_qk() const { return parts_->interleaved_qk; }
 
 size_t Model::weight_bytes() const { return count(parts_->weights).bytes; }
+
+size_t Model::weight_bytes_of_token() const {
+  const ModelWeights& w = parts_->weights;
+  const bool tied = w.output.data == w.embedding.data;
+  return weight_bytes() - (tied ? 0 : w.embedding.bytes()) - rest_bytes(w.output);
+}
 
 size_t Model::parameters() const { return count(parts_->weights).parameters; }
 

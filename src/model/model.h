@@ -118,6 +118,9 @@ class Model {
   // Rows of W_q and W_k alternate the two halves of a head (model/head_order.h).
   bool interleaved_qk() const;
   size_t weight_bytes() const;
+  // Of these, about what a greedy token reads: no embedding but its own, no rests of an output
+  // projection in planes (ops/planes.h) but those of the likeliest tokens.
+  size_t weight_bytes_of_token() const;
   size_t parameters() const;
   std::string weights_hash() const;  // SHA-256 over names, shapes and bytes; computed on first use
 

@@ -203,6 +203,12 @@ bool split_tile(std::span<const std::byte> tile, const Weight& w, size_t t, std:
 
 const std::byte* leading_tile(const Weight& w, size_t t) { return w.data + Planes(w, t).leading; }
 
+size_t rest_bytes(const Weight& w) {
+  if (w.layout != Layout::planes || w.rows == 0) return 0;
+  const Planes planes(w, 0);
+  return w.tiles() * planes.blocks * planes.shape.groups * planes.shape.rest();
+}
+
 const std::byte* whole_tile(const Weight& w, size_t t) {
   if (w.layout == Layout::tiles) return w.tile(t);
   const Planes planes(w, t);

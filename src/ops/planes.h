@@ -31,6 +31,9 @@ const std::byte* whole_tile(const Weight& w, size_t t);
 // Tile t of the first plane.
 const std::byte* leading_tile(const Weight& w, size_t t);
 
+// Of the second plane; 0 of other layouts.
+size_t rest_bytes(const Weight& w);
+
 // A product with a row misses without the rests, each taken for the middle, a sum over the columns
 // of scale * (rest - middle) * x. Where they are even that is normal, and its variance is the sum
 // of scale^2 * rest_variance * x^2. So many columns share a scale.
