@@ -40,7 +40,7 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
   const View<const float> in(x.data(), 1, x.size());
   const View<float> out(y.data(), 1, y.size());
   const bool all = within == std::numeric_limits<float>::infinity();
-  if (all || w.layout != Layout::planes || !has_integer_products()) {
+  if (all || w.rows == 0 || w.layout != Layout::planes || !has_integer_products()) {
     return matmul(in, w, out, workers);
   }
   thread_local LikelyScratch kept;

@@ -96,28 +96,42 @@ TEST(Planes, ProductsHaveTheBitsOfTiles) {
   });
 }
 
-// By how much row r's product may be off without its rests, by the definition: from a row with
-// other codes, one with a step of one in each.
-double deviation_of(const Weight& w, size_t r, std::span<const float> x) {
-  const size_t block = info(w.type).block_bytes, codes = w.type == DType::q8_0 ? 2 : 0;
-  const size_t code_bytes = w.type == DType::q8_0 ? 32 : 192;
-  std::vector<std::byte> zeros(w.row(r), w.row(r) + row_bytes(w.type, w.cols)), ones = zeros;
-  for (size_t b = 0; b < zeros.size(); b += block) {
-    // Q6_K's codes are 0 and 1 of 64, by the low bits of nibbles.
-    std::memset(&zeros[b + codes], 0, code_bytes);
-    std::memset(&ones[b + codes], 0, code_bytes);
-    std::memset(&ones[b + codes], w.type == DType::q8_0 ? 1 : 0x11,
-                w.type == DType::q8_0 ? 32 : 128);
+// Row r of w, all rests of whose codes are `rest`.
+std::vector<float> row_with_rests(const Weight& w, size_t r, int rest) {
+  std::vector<std::byte> bytes(w.row(r), w.row(r) + row_bytes(w.type, w.cols));
+  const bool eight = w.type == DType::q8_0;
+  const size_t block = info(w.type).block_bytes, first = eight ? 2 : 0, count = eight ? 32 : 128;
+  for (size_t b = 0; b < bytes.size(); b += block) {
+    for (size_t i = b + first; i < b + first + count; ++i) {  // Q6_K's are the low half of nibbles
+      bytes[i] = eight ? (bytes[i] & std::byte{0xf0}) | static_cast<std::byte>(rest)
+                       : (bytes[i] & std::byte{0xcc}) | static_cast<std::byte>(rest * 0x11);
+    }
   }
-  std::vector<float> low(w.cols), high(w.cols);
-  reference::dequantize_row({zeros.data(), w.type, 1, w.cols}, 0, low);
-  reference::dequantize_row({ones.data(), w.type, 1, w.cols}, 0, high);
+  std::vector<float> row(w.cols);
+  reference::dequantize_row({bytes.data(), w.type, 1, w.cols}, 0, row);
+  return row;
+}
+
+// The reference: the product with all rests in the middle, and the deviation of what they add.
+struct Leading {
+  double product = 0, magnitude = 0, deviation = 0;
+};
+Leading leading_of(const Weight& w, size_t r, std::span<const float> x) {
+  const int below = w.type == DType::q8_0 ? 7 : 1;
+  const std::vector<float> low = row_with_rests(w, r, below),
+                           high = row_with_rests(w, r, below + 1);
+  Leading leading;
   double variance = 0;
   for (size_t c = 0; c < x.size(); ++c) {
-    const double term = static_cast<double>(high[c] - low[c]) * static_cast<double>(x[c]);
-    variance += term * term * static_cast<double>(rest_variance(w.type));
+    const double middle = (static_cast<double>(low[c]) + static_cast<double>(high[c])) / 2;
+    const double step = static_cast<double>(high[c]) - static_cast<double>(low[c]);
+    const double of_x = static_cast<double>(x[c]);
+    leading.product += middle * of_x;
+    leading.magnitude += std::abs(middle * of_x);
+    variance += step * step * of_x * of_x * static_cast<double>(rest_variance(w.type));
   }
-  return std::sqrt(variance);
+  leading.deviation = std::sqrt(variance);
+  return leading;
 }
 
 // Rows that may be within `within` of the largest are exact, the others off by what is said.
@@ -137,10 +151,11 @@ void expect_likely(Rng& rng, DType type, size_t cols, float within, Workers& wor
     if (y[r] == exact[r]) continue;
     ASSERT_LT(exact[r], largest - within) << info(type).name << " row " << r << " of " << cols;
     ASSERT_LT(y[r], largest - within);
-    const double deviation = deviation_of(random.weight, r, x);
+    const Leading leading = leading_of(random.weight, r, x);
+    ASSERT_NEAR(y[r], leading.product, 2e-4 * leading.magnitude) << info(type).name << " row " << r;
     const double off = static_cast<double>(y[r]) - static_cast<double>(exact[r]);
-    ASSERT_LT(std::abs(off), kRestDeviations * deviation);
-    square += off * off / (deviation * deviation);
+    ASSERT_LT(std::abs(off), kRestDeviations * leading.deviation);
+    square += off * off / (leading.deviation * leading.deviation);
     ++others;
   }
   if (!has_integer_products()) {
