@@ -63,8 +63,7 @@ PackedWeights pack_weights(ModelWeights& weights,
   for (const Weight* w : matrices) total += aligned(w->tiled_bytes());
   PackedWeights result;
   if (matrices.empty()) return result;
-  result.bytes.reserve(
-      total);  // every byte that is read is packed, so nothing need be zeroed first
+  result.bytes.reserve(total);  // every byte that is read is packed: nothing need be zeroed first
   std::span<std::byte> rest(result.bytes.data(), total);
   Workers workers;
   for (Weight* w : matrices) {

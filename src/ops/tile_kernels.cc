@@ -7,7 +7,6 @@
 #include "hwy/cache_control.h"
 #include "ops/instruction_set.h"
 #include "ops/integer_products.h"
-#include "ops/likely_rows.h"
 #include "ops/planes.h"
 
 #undef HWY_TARGET_INCLUDE
