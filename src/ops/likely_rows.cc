@@ -56,7 +56,7 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
 
   // The tile of the largest bound most often has the largest element, or nearly so.
   const auto multiply = [&](size_t t) { multiply_integer_tiles(s.rounded, w, t, t + 1, out); };
-  const size_t best = index_of_largest(s.most.span()) % tiles;
+  const size_t best = index_of_largest(s.most.span());
   multiply(best);
   const size_t row = best * kTileRows;
   const auto of_best = y.subspan(row, std::min(kTileRows, y.size() - row));

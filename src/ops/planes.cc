@@ -83,16 +83,16 @@ constexpr size_t kLeading = kTileRows * kGroup / 2;  // bytes of a group
 // What planes are made of; sizes in bytes, of 16 rows.
 struct Shape {
   int rest_bits = 0;
-  size_t groups = 0, factors = 0;  // of a block
-  size_t codes = 0;                // of a group in a tile
+  size_t groups = 0, factors = 0;                     // of a block
+  size_t codes() const { return kLeading + rest(); }  // of a group in a tile
   size_t rest() const { return kTileRows * kGroup * static_cast<size_t>(rest_bits) / 8; }
-  size_t tile_block() const { return factors + groups * codes; }
+  size_t tile_block() const { return factors + groups * codes(); }
   size_t leading_block() const { return factors + groups * kLeading; }
 };
 
 Shape shape_of(DType type) {
-  if (type == DType::q8_0) return {4, 1, kTileRows * 2, kTileRows * kGroup};
-  if (type == DType::q6_k) return {2, 8, kTileRows * 18, kTileRows * kGroup * 6 / 8};
+  if (type == DType::q8_0) return {4, 1, kTileRows * 2};
+  if (type == DType::q6_k) return {2, 8, kTileRows * 18};
   return {};
 }
 
@@ -111,7 +111,7 @@ struct Planes {
 // Quads of a group one after the other, each a byte a column.
 void read_codes(const Shape& shape, const uint8_t* from, uint8_t* quads) {
   if (shape.rest_bits == 4) {
-    std::copy_n(from, shape.codes, quads);
+    std::copy_n(from, shape.codes(), quads);
     return;
   }
   for (size_t q = 0; q < 8; ++q) {
@@ -126,9 +126,9 @@ void read_codes(const Shape& shape, const uint8_t* from, uint8_t* quads) {
 // Finds out whether a tile's rests are even.
 class Evenness {
  public:
-  Evenness(int bits, size_t cols)
-      : middle_(static_cast<float>((1 << bits) - 1) / 2),
-        deviation_(std::sqrt(static_cast<float>((1 << 2 * bits) - 1) / 12)),
+  Evenness(DType type, size_t cols)
+      : middle_(static_cast<float>((1 << shape_of(type).rest_bits) - 1) / 2),
+        deviation_(std::sqrt(rest_variance(type))),
         most_of_row_(6 * deviation_ * std::sqrt(static_cast<float>(cols))) {}
 
   // sums[row][4]: of a group's rests; scales: halves that are 0 where its codes are worth nothing.
@@ -173,12 +173,12 @@ bool split_tile(std::span<const std::byte> tile, const Weight& w, size_t t, std:
   auto* leading = reinterpret_cast<uint8_t*>(data + planes.leading);
   auto* rest = reinterpret_cast<uint8_t*>(data + planes.rest);
   const int bits = shape.rest_bits, in_byte = 8 / bits, mask = (1 << bits) - 1;
-  Evenness evenness(bits, w.cols);
+  Evenness evenness(w.type, w.cols);
   for (size_t b = 0; b < planes.blocks; ++b) {
     const uint8_t* scales = from;
     leading = std::copy_n(from, shape.factors, leading);
     from += shape.factors;
-    for (size_t g = 0; g < shape.groups; ++g, from += shape.codes, leading += kLeading) {
+    for (size_t g = 0; g < shape.groups; ++g, from += shape.codes(), leading += kLeading) {
       std::array<uint8_t, 8 * kQuad> quads;
       std::array<uint16_t, kQuad> sums{};
       read_codes(shape, from, quads.data());
@@ -221,7 +221,7 @@ const std::byte* whole_tile(const Weight& w, size_t t) {
   for (size_t b = 0; b < planes.blocks; ++b) {
     to = std::copy_n(leading, shape.factors, to);
     leading += shape.factors;
-    for (size_t g = 0; g < shape.groups; ++g, to += shape.codes) {
+    for (size_t g = 0; g < shape.groups; ++g, to += shape.codes()) {
       if (shape.rest_bits == 4) {
         HWY_DYNAMIC_DISPATCH(JoinBytes)(leading, rest, to);
       } else {
