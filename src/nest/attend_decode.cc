@@ -320,21 +320,33 @@ class Decode {
     const View<float> factors(factors_.of(worker), repeats_, runs);
     const View<float> out(out_.row(0).data() + first_head * head_dim_ + first, repeats_, count,
                           head_dim_);
-    for (size_t run = 0; run < runs; ++run) partials_.prefetch(run, first_head, repeats_);
+    partials_.prefetch_sums(first_head, repeats_);
     for (size_t r = 0; r < repeats_; ++r)
       prefetch_to_write(out.row(r).data(), count * sizeof(float));
-    const auto add = [&](size_t r, size_t begin, size_t end, size_t column, std::span<float> to) {
-      for (size_t run = begin; run < end; ++run) {
-        const float* from = partials_.at(run, first_head + r).values + column;
-        values[run] = reinterpret_cast<const std::byte*>(from);
-      }
-      weigh_rows({factors.row(r).data() + begin, 1, end - begin},
-                 {values.subspan(begin, end - begin), DType::f32}, {to.data(), 1, to.size()});
+    const auto values_of = [&](size_t run, size_t r) {
+      return partials_.at(run, first_head + r).values;
     };
     for (size_t r = 0; r < repeats_; ++r) {
       const auto [sum, coded_weight] = partials_.weigh_runs(first_head + r, factors.row(r));
       sums[r] = sum;
       coded[r] = coded_weight;
+      for (size_t run = 0; run < runs; ++run) {
+        if (factors.at(r, run) > 0.0f) prefetch(values_of(run, r), dims_ * sizeof(float));
+      }
+    }
+    // Of what weighs something.
+    const auto add = [&](size_t r, size_t begin, size_t end, size_t column, std::span<float> to) {
+      size_t used = 0;
+      for (size_t run = begin; run < end; ++run) {
+        const float factor = factors.at(r, run);
+        if (factor == 0.0f) continue;
+        factors.at(r, begin + used) = factor;
+        values[used++] = reinterpret_cast<const std::byte*>(values_of(run, r) + column);
+      }
+      weigh_rows({factors.row(r).data() + begin, 1, used}, {values.first(used), DType::f32},
+                 {to.data(), 1, to.size()});
+    };
+    for (size_t r = 0; r < repeats_; ++r) {
       std::ranges::fill(latents.row(r), 0.0f);
       add(r, 0, coded_runs_, 0, latents.row(r));
     }

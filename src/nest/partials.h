@@ -17,7 +17,7 @@ namespace mkv {
 
 // One of a run and query head.
 struct Partial {
-  float* values;        // weighted sum [dims]
+  float* values;        // weighted sum [dims], not set where nothing counts
   float& coded_weight;  // of what has the position mean
   float& top;           // the largest score
   float& sum;           // of exp(score - top)
@@ -29,9 +29,11 @@ class Partials {
     runs_ = runs;
     heads_ = heads;
     dims_ = dims;
-    constexpr size_t kLine = Buffer<float>::kAlignment / sizeof(float);
-    stride_ = (dims + 3 + kLine - 1) / kLine * kLine;  // one worker's lines are no other's
-    partials_ = arena.take<float>(runs * heads * stride());
+    // One worker's lines are no other's.
+    stride_ = whole_lines(dims);
+    sums_stride_ = whole_lines(heads * kSums);
+    values_ = arena.take<float>(runs * heads * stride_);
+    sums_ = arena.take<float>(runs * sums_stride_);
     least_ = arena.take<float>(heads);
   }
   // From one head's values to the next one's.
@@ -39,16 +41,20 @@ class Partials {
   size_t runs() const { return runs_; }
 
   Partial at(size_t run, size_t head) const {
-    float* at = partials_ + (run * heads_ + head) * stride();
-    return {at, at[dims_], at[dims_ + 1], at[dims_ + 2]};
+    float* sums = sums_ + run * sums_stride_ + head * kSums;
+    return {values_ + (run * heads_ + head) * stride_, sums[0], sums[1], sums[2]};
   }
 
   // Some heads of a run.
   void prefetch_to_write(size_t run, size_t head, size_t heads) const {
     mkv::prefetch_to_write(at(run, head).values, heads * stride_ * sizeof(float));
+    mkv::prefetch_to_write(&at(run, head).coded_weight, heads * kSums * sizeof(float));
   }
-  void prefetch(size_t run, size_t head, size_t heads) const {
-    mkv::prefetch(at(run, head).values, heads * stride_ * sizeof(float));
+  // What weigh_runs reads of some heads.
+  void prefetch_sums(size_t head, size_t heads) const {
+    for (size_t run = 0; run < runs_; ++run) {
+      prefetch(&at(run, head).coded_weight, heads * kSums * sizeof(float));
+    }
   }
 
   void leave_nothing_out() { std::fill_n(least_, heads_, -HUGE_VALF); }
@@ -80,13 +86,13 @@ class Partials {
   // becomes -infinity where a part does not. It is too little if e^margin times as much still is.
   Partial begin(size_t run, size_t head, std::span<float> largest, float margin) const {
     const Partial part = at(run, head);
-    std::fill_n(part.values, dims_, 0.0f);
     part.coded_weight = part.sum = 0.0f;
     part.top = -HUGE_VALF;
     for (float& of_part : largest) {
       if (of_part + margin < least_[head]) of_part = -HUGE_VALF;
       part.top = std::max(part.top, of_part);
     }
+    if (counts(part.top)) std::fill_n(part.values, dims_, 0.0f);
     return part;
   }
   // The same of some heads, largest [row of the scores][part]; scores of what counts become
@@ -112,14 +118,15 @@ class Partials {
   struct Whole {
     float sum = 0.0f, coded_weight = 0.0f;
   };
-  // What each run's values of a head are to be multiplied by, and the whole of the others.
+  // What each run's values of a head are to be multiplied by, 0 for what need not be read, and the
+  // whole of the others.
   Whole weigh_runs(size_t head, std::span<float> factors) const {
     float top = -HUGE_VALF;
     for (size_t r = 0; r < runs_; ++r) top = std::max(top, at(r, head).top);
     Whole whole;
     for (size_t r = 0; r < runs_; ++r) {
       const Partial part = at(r, head);
-      factors[r] = std::exp(part.top - top);
+      factors[r] = part.sum > 0.0f ? std::exp(part.top - top) : 0.0f;
       whole.sum += factors[r] * part.sum;
       whole.coded_weight += factors[r] * part.coded_weight;
     }
@@ -127,8 +134,17 @@ class Partials {
   }
 
  private:
-  size_t runs_ = 0, heads_ = 0, dims_ = 0, stride_ = 0;
-  float* partials_ = nullptr;  // [run][head][stride()]
+  static constexpr size_t kSums = 3;  // floats of a partial beside its values
+  static size_t whole_lines(size_t floats) {
+    constexpr size_t kLine = Buffer<float>::kAlignment / sizeof(float);
+    return (floats + kLine - 1) / kLine * kLine;
+  }
+
+  size_t runs_ = 0, heads_ = 0, dims_ = 0;
+  size_t stride_ = 0;          // from one head's values to the next one's
+  size_t sums_stride_ = 0;     // from one run's sums to the next one's
+  float* values_ = nullptr;    // [run][head][dims]
+  float* sums_ = nullptr;      // [run][head][kSums]
   float* least_ = nullptr;     // [head]: of what is heavy
 };
 
