@@ -20,12 +20,6 @@ constexpr size_t kRunParts = count_parts(kRunBlocks);
 constexpr float kLogOfPart = 5.55f;
 static_assert(kWeighBlocks * kBlockTokens == 256);
 
-// Whole vectors of a basis's columns where it has them.
-size_t whole_columns(size_t columns, size_t dims) {
-  constexpr size_t kLanes = 16;
-  return std::min(dims, (columns + kLanes - 1) / kLanes * kLanes);
-}
-
 // Rows of decode from `first` on, as many as `at` has room for.
 Rows decode_rows(const Basis& basis, size_t first, std::span<const std::byte*> at) {
   const bool half = is_compact(basis);
@@ -43,9 +37,15 @@ HeadPlace place_of(const KvCache::State& state, size_t kv_head) {
   return {kv_head / size, kv_head % size * state.shape.head_dim};
 }
 
+size_t reached_columns(const KvCache::State& state, GroupId id) {
+  constexpr size_t kLanes = 16;
+  const size_t columns = state.plan(id).columns;
+  return std::min(state.nest->dims(), (columns + kLanes - 1) / kLanes * kLanes);
+}
+
 void turn_queries(const KvCache::State& state, GroupId id, size_t row, View<const float> queries,
                   View<float> latents) {
-  const size_t columns = whole_columns(state.plan(id).columns, state.nest->dims());
+  const size_t columns = reached_columns(state, id);
   const View<float> reached(latents.data, latents.rows, columns, latents.stride);
   for (size_t q = 0; q < queries.rows; ++q) std::ranges::fill(reached.row(q), 0.0f);
   std::array<const std::byte*, kRowsAtOnce> at;
@@ -346,8 +346,8 @@ void CodedAttention::lift(size_t kv_head, size_t first, View<const float> latent
   const GroupId id = space(place.group, Side::value);
   const Basis& basis = state_->nest->basis(id);
   const size_t row = place.row + first;
-  const View<const float> reached(latents.data, latents.rows,
-                                  whole_columns(state_->plan(id).columns, dims_), latents.stride);
+  const View<const float> reached(latents.data, latents.rows, reached_columns(*state_, id),
+                                  latents.stride);
   std::array<const std::byte*, kRowsAtOnce> at;
   for (size_t c = 0; c < out.cols; c += kRowsAtOnce) {
     const size_t count = std::min(kRowsAtOnce, out.cols - c);

@@ -31,8 +31,11 @@ struct HeadPlace {
 };
 HeadPlace place_of(const KvCache::State& state, size_t kv_head);
 
+// Of a space's latents, those that its slabs reach and what makes them whole vectors.
+size_t reached_columns(const KvCache::State& state, GroupId id);
+
 // Queries [queries x head_dim] of the KV head at `row` of its key space, in the latents that its
-// slabs reach and some more; latents [queries x dims].
+// slabs reach; latents [queries x dims].
 void turn_queries(const KvCache::State& state, GroupId id, size_t row, View<const float> queries,
                   View<float> latents);
 
@@ -71,7 +74,7 @@ class CodedAttention {
   void weigh(size_t group, Blocks blocks, View<float> scores, const Partials& partials, size_t run,
              std::optional<Next> next, size_t worker) const;
   // Undoes the value's basis, for some columns of a KV head from the first one on:
-  // out [repeats x columns] = latents [repeats x dims] * decode^T + weights * mean.
+  // out [repeats x columns] = latents [repeats x reached_columns()] * decode^T + weights * mean.
   void lift(size_t kv_head, size_t first, View<const float> latents, std::span<const float> weights,
             View<float> out) const;
 

@@ -36,7 +36,7 @@ class Decode {
         repeats_(input.queries.cols / state.width()),
         heads_(state.shape.kv_heads * repeats_),
         group_heads_((state.nest == nullptr ? 1 : state.nest->config().group_size) * repeats_),
-        dims_(group_heads_ / repeats_ * head_dim_),
+        columns_(most_columns(state, layer)),
         rows_(state.rows_of(state.length + 1)),
         in_tiles_(TileAttention::usable(state, layer)) {
     const size_t blocks = (rows_ + kBlockTokens - 1) / kBlockTokens;
@@ -87,6 +87,14 @@ class Decode {
   }
 
  private:
+  // Of values that are merged: of latents, and of exact tokens.
+  static size_t most_columns(const KvCache::State& state, size_t layer) {
+    size_t most = state.shape.head_dim;
+    for (size_t group = 0; state.nest != nullptr && group < state.groups(); ++group) {
+      most = std::max(most, reached_columns(state, {layer, group, Side::value}));
+    }
+    return most;
+  }
   // Tasks of a group are neighbours: most of what a worker reads it has made itself.
   size_t coded_tasks() const { return heads_ / group_heads_ * coded_runs_; }
   std::optional<CodedAttention::Next> next_coded(std::optional<size_t> task) const {
@@ -159,10 +167,10 @@ class Decode {
   void take_scratch(Arena& arena) {
     queries_ = arena.take<float>(heads_ * head_dim_);
     // Runs of coded blocks come first, then runs of exact ones, whose values are of head_dim_.
-    partials_.take_scratch(arena, coded_runs_ + exact_runs_, heads_, dims_);
+    partials_.take_scratch(arena, coded_runs_ + exact_runs_, heads_, columns_);
     largest_ = arena.take_for_each<float>(largest_size());
     scores_ = arena.take_for_each<float>(group_heads_ * run_tokens());
-    merged_ = arena.take_for_each<float>(repeats_ * (dims_ + 2));
+    merged_ = arena.take_for_each<float>(repeats_ * (columns_ + 2));
     factors_ = arena.take_for_each<float>(repeats_ * partials_.runs());
     values_ = arena.take_for_each<const std::byte*>(partials_.runs());
     later_ = arena.take<const LaterSink*>(later_count_);
@@ -246,7 +254,7 @@ class Decode {
     const std::span<TileAttention::Out> outs(outs_.of(worker), group_heads_);
     for (size_t h = 0; h < group_heads_; ++h) {
       const Partial part = partials_.at(run, group * group_heads_ + h);
-      std::fill_n(part.values, dims_, 0.0f);
+      std::fill_n(part.values, columns_, 0.0f);
       outs[h] = {&part.top, &part.sum, part.values};
     }
     tiles_.attend(group, blocks, seen(blocks), outs, next, worker);
@@ -313,8 +321,8 @@ class Decode {
   void merge(size_t kv_head, size_t first, size_t count, size_t worker) {
     const size_t runs = partials_.runs(), first_head = kv_head * repeats_;
     float* scratch = merged_.of(worker);
-    const View<float> latents(scratch, repeats_, dims_);
-    const std::span<float> coded(scratch + repeats_ * dims_, repeats_);
+    const View<float> latents(scratch, repeats_, columns_);
+    const std::span<float> coded(scratch + repeats_ * columns_, repeats_);
     const std::span<float> sums(coded.data() + repeats_, repeats_);
     const std::span<const std::byte*> values(values_.of(worker), runs);
     const View<float> factors(factors_.of(worker), repeats_, runs);
@@ -331,7 +339,7 @@ class Decode {
       sums[r] = sum;
       coded[r] = coded_weight;
       for (size_t run = 0; run < runs; ++run) {
-        if (factors.at(r, run) > 0.0f) prefetch(values_of(run, r), dims_ * sizeof(float));
+        if (factors.at(r, run) > 0.0f) prefetch(values_of(run, r), columns_ * sizeof(float));
       }
     }
     // Of what weighs something.
@@ -366,7 +374,7 @@ class Decode {
   const size_t head_dim_, repeats_;
   const size_t heads_;        // query heads, in the order (KV head, repeat)
   const size_t group_heads_;  // of a latent space
-  const size_t dims_;         // of a latent space
+  const size_t columns_;      // of values that are merged
   const size_t rows_;
   const bool in_tiles_;
   Blocks coded_, exact_;                    // that the token sees
