@@ -128,14 +128,15 @@ ColumnBlocks CodedAttention::column_blocks(GroupId id, size_t begin) const {
           DType::f16};
 }
 
-void CodedAttention::ask_for_key_basis(size_t kv_head) const {
+void CodedAttention::ask_for_basis(size_t kv_head, Side side, size_t first, size_t count) const {
   const auto [group, row] = place_of(*state_, kv_head);
-  const Basis& basis = state_->nest->basis(space(group, Side::key));
+  const GroupId id = space(group, side);
+  const Basis& basis = state_->nest->basis(id);
   const size_t element = is_compact(basis) ? sizeof(uint16_t) : sizeof(float);
   const std::byte* at = nullptr;
-  for (size_t r = row; r < row + head_dim_; ++r) {
+  for (size_t r = row + first; r < row + first + count; ++r) {
     decode_rows(basis, r, {&at, 1});
-    prefetch(at, dims_ * element);
+    prefetch(at, reached_columns(*state_, id) * element);
   }
 }
 

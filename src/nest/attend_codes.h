@@ -50,8 +50,9 @@ class CodedAttention {
   };
   void take_scratch(Arena& arena, const KvCache::State& state, size_t layer, Sizes sizes);
 
-  // Asks the memory for what prepare() turns queries with.
-  void ask_for_key_basis(size_t kv_head) const;
+  // Asks the memory for what prepare() turns queries with or lift() undoes, for some of a KV head's
+  // columns.
+  void ask_for_basis(size_t kv_head, Side side, size_t first, size_t count) const;
   // What the query heads of a KV head need once: queries [repeats x head_dim], scaled.
   void prepare(size_t kv_head, View<const float> queries, size_t worker);
   // Asks for what other workers have prepared of a group.

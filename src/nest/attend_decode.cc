@@ -117,7 +117,7 @@ class Decode {
         prefetch(this, sizeof(*this));
         prefetch(queries_, heads_ * head_dim_ * sizeof(float));
         for (std::optional<size_t> t = task; t; t = workers_.next_task(tasks, *t)) {
-          if (!is_exact(*t)) codes_.ask_for_key_basis(*t / head_tasks);
+          if (!is_exact(*t)) codes_.ask_for_basis(*t / head_tasks, Side::key, 0, head_dim_);
         }
       }
       asked_.of(worker)->step();
@@ -223,20 +223,9 @@ class Decode {
     return {begin, std::min(all.end, begin + kRunBlocks)};
   }
 
-  // Asks the memory for a run's share of what undoes the value's basis in the end.
-  void ask_for_basis(size_t group, size_t run) const {
-    const Basis& basis = state_.nest->basis({layer_, group, Side::value});
-    const auto bytes = is_compact(basis) ? std::as_bytes(basis.half_decode.span())
-                                         : std::as_bytes(basis.decode.span());
-    constexpr size_t kLine = 64;
-    const size_t lines = bytes.size() / kLine, first = lines * run / coded_runs_;
-    prefetch(bytes.data() + first * kLine, (lines * (run + 1) / coded_runs_ - first) * kLine);
-  }
-
   void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
                     size_t worker) {
     partials_.prefetch_to_write(run, group * group_heads_, group_heads_);
-    ask_for_basis(group, run);
     const Blocks blocks = run_blocks(coded_, run);
     if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
     const View<float> scores(scores_.of(worker), group_heads_, blocks.count() * kBlockTokens);
@@ -329,6 +318,7 @@ class Decode {
     const View<float> out(out_.row(0).data() + first_head * head_dim_ + first, repeats_, count,
                           head_dim_);
     partials_.prefetch_sums(first_head, repeats_);
+    if (coded_runs_ > 0) codes_.ask_for_basis(kv_head, Side::value, first, count);
     for (size_t r = 0; r < repeats_; ++r)
       prefetch_to_write(out.row(r).data(), count * sizeof(float));
     const auto values_of = [&](size_t run, size_t r) {
