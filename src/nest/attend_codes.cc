@@ -264,9 +264,9 @@ void CodedAttention::score_rest(size_t group, Blocks blocks, View<float> scores,
     const auto part_of = [&](size_t h) { return scores.row(h).subspan(t, tokens); };
     size_t count = 0;
     for (size_t h = 0; h < scores.rows; ++h) {
-      const auto [top, sum] = peaks_of(part_of(h));
+      const auto [top, reach] = peaks_of(part_of(h), partials.least(first_head + h));
       largest[h * kRunParts] = top;
-      if (sum >= partials.least_sum(first_head + h, top)) heavy[count++] = h;
+      if (reach) heavy[count++] = h;
     }
     if (count == 0) continue;
     const size_t begin = blocks.begin + t / kBlockTokens;

@@ -225,7 +225,6 @@ class Decode {
 
   void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
                     size_t worker) {
-    partials_.prefetch_to_write(run, group * group_heads_, group_heads_);
     const Blocks blocks = run_blocks(coded_, run);
     if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
     const View<float> scores(scores_.of(worker), group_heads_, blocks.count() * kBlockTokens);
@@ -259,7 +258,6 @@ class Decode {
     const size_t sinks = run == 0 ? sink_count() : 0;
     const size_t first_head = kv_head * repeats_, first_column = kv_head * head_dim_;
     const LayerCache& cache = state_.layers[layer_];
-    partials_.prefetch_to_write(coded_runs_ + run, first_head, repeats_);
     const View<float> scores(scores_.of(worker), repeats_, tokens + sinks);
     const View<float> of_blocks(scores.data, repeats_, tokens, scores.stride);
     const View<float> of_sinks(scores.data + tokens, repeats_, sinks, scores.stride);

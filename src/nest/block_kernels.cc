@@ -3,6 +3,7 @@
 #include <hwy/cache_control.h>
 
 #include <algorithm>
+#include <cmath>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nest/block_kernels.cc"
@@ -207,7 +208,7 @@ float MaxOf(const float* x, size_t size) {
   return best;
 }
 
-Peaks PeaksOf(const float* x, size_t size) {
+Peaks PeaksOf(const float* x, size_t size, float least) {
   const F32 d;
   const size_t n = hn::Lanes(d);
   HWY_ALIGN float most[kTokens];
@@ -219,7 +220,10 @@ Peaks PeaksOf(const float* x, size_t size) {
     top = hn::Max(top, m);
   }
   const float largest = hn::GetLane(hn::MaxOfLanes(d, top));
-  return {largest, ExpAndSum(most, kTokens, largest)};
+  if (largest >= least) return {largest, true};  // most cases need no exponentials
+  constexpr float kLogOfTokens = 4.1589f;
+  if (largest + kLogOfTokens < least) return {largest, false};
+  return {largest, ExpAndSum(most, kTokens, largest) >= std::exp(least - largest)};
 }
 
 void ScaleBy(float* x, size_t size, float factor) {
@@ -302,9 +306,9 @@ float exp_and_sum(std::span<float> x, float shift) {
   return HWY_DYNAMIC_DISPATCH(ExpAndSum)(x.data(), x.size(), shift);
 }
 float max_of(std::span<const float> x) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x.data(), x.size()); }
-Peaks peaks_of(std::span<const float> x) {
+Peaks peaks_of(std::span<const float> x, float least) {
   MKV_CHECK(!x.empty() && x.size() % kTokens == 0);
-  return HWY_DYNAMIC_DISPATCH(PeaksOf)(x.data(), x.size());
+  return HWY_DYNAMIC_DISPATCH(PeaksOf)(x.data(), x.size(), least);
 }
 void scale_by(std::span<float> x, float factor) {
   HWY_DYNAMIC_DISPATCH(ScaleBy)(x.data(), x.size(), factor);

@@ -45,11 +45,6 @@ class Partials {
     return {values_ + (run * heads_ + head) * stride_, sums[0], sums[1], sums[2]};
   }
 
-  // Some heads of a run.
-  void prefetch_to_write(size_t run, size_t head, size_t heads) const {
-    mkv::prefetch_to_write(at(run, head).values, heads * stride_ * sizeof(float));
-    mkv::prefetch_to_write(&at(run, head).coded_weight, heads * kSums * sizeof(float));
-  }
   // What weigh_runs reads of some heads.
   void prefetch_sums(size_t head, size_t heads) const {
     for (size_t run = 0; run < runs_; ++run) {
@@ -76,7 +71,8 @@ class Partials {
     }
     if (sum > 0.0f) least_[head] = top + std::log(share * sum);
   }
-  // That, as a multiple of e^top.
+  // The logarithm of that, and it as a multiple of e^top.
+  float least(size_t head) const { return least_[head]; }
   float least_sum(size_t head, float top) const { return std::exp(least_[head] - top); }
 
   // Whether a part of a run counts: one that weighs enough, and has a token that is seen.

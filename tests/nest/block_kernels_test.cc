@@ -139,17 +139,23 @@ TEST(BlockKernels, PeaksBoundTheSum) {
       x[65 % x.size()] = -HUGE_VALF;
       std::vector<float> peaks(x.begin(), x.begin() + 64), all = x;
       for (size_t t = 64; t < x.size(); ++t) peaks[t % 64] = std::max(peaks[t % 64], x[t]);
-      const auto [top, sum] = peaks_of(x);
-      EXPECT_EQ(top, *std::ranges::max_element(x));
-      const float expected = reference::exp_and_sum(peaks, top);
-      EXPECT_NEAR(sum, expected, 1e-5f * expected);
+      const float top = *std::ranges::max_element(x), sum = reference::exp_and_sum(peaks, top);
+      for (const float least : {-HUGE_VALF, top - 1.0f, top, top + 0.1f, top + 8.0f, HUGE_VALF}) {
+        const Peaks found = peaks_of(x, least);
+        EXPECT_EQ(found.top, top);
+        EXPECT_EQ(found.reach, top + std::log(sum) >= least) << least - top;
+      }
+      EXPECT_TRUE(peaks_of(x, top + std::log(sum) - 1e-5f).reach);
+      EXPECT_FALSE(peaks_of(x, top + std::log(sum) + 1e-5f).reach);
       const float of_all = reference::exp_and_sum(all, top);
       EXPECT_LE(sum, 1.00001f * of_all);
       EXPECT_GE(1.00001f * sum * static_cast<float>(blocks), of_all);
     }
     const std::vector<float> alike(256, 2.0f), hidden(64, -HUGE_VALF);
-    EXPECT_FLOAT_EQ(peaks_of(alike).sum, 64.0f);
-    EXPECT_EQ(peaks_of(hidden).top, -HUGE_VALF);
+    EXPECT_TRUE(peaks_of(alike, 2.0f + std::log(64.0f) - 1e-5f).reach);
+    EXPECT_FALSE(peaks_of(alike, 2.0f + std::log(64.0f) + 1e-5f).reach);
+    EXPECT_EQ(peaks_of(hidden, 0.0f).top, -HUGE_VALF);
+    EXPECT_FALSE(peaks_of(hidden, 0.0f).reach);
   });
 }
 
