@@ -29,9 +29,9 @@ void weigh_columns(View<const float> weights, const ColumnBlocks& blocks, View<f
 // x = exp(x - shift) in place for x <= shift (-inf gives 0); returns the sum.
 float exp_and_sum(std::span<float> x, float shift);
 float max_of(std::span<const float> x);  // -inf when empty
-// Of some blocks' scores: the largest, and whether the sum of e^x over 64 x, each the largest of the
-// tokens at one place of the blocks, reaches e^least. That sum is what all of them add up to, or
-// less, by the number of blocks at most.
+// Of some blocks' scores: the largest, and whether the sum of e^x over 64 x, each the largest of
+// the tokens at one place of the blocks, reaches e^least. That sum is what all of them add up to,
+// or less, by the number of blocks at most.
 struct Peaks {
   float top = 0.0f;
   bool reach = false;

@@ -137,11 +137,11 @@ class Partials {
   }
 
   size_t runs_ = 0, heads_ = 0, dims_ = 0;
-  size_t stride_ = 0;          // from one head's values to the next one's
-  size_t sums_stride_ = 0;     // from one run's sums to the next one's
-  float* values_ = nullptr;    // [run][head][dims]
-  float* sums_ = nullptr;      // [run][head][kSums]
-  float* least_ = nullptr;     // [head]: of what is heavy
+  size_t stride_ = 0;        // from one head's values to the next one's
+  size_t sums_stride_ = 0;   // from one run's sums to the next one's
+  float* values_ = nullptr;  // [run][head][dims]
+  float* sums_ = nullptr;    // [run][head][kSums]
+  float* least_ = nullptr;   // [head]: of what is heavy
 };
 
 }  // namespace mkv
