@@ -13,6 +13,8 @@ namespace {
 
 // Some microseconds of work; of whole tiles, one is.
 constexpr size_t kTilesOfTask = 8;
+// So many whole tiles take longer than looking for a better bound.
+constexpr size_t kManyTiles = 100;
 
 // Of the calling thread; the workers use it as well.
 struct LikelyScratch {
@@ -54,21 +56,38 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
     multiply_leading_tiles(s.rounded, s.spread.span(), w, first, last, y, s.most.span());
   });
 
-  // The tile of the largest bound most often has the largest element, or nearly so.
+  const float none = -std::numeric_limits<float>::infinity();
   const auto multiply = [&](size_t t) { multiply_integer_tiles(s.rounded, w, t, t + 1, out); };
-  const size_t best = index_of_largest(s.most.span());
-  multiply(best);
-  const size_t row = best * kTileRows;
-  const auto of_best = y.subspan(row, std::min(kTileRows, y.size() - row));
-  const size_t at = index_of_largest(of_best);
-  const float largest = at < of_best.size() ? of_best[at] : -std::numeric_limits<float>::infinity();
-
-  for (const uint32_t t : uneven) s.most[t] = std::numeric_limits<float>::infinity();
+  const auto largest_of = [&](size_t t) {
+    multiply(t);
+    const size_t row = t * kTileRows;
+    const auto of_tile = y.subspan(row, std::min(kTileRows, y.size() - row));
+    const size_t at = index_of_largest(of_tile);
+    return at < of_tile.size() ? of_tile[at] : none;
+  };
   s.whole.resize(tiles);
-  size_t count = 0;
-  for (size_t t = 0; t < tiles; ++t) {
-    const bool less = s.most[t] < largest - within;
-    if (!less && t != best) s.whole[count++] = static_cast<uint32_t>(t);
+  const auto collect = [&](float least) {
+    size_t count = 0;
+    for (size_t t = 0; t < tiles; ++t) {
+      const bool less = s.most[t] < least;
+      if (!less) s.whole[count++] = static_cast<uint32_t>(t);
+    }
+    return count;
+  };
+  // The tile of the largest bound most often has the largest element, or nearly so.
+  const size_t best = index_of_largest(s.most.span());
+  float largest = largest_of(best);
+  for (const uint32_t t : uneven) s.most[t] = -none;
+  s.most[best] = none;
+  size_t count = collect(largest - within);
+  // Where many are left, that of the largest element so far is nearer to it.
+  if (count > kManyTiles) {
+    const size_t next = index_of_largest(y) / kTileRows;
+    if (next < tiles && next != best) {
+      largest = std::max(largest, largest_of(next));
+      s.most[next] = none;
+      count = collect(largest - within);
+    }
   }
   workers.run(count, [&](size_t i, size_t) { multiply(s.whole[i]); });
 }
