@@ -156,8 +156,8 @@ class Model {
   void logits(View<const float> hidden, View<float> logits, Workers& workers) const;
   // The same of one hidden row where only the likeliest tokens count, which takes less time if the
   // output projection has planes (ops/planes.h): logits that may be within `within` of the largest
-  // (0 or more) have the same bits, others are off by a nat or so and less than
-  // these (ops/likely_rows.h).
+  // (0 or more) have the same bits, others are off by a nat or so and less
+  // than these (ops/likely_rows.h).
   void likely_logits(std::span<const float> hidden, float within, std::span<float> logits,
                      Workers& workers) const;
 

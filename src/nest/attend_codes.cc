@@ -133,10 +133,11 @@ void CodedAttention::ask_for_basis(size_t kv_head, Side side, size_t first, size
   const GroupId id = space(group, side);
   const Basis& basis = state_->nest->basis(id);
   const size_t element = is_compact(basis) ? sizeof(uint16_t) : sizeof(float);
+  const size_t bytes = reached_columns(*state_, id) * element;
   const std::byte* at = nullptr;
   for (size_t r = row + first; r < row + first + count; ++r) {
     decode_rows(basis, r, {&at, 1});
-    prefetch(at, reached_columns(*state_, id) * element);
+    prefetch(at, bytes);
   }
 }
 

@@ -15,6 +15,7 @@ namespace {
 constexpr size_t kTilesOfTask = 8;
 // So many whole tiles take longer than looking for a better bound.
 constexpr size_t kManyTiles = 100;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Of the calling thread; the workers use it as well.
 struct LikelyScratch {
@@ -41,7 +42,7 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
   MKV_CHECK(x.size() == w.cols && y.size() == w.rows && within >= 0);
   const View<const float> in(x.data(), 1, x.size());
   const View<float> out(y.data(), 1, y.size());
-  const bool all = within == std::numeric_limits<float>::infinity();
+  const bool all = within == kInfinity;
   if (all || w.rows == 0 || w.layout != Layout::planes || !has_integer_products()) {
     return matmul(in, w, out, workers);
   }
@@ -56,14 +57,13 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
     multiply_leading_tiles(s.rounded, s.spread.span(), w, first, last, y, s.most.span());
   });
 
-  const float none = -std::numeric_limits<float>::infinity();
   const auto multiply = [&](size_t t) { multiply_integer_tiles(s.rounded, w, t, t + 1, out); };
   const auto largest_of = [&](size_t t) {
     multiply(t);
     const size_t row = t * kTileRows;
     const auto of_tile = y.subspan(row, std::min(kTileRows, y.size() - row));
     const size_t at = index_of_largest(of_tile);
-    return at < of_tile.size() ? of_tile[at] : none;
+    return at < of_tile.size() ? of_tile[at] : -kInfinity;
   };
   s.whole.resize(tiles);
   const auto collect = [&](float least) {
@@ -77,15 +77,15 @@ void multiply_likely_rows(std::span<const float> x, const Weight& w,
   // The tile of the largest bound most often has the largest element, or nearly so.
   const size_t best = index_of_largest(s.most.span());
   float largest = largest_of(best);
-  for (const uint32_t t : uneven) s.most[t] = -none;
-  s.most[best] = none;
+  for (const uint32_t t : uneven) s.most[t] = kInfinity;
+  s.most[best] = -kInfinity;
   size_t count = collect(largest - within);
   // Where many are left, that of the largest element so far is nearer to it.
   if (count > kManyTiles) {
     const size_t next = index_of_largest(y) / kTileRows;
     if (next < tiles && next != best) {
       largest = std::max(largest, largest_of(next));
-      s.most[next] = none;
+      s.most[next] = -kInfinity;
       count = collect(largest - within);
     }
   }
