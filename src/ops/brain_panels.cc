@@ -23,55 +23,48 @@ void UnpackBrainTile(const Weight&, size_t, size_t, size_t, uint16_t*) { MKV_CHE
 
 #else
 
-using AllBytes = hn::FixedTag<uint8_t, 64>;  // a quad of all rows of a tile
-using AllInts = hn::FixedTag<int32_t, kTileRows>;
-using AllFloats = hn::FixedTag<float, kTileRows>;
-using AllIntV = hn::Vec<AllInts>;
-using AllFloatV = hn::Vec<AllFloats>;
-
 // An element is scale * code + offset: of the rows of a tile.
 struct RowFactors {
-  AllFloatV scale, offset;
+  FloatV scale, offset;
 };
 template <class Tile>
 HWY_INLINE RowFactors factors_of(const typename Tile::Factors& factors, size_t group, size_t half) {
-  const AllFloats d;
   RowFactors rows;
-  rows.scale = hn::Combine(d, factors.scale(group, half, 1), factors.scale(group, half, 0));
+  rows.scale = factors.scale(group, half, 0);
   if constexpr (Tile::kOffset) {
     static_assert(Tile::kCenter == 0);
-    rows.offset = hn::Combine(d, factors.offset(group, 1), factors.offset(group, 0));
+    rows.offset = factors.offset(group, 0);
   } else {  // exact, as centers are powers of two
-    rows.offset = hn::Mul(rows.scale, hn::Set(d, -static_cast<float>(Tile::kCenter)));
+    rows.offset = hn::Mul(rows.scale, hn::Set(Floats(), -static_cast<float>(Tile::kCenter)));
   }
   return rows;
 }
 
 // What of x the nearest bf16 is, as the upper half; x becomes the rest.
-HWY_INLINE AllIntV take_part(AllFloatV& x) {
-  const AllInts d;
-  const AllIntV bits = hn::Add(hn::BitCast(d, x), hn::Set(d, 0x8000));
-  const AllIntV part = hn::And(bits, hn::Set(d, static_cast<int32_t>(0xffff0000)));
-  x = hn::Sub(x, hn::BitCast(AllFloats(), part));
+HWY_INLINE IntV take_part(FloatV& x) {
+  const Ints d;
+  const IntV bits = hn::Add(hn::BitCast(d, x), hn::Set(d, 0x8000));
+  const IntV part = hn::And(bits, hn::Set(d, static_cast<int32_t>(0xffff0000)));
+  x = hn::Sub(x, hn::BitCast(Floats(), part));
   return part;
 }
 
 // Columns 2 * kPair and the next of a quad, in both parts.
 template <int kPair>
-HWY_INLINE void split_pair(AllIntV quad, const RowFactors& factors, uint16_t* to) {
-  const AllInts d;
-  const hn::RebindToUnsigned<AllInts> du;
+HWY_INLINE void split_pair(IntV quad, const RowFactors& factors, uint16_t* to) {
+  const Ints d;
+  const hn::RebindToUnsigned<Ints> du;
   const hn::FixedTag<int16_t, 32> d16;
-  const AllIntV mask = hn::Set(d, 0xff);
+  const IntV mask = hn::Set(d, 0xff);
   const auto bits = hn::BitCast(du, quad);
-  const AllIntV even = hn::And(hn::BitCast(d, hn::ShiftRight<16 * kPair>(bits)), mask);
-  const AllIntV shifted = hn::BitCast(d, hn::ShiftRight<16 * kPair + 8>(bits));
-  const AllIntV odd = kPair == 1 ? shifted : hn::And(shifted, mask);
-  AllFloatV low = hn::MulAdd(hn::ConvertTo(AllFloats(), even), factors.scale, factors.offset);
-  AllFloatV high = hn::MulAdd(hn::ConvertTo(AllFloats(), odd), factors.scale, factors.offset);
+  const IntV even = hn::And(hn::BitCast(d, hn::ShiftRight<16 * kPair>(bits)), mask);
+  const IntV shifted = hn::BitCast(d, hn::ShiftRight<16 * kPair + 8>(bits));
+  const IntV odd = kPair == 1 ? shifted : hn::And(shifted, mask);
+  FloatV low = hn::MulAdd(hn::ConvertTo(Floats(), even), factors.scale, factors.offset);
+  FloatV high = hn::MulAdd(hn::ConvertTo(Floats(), odd), factors.scale, factors.offset);
   for (size_t part = 0; part < 2; ++part) {
-    const AllIntV first = take_part(low), second = take_part(high);
-    const AllIntV pair = hn::Or(hn::BitCast(d, hn::ShiftRight<16>(hn::BitCast(du, first))), second);
+    const IntV first = take_part(low), second = take_part(high);
+    const IntV pair = hn::Or(hn::BitCast(d, hn::ShiftRight<16>(hn::BitCast(du, first))), second);
     hn::StoreU(hn::BitCast(d16, pair), d16, reinterpret_cast<int16_t*>(to) + part * kBrainTile);
   }
 }
@@ -79,12 +72,10 @@ HWY_INLINE void split_pair(AllIntV quad, const RowFactors& factors, uint16_t* to
 template <class Tile, size_t kFirst = 0>
 HWY_INLINE void split_quads(const uint8_t* codes, const RowFactors (&factors)[Tile::kScales],
                             uint16_t* to) {
-  ByteV parts[kParts][2];
-  for (size_t part = 0; part < kParts; ++part) {
-    Tile::Codes::template quads<kFirst>(codes, part, parts[part]);
-  }
+  ByteV quads[2];
+  Tile::Codes::template quads<kFirst>(codes, 0, quads);
   for (size_t i = 0; i < 2; ++i) {
-    const AllIntV quad = hn::BitCast(AllInts(), hn::Combine(AllBytes(), parts[1][i], parts[0][i]));
+    const IntV quad = hn::BitCast(Ints(), quads[i]);
     const size_t column = (kFirst * 2 + i) * 4;
     const RowFactors& of_quad = factors[column * Tile::kScales / kIntegerGroup];
     split_pair<0>(quad, of_quad, to + column * kTileRows);
@@ -112,7 +103,7 @@ void split_groups(const uint8_t* tile, size_t first, size_t count, uint16_t* to)
 
 // Groups first ... first+count-1 of a tile of w as a tile of the right side, in two parts.
 void UnpackBrainTile(const Weight& w, size_t tile, size_t first, size_t count, uint16_t* to) {
-  static_assert(kIntegerGroup == kBrainColumns && kTileRows == kBrainRows && kParts == 2);
+  static_assert(kIntegerGroup == kBrainColumns && kTileRows == kBrainRows && kParts == 1);
   with_tile(w.type, [&](auto format) {
     split_groups<decltype(format)>(reinterpret_cast<const uint8_t*>(whole_tile(w, tile)), first,
                                    count, to);

@@ -47,16 +47,32 @@ HWY_INLINE IntV all_rows(const void* x) {
   return hn::Set(Ints(), quad);
 }
 
-HWY_INLINE IntV add_bytes(IntV sum, ByteV codes, IntV x) {
+// With AVX-512 a quad's bytes are read by the product itself, in the others once for all parts.
 #if HWY_TARGET == HWY_AVX3
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(codes.raw), "v"(x.raw));
-#elif HWY_TARGET == HWY_AVX2
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(codes.raw), "x"(x.raw));
+struct Quad {
+  const char (&bytes)[4];
+
+  HWY_INLINE explicit Quad(const int8_t* x) : bytes(*reinterpret_cast<const char (*)[4]>(x)) {}
+  HWY_INLINE IntV add(IntV sum, ByteV codes) const {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum.raw) : "v"(codes.raw), "m"(bytes));
+    return sum;
+  }
+};
 #else
-  (void)codes, (void)x;
+struct Quad {
+  IntV bytes;
+
+  HWY_INLINE explicit Quad(const int8_t* x) : bytes(all_rows(x)) {}
+  HWY_INLINE IntV add(IntV sum, ByteV codes) const {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(codes.raw), "x"(bytes.raw));
+#else
+    (void)codes;
 #endif
-  return sum;
-}
+    return sum;
+  }
+};
+#endif
 
 // Products of neighbours belong to one row and are added up. Which products are in which of
 // Highway's two sums is left to the target: neighbours, but on ARM a half of the vector each.
@@ -78,7 +94,11 @@ template <class Tile, size_t kTokens, bool kBytes>
 struct TileProduct {
   // Parts of the rows that go together, so that activations are loaded once for all: as many as the
   // registers hold sums of.
-  static constexpr size_t kTogether = HWY_TARGET == HWY_AVX3 || kTokens == 1 ? kParts : 1;
+  static constexpr size_t kTogether = kTokens == 1 ? kParts : 1;
+
+  // Sums of each row and token, as one product waits for the one before: a processor whose other
+  // half is busy looks too little ahead to find those of the next group.
+  static constexpr size_t kChains = kBytes && kTogether * kTokens == 1 ? 2 : 1;
 
   static constexpr size_t kGroupBytes = Tile::kBytes / Tile::kGroups;
 
@@ -113,7 +133,7 @@ struct TileProduct {
   // low ones.
   struct Sums {
     HWY_INLINE Sums() {}  // an implicit one lacks the target that GCC asks of NEON's vectors
-    IntV low[kTogether][kTokens], high[kTogether][kTokens];
+    IntV low[kChains][kTogether][kTokens], high[kChains][kTogether][kTokens];
   };
 
   // Group `group` of a block, whose activations are those of their group g, for the rows of
@@ -135,8 +155,12 @@ struct TileProduct {
       for (size_t p = 0; p < kTogether; ++p) {
         const FloatV scale = factors.scale(group, half, first_part + p);
         for (size_t t = 0; t < kTokens; ++t) {
-          IntV sum = sums.low[p][t];
-          if constexpr (kBytes) sum = hn::Add(hn::ShiftLeft<8>(sums.high[p][t]), sum);
+          IntV sum = sums.low[0][p][t], high = sums.high[0][p][t];
+          for (size_t chain = 1; chain < kChains; ++chain) {
+            sum = hn::Add(sum, sums.low[chain][p][t]);
+            high = hn::Add(high, sums.high[chain][p][t]);
+          }
+          if constexpr (kBytes) sum = hn::Add(hn::ShiftLeft<8>(high), sum);
           const FloatV x_scale = hn::Set(df, x.row_scales(token + t)[g]);
           FloatV& total = totals[first_part + p][t];
           total = hn::MulAdd(hn::ConvertTo(df, sum), hn::Mul(scale, x_scale), total);
@@ -167,8 +191,10 @@ struct TileProduct {
         start = hn::Set(Ints(), -Tile::kCenter * all >> Tile::kCenterShift);
       }
       for (size_t p = 0; p < kTogether; ++p) {
-        sums.low[p][t] = start;
-        sums.high[p][t] = hn::Zero(Ints());
+        for (size_t chain = 0; chain < kChains; ++chain) {
+          sums.low[chain][p][t] = chain == 0 ? start : hn::Zero(Ints());
+          sums.high[chain][p][t] = hn::Zero(Ints());
+        }
       }
     }
   }
@@ -185,18 +211,19 @@ struct TileProduct {
       for (size_t t = 0; t < kTokens; ++t) {
         if constexpr (kBytes) {
           const int8_t* bytes = x.row_bytes(token + t) + g * 2 * kIntegerGroup + quad * 4;
-          const IntV high = all_rows(bytes), low = all_rows(bytes + kIntegerGroup);
+          const Quad high(bytes), low(bytes + kIntegerGroup);
+          const size_t chain = i % kChains;
           for (size_t p = 0; p < kTogether; ++p) {
-            sums.high[p][t] = add_bytes(sums.high[p][t], quads[p][i], high);
-            sums.low[p][t] = add_bytes(sums.low[p][t], quads[p][i], low);
+            sums.high[chain][p][t] = high.add(sums.high[chain][p][t], quads[p][i]);
+            sums.low[chain][p][t] = low.add(sums.low[chain][p][t], quads[p][i]);
           }
         } else {
           const int16_t* words = x.row(token + t) + g * kIntegerGroup + quad * 2;
           const IntV even = all_rows(words), odd = all_rows(words + kIntegerGroup / 2);
           for (size_t p = 0; p < kTogether; ++p) {
             const WordPair pair = to_words(quads[p][i]);
-            sums.low[p][t] = add_pairs(sums.low[p][t], pair.even, even);
-            sums.low[p][t] = add_pairs(sums.low[p][t], pair.odd, odd);
+            IntV& sum = sums.low[0][p][t];
+            sum = add_pairs(add_pairs(sum, pair.even, even), pair.odd, odd);
           }
         }
       }

@@ -19,7 +19,7 @@ namespace HWY_NAMESPACE {
 // One lane has no pairs to add.
 #if HWY_TARGET != HWY_SCALAR
 
-using Bytes = hn::CappedTag<uint8_t, kIntegerGroup>;
+using Bytes = hn::CappedTag<uint8_t, kTileRows * 4>;  // a quad of all rows, or of some
 using Words = hn::Repartition<int16_t, Bytes>;
 using Ints = hn::Repartition<int32_t, Bytes>;
 using Floats = hn::Repartition<float, Bytes>;
