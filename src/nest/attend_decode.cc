@@ -9,7 +9,6 @@
 #include "base/prefetch.h"
 #include "nest/arena.h"
 #include "nest/attend_codes.h"
-#include "nest/attend_tiles.h"
 #include "nest/block_kernels.h"
 #include "nest/kv_state.h"
 #include "nest/partials.h"
@@ -37,8 +36,7 @@ class Decode {
         heads_(state.shape.kv_heads * repeats_),
         group_heads_((state.nest == nullptr ? 1 : state.nest->config().group_size) * repeats_),
         columns_(most_columns(state, layer)),
-        rows_(state.rows_of(state.length + 1)),
-        in_tiles_(TileAttention::usable(state, layer)) {
+        rows_(state.rows_of(state.length + 1)) {
     const size_t blocks = (rows_ + kBlockTokens - 1) / kBlockTokens;
     const size_t coded_end = (state.coded_rows(state.length + 1) + kBlockTokens - 1) / kBlockTokens;
     coded_.begin = state.first_seen_block(layer, state.length);
@@ -77,7 +75,7 @@ class Decode {
     workers_.run(coded_tasks(), [&](size_t task, size_t worker) {
       const bool is_first = task == workers_.first_task(coded_tasks(), worker);
       const size_t group = task / coded_runs_, run = task % coded_runs_;
-      if (!in_tiles_ && (is_first || run == 0)) codes_.ask_for_tables(group);
+      if (is_first || run == 0) codes_.ask_for_tables(group);
       attend_coded(group, run, next_coded(workers_.next_task(coded_tasks(), task)), worker);
     });
     const size_t half = head_dim_ / 2;
@@ -123,10 +121,10 @@ class Decode {
       asked_.of(worker)->step();
       const size_t head = task / head_tasks;
       if (is_exact(task)) return attend_exact(head, early_run(task % head_tasks), worker);
-      prepare_head(head, worker);
+      codes_.prepare(head, queries(head), worker);
     });
     const bool late = state_.arithmetic == Arithmetic::fast && early_runs_ < exact_runs_;
-    if (!(coded ? codes_.skips() && !in_tiles_ : late)) return;
+    if (!(coded ? codes_.skips() : late)) return;
     const float share = coded ? Partials::negligible_share(count_parts(coded_.count()))
                               : std::ldexp(1.0f, -negligible_power(rows_ + state_.sinks));
     for (size_t h = 0; h < heads_; ++h) {
@@ -177,12 +175,7 @@ class Decode {
     asked_ = arena.take_for_each<Prefetcher>(1);
     sink_rows_ = arena.take_for_each<const std::byte*>(2 * sink_count());
     if (coded_.count() > 0) {
-      const CodedAttention::Sizes sizes{heads_, group_heads_};
-      codes_.take_scratch(arena, state_, layer_, sizes);
-      if (in_tiles_) {
-        tiles_.take_scratch(arena, state_, layer_, sizes);
-        outs_ = arena.take_for_each<TileAttention::Out>(group_heads_);
-      }
+      codes_.take_scratch(arena, state_, layer_, {heads_, group_heads_});
     }
   }
 
@@ -195,26 +188,18 @@ class Decode {
   View<const float> queries(size_t kv_head) const {
     return {queries_ + kv_head * repeats_ * head_dim_, repeats_, head_dim_};
   }
-  void prepare_head(size_t kv_head, size_t worker) {
-    if (in_tiles_) return tiles_.prepare(kv_head, queries(kv_head));
-    codes_.prepare(kv_head, queries(kv_head), worker);
-  }
 
   // Exact runs that come first, as they have most of the weight: beside codes all of them, else
   // those of the first tokens and of the last.
   size_t early_run(size_t i) const { return i == 0 || coded_runs_ > 0 ? i : exact_runs_ - 1; }
-  // Of some blocks' tokens, all but those before a sliding window and those to come.
-  TileAttention::Seen seen(Blocks blocks) const {
+  // Of some blocks' tokens those before a sliding window and those to come.
+  void hide_unseen(Blocks blocks, View<float> scores) const {
     const size_t begin = blocks.begin * kBlockTokens, end = blocks.end * kBlockTokens;
     const size_t first = state_.first_seen_row(layer_, state_.length);
-    return {first > begin ? first - begin : 0, std::min(end, rows_) - begin};
-  }
-  void hide_unseen(Blocks blocks, View<float> scores) const {
-    const auto [begin, end] = seen(blocks);
     for (size_t h = 0; h < scores.rows; ++h) {
       const std::span<float> row = scores.row(h);
-      std::ranges::fill(row.first(begin), -HUGE_VALF);
-      std::ranges::fill(row.subspan(end), -HUGE_VALF);
+      std::ranges::fill(row.first(first > begin ? first - begin : 0), -HUGE_VALF);
+      std::ranges::fill(row.subspan(std::min(end, rows_) - begin), -HUGE_VALF);
     }
   }
 
@@ -226,7 +211,6 @@ class Decode {
   void attend_coded(size_t group, size_t run, std::optional<CodedAttention::Next> next,
                     size_t worker) {
     const Blocks blocks = run_blocks(coded_, run);
-    if (in_tiles_) return attend_in_tiles(group, run, blocks, next, worker);
     const View<float> scores(scores_.of(worker), group_heads_, blocks.count() * kBlockTokens);
     codes_.score(group, blocks, scores, worker);
     hide_unseen(blocks, scores);
@@ -235,21 +219,6 @@ class Decode {
       for (size_t h = 0; h < scores.rows; ++h) scores.at(h, at) = kHiddenScore;
     });
     codes_.weigh(group, blocks, scores, partials_, run, next, worker);
-  }
-
-  void attend_in_tiles(size_t group, size_t run, Blocks blocks,
-                       std::optional<CodedAttention::Next> next, size_t worker) {
-    const std::span<TileAttention::Out> outs(outs_.of(worker), group_heads_);
-    for (size_t h = 0; h < group_heads_; ++h) {
-      const Partial part = partials_.at(run, group * group_heads_ + h);
-      std::fill_n(part.values, columns_, 0.0f);
-      outs[h] = {&part.top, &part.sum, part.values};
-    }
-    tiles_.attend(group, blocks, seen(blocks), outs, next, worker);
-    for (size_t h = 0; h < group_heads_; ++h) {
-      const Partial part = partials_.at(run, group * group_heads_ + h);
-      part.coded_weight = part.sum;
-    }
   }
 
   void attend_exact(size_t kv_head, size_t run, size_t worker) {
@@ -364,7 +333,6 @@ class Decode {
   const size_t group_heads_;  // of a latent space
   const size_t columns_;      // of values that are merged
   const size_t rows_;
-  const bool in_tiles_;
   Blocks coded_, exact_;                    // that the token sees
   size_t sinks_begin_ = 0, sinks_end_ = 0;  // likewise
   size_t later_count_ = 0;                  // of later_
@@ -381,8 +349,6 @@ class Decode {
   PerWorker<const std::byte*> sink_rows_;  // [side][sink_count()]
   Partials partials_;
   CodedAttention codes_;
-  TileAttention tiles_;                 // if in_tiles_
-  PerWorker<TileAttention::Out> outs_;  // [head of a group], likewise
 };
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 namespace mkv {
 namespace {
@@ -115,46 +114,6 @@ void add_planes(std::span<const uint16_t> slabs, size_t first_column, std::span<
   }
 }
 
-// From the finest slab up, as many as one plane is precise enough for; slabs that are too coarse
-// even alone have a second plane of what the first one lost.
-void add_fine_planes(std::span<const uint16_t> slabs, size_t first_column,
-                     std::span<const float> scale, Entries& entries, CodePlanes& out) {
-  const float last = mean_square(entries, slabs.size() - 1);
-  for (size_t end = slabs.size(); end > 0;) {
-    size_t begin = end - 1;
-    const auto fits = [&](size_t from) {
-      return is_precise(entries, from, end, kMostRounding, last);
-    };
-    const bool coarse = !fits(begin);
-    while (begin > 0 && end - begin < kMostSlabs && (coarse || fits(begin - 1))) --begin;
-    add_plane(slabs, begin, end, first_column, scale, entries, out);
-    if (coarse) add_plane(slabs, begin, end, first_column, scale, entries, out);
-    end = begin;
-  }
-}
-
-template <class Add>
-CodePlanes make_planes(std::span<const CodeSlab> slabs, std::span<const float> scale,
-                       const Add& add) {
-  CodePlanes out;
-  std::vector<std::vector<uint16_t>> by_column(scale.size());
-  for (size_t s = 0; s < slabs.size(); ++s) {
-    by_column[slabs[s].first_column].push_back(static_cast<uint16_t>(s));
-  }
-  for (size_t column = 0; column < by_column.size(); ++column) {
-    const std::span<const uint16_t> all = by_column[column];
-    if (all.empty()) continue;
-    Entries entries;
-    for (const uint16_t s : all) {
-      for (const auto& of_column : slabs[s].codebook.entry) {
-        entries.insert(entries.end(), std::begin(of_column), std::end(of_column));
-      }
-    }
-    add(all, column, scale, entries, out);
-  }
-  return out;
-}
-
 }  // namespace
 
 ColumnMoments moments_of(std::span<const CodeSlab> slabs, size_t columns) {
@@ -175,36 +134,21 @@ ColumnMoments moments_of(std::span<const CodeSlab> slabs, size_t columns) {
 }
 
 CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale) {
-  return make_planes(slabs, scale, add_planes);
-}
-
-CodePlanes make_fine_planes(std::span<const CodeSlab> slabs, std::span<const float> scale) {
-  CodePlanes out = make_planes(slabs, scale, add_fine_planes);
-  // So that the loops over a plane's slabs change their length rarely; and those that may need most
-  // of a query's range come first (amx_codes.h).
-  std::ranges::stable_sort(out.planes, {}, [](const CodePlanes::Plane& p) {
-    return std::pair(p.end - p.begin, -*std::ranges::max_element(p.scale));
-  });
-  return out;
-}
-
-CodePlanes interleave_columns(const CodePlanes& planes) {
   CodePlanes out;
-  out.entries.resize(planes.entries.size());
-  constexpr size_t kSize = kSlabColumns * kCodebookEntries;
-  for (CodePlanes::Plane plane : planes.planes) {
-    const size_t begin = out.slabs.size();
-    for (size_t s = plane.begin; s < plane.end; ++s) {
-      const int8_t* from = planes.entries.data() + s * kSize;
-      int8_t* to = out.entries.data() + out.slabs.size() * kSize;
-      for (size_t i = 0; i < kSize; ++i) {
-        to[i] = from[i % kSlabColumns * kCodebookEntries + i / kSlabColumns];
+  std::vector<std::vector<uint16_t>> by_column(scale.size());
+  for (size_t s = 0; s < slabs.size(); ++s) {
+    by_column[slabs[s].first_column].push_back(static_cast<uint16_t>(s));
+  }
+  for (size_t column = 0; column < by_column.size(); ++column) {
+    const std::span<const uint16_t> all = by_column[column];
+    if (all.empty()) continue;
+    Entries entries;
+    for (const uint16_t s : all) {
+      for (const auto& of_column : slabs[s].codebook.entry) {
+        entries.insert(entries.end(), std::begin(of_column), std::end(of_column));
       }
-      out.slabs.push_back(planes.slabs[s]);
     }
-    plane.begin = begin;
-    plane.end = out.slabs.size();
-    out.planes.push_back(plane);
+    add_planes(all, column, scale, entries, out);
   }
   return out;
 }

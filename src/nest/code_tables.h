@@ -67,10 +67,5 @@ struct CodePlanes {
 // one plane is too coarse, it has the coarsest slabs alone, and a second one what its rounding lost
 // and the finer slabs.
 CodePlanes make_code_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
-// With fine slabs apart from coarse ones: more planes, fewer look-ups (nest/amx_codes.h).
-CodePlanes make_fine_planes(std::span<const CodeSlab> slabs, std::span<const float> scale);
-// The same with entries [slab of a plane][16][column], where one look-up gives the four columns,
-// and in the order of the planes.
-CodePlanes interleave_columns(const CodePlanes& planes);
 
 }  // namespace mkv

@@ -3,13 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "nest/amx_codes.h"
 #include "nest/angle_kernels.h"
 #include "nest/beam_kernels.h"
 #include "nest/kv_state.h"
 #include "nest/score_bytes.h"
-#include "ops/amx.h"
-#include "ops/instruction_set.h"
 #include "ops/ops.h"
 
 namespace mkv {
@@ -30,17 +27,11 @@ Buffer<float> leading_angles(const Rotary& rotary, size_t tokens) {
   return table;
 }
 
-AngleTables make_angles(const Rotary& rotary, bool of_tiles) {
+AngleTables make_angles(const Rotary& rotary) {
   AngleTables angles;
   angles.pairs = rotary.pairs();
   angles.within_block = leading_angles(rotary, kBlockTokens);
   angles.mean = make_mean_angles(rotary.inverse_frequency());
-  if (of_tiles) {
-    const Buffer<float> of_pair = leading_angles(rotary, amx::kPair);
-    const std::span<const float> all(of_pair.data(), of_pair.size());
-    angles.tiles =
-        amx::angle_tiles(all.first(all.size() / 2), all.subspan(all.size() / 2), angles.pairs);
-  }
   return angles;
 }
 
@@ -64,9 +55,6 @@ void make_plans(KvCache::State& state) {
     const bool keys = state.nest->unflat(space).side == Side::key;
     if (!keys) plan.planes = make_code_planes(kept, plan.scale);
     if (keys) plan.rest = moments_of(kept.subspan(leading_slabs(kept.size())), plan.columns);
-    if (!machine_has_amx()) continue;
-    plan.fine = make_fine_planes(kept, plan.scale);
-    if (keys) plan.fine = interleave_columns(plan.fine);
   }
 }
 
@@ -140,10 +128,10 @@ void drop_unseen(KvCache::State& state, size_t layer, size_t tokens, AttentionSc
 }
 
 // Up to so many queries, at least one, reading the codes for each costs less than expanding them
-// for all (decision 0026; not timed with AMX).
+// for all (decisions 0026, 0038).
 size_t few_queries(const KvCache::State& state) {
   const bool codes = state.nest != nullptr && state.nest->config().slab_kind == SlabKind::code;
-  return codes && state.arithmetic == Arithmetic::fast && !has_amx() ? 24 : 1;
+  return codes && state.arithmetic == Arithmetic::fast ? 24 : 1;
 }
 
 // Each of the last tokens as if those before it had been committed.
@@ -192,11 +180,9 @@ KvCache::KvCache(const Nest& nest, Ranks ranks, const LayerTypes& types, size_t 
   state_->window_blocks = config.recent / kBlockTokens;
   state_->ranks = std::move(ranks);
   make_plans(*state_);
-  const bool for_tiles = options.arithmetic == Arithmetic::fast &&
-                         config.slab_kind == SlabKind::code && machine_has_amx();
   for (const LayerType& type : types.all()) {
     MKV_CHECK(type.rotary.pairs() * 2 == config.shape.head_dim);
-    state_->angles.push_back(make_angles(type.rotary, for_tiles));
+    state_->angles.push_back(make_angles(type.rotary));
   }
   for (size_t l = 0; l < config.shape.layers; ++l) {
     LayerCache& layer = state_->layers[l];

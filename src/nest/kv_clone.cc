@@ -19,15 +19,13 @@ SpacePlan clone_plan(const SpacePlan& plan) {
   return {.columns = plan.columns,
           .scale = plan.scale,
           .rest = plan.rest,
-          .planes = clone_planes(plan.planes),
-          .fine = clone_planes(plan.fine)};
+          .planes = clone_planes(plan.planes)};
 }
 
 AngleTables clone_angles(const AngleTables& angles) {
   return {.of_blocks = angles.of_blocks.clone(),
           .within_block = angles.within_block.clone(),
           .mean = angles.mean.clone(),
-          .tiles = angles.tiles.clone(),
           .pairs = angles.pairs};
 }
 

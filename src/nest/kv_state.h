@@ -91,8 +91,6 @@ struct AngleTables {
   // block, [cos of pair 0 ... | sin of pair 0 ...][64].
   Buffer<float> of_blocks, within_block;
   MeanAngles mean;  // for the scores of the mean key
-  // Of 128 positions, as right sides of products (nest/amx_codes.h); empty where there is no AMX.
-  Buffer<int8_t> tiles;
   size_t pairs = 0;
 
   const float* block_cos(size_t block) const { return of_blocks.data() + block * 2 * pairs; }
@@ -106,9 +104,8 @@ struct SpacePlan {
   // The same of keys: what the slabs after the leading ones (nest/score_bytes.h) add to each column
   // before it is scaled.
   ColumnMoments rest;
-  // SlabKind::code, Arithmetic::fast: the kept slabs as integers. `planes` of values; `fine`, for
-  // AMX where the machine has it, of both, keys interleaved.
-  CodePlanes planes, fine;
+  // SlabKind::code, Arithmetic::fast, of values: the kept slabs as integers.
+  CodePlanes planes;
 };
 
 struct KvCache::State {

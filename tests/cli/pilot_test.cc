@@ -269,7 +269,7 @@ TEST_F(PilotCommand, AChatIsHeldWithinATolerance) {
   EXPECT_EQ(chat({"--autopilot"}).exit_code, 2);
   EXPECT_EQ(chat({"--max-kl", "1", "--shadow-share", "1"}).exit_code, 2);
   EXPECT_EQ(chat({"--max-kl", "1", "--autopilot", "--shadow-share", "2"}).exit_code, 2);
-  const Outcome outcome = chat({"--max-kl", "1", "--autopilot", "--shadow-share", "1"});
+  const Outcome outcome = chat({"--max-kl", "0.5", "--autopilot", "--shadow-share", "1"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_EQ(count_lines(outcome.out), 9u);
   EXPECT_THAT(outcome.err, HasSubstr("autopilot: KL "));

@@ -66,6 +66,17 @@ class PackedHead {
         codes_ != nullptr ? codes_->attend_block : flash::kernels(dim_)->attend_block;
     attend_block(tile, k_.data() + block * packed_, v_.data() + block * packed_);
   }
+  // Makes a row's sums 1, as of tokens of a score of 40.
+  void has_seen_much(size_t row) {
+    tile.tops[row] = 40.0f;
+    tile.totals[row] = 1.0f;
+    for (size_t c = 0; c < dim_; ++c) {
+      // AMX has the rows of a group beside each other.
+      const size_t group = row / flash::kGroupRows * flash::kGroupRows, in_group = row - group;
+      const size_t at = (group * dim_) + c * flash::kGroupRows + in_group;
+      tile.sums[has_amx() ? at : row * dim_ + c] = 1.0f;
+    }
+  }
   void finish(size_t row, std::span<float> out) { flash::kernels(dim_)->finish(tile, row, out); }
   // A query or a key as the kernels see it.
   std::vector<float> seen(std::span<const float> x, bool query) const {
@@ -253,10 +264,7 @@ TEST(FlashKernels, RowsLeaveOutBlocksOfNegligibleWeight) {
       for (PackedHead* head : {&some, &none}) head->pack(0, keys.view(), values.view());
       // Scores are some 2 in size, so 40 powers of 2 are more than 15 above all of them.
       for (size_t r = 0; r < rows; ++r) {
-        if (!is_light(r)) continue;
-        some.tile.tops[r] = 40.0f;
-        some.tile.totals[r] = 1.0f;
-        std::fill_n(some.tile.sums + r * dim, dim, 1.0f);
+        if (is_light(r)) some.has_seen_much(r);
       }
       for (PackedHead* head : {&some, &none}) head->attend(0);
       size_t left_out = 0;
